@@ -1,0 +1,88 @@
+"""
+The one place that chooses how sparse networks are computed.
+
+``masked`` defines what is computed, on any device and with any activation. ``csr`` computes the same with kernels that
+touch live weights only, on CPU, for the activations that it has.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch as th
+from torch import nn
+
+from sb3_rlx2.backends import masked
+
+if TYPE_CHECKING:
+    from sb3_rlx2.sparse_mlp import SparseMLP
+
+BACKENDS: dict[str, str] = {name: name for name in ("auto", "csr", "masked")}
+
+CSR_HIDDEN: tuple[type[nn.Module], ...] = (nn.ReLU,)
+CSR_OUTPUT: tuple[type[nn.Module], ...] = (nn.Identity, nn.ReLU, nn.Tanh)
+
+_warned: set[str] = set()
+
+
+def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, ...]:
+    """
+    Compute networks that read one input (such as twin critics).
+
+    :param networks: sparse networks of one backend setting, on one device
+    :param x: input, ``[batch, in_features]``
+    :return: output of each network, ``[batch, out_features]``
+    """
+    if uses_csr(networks[0], x):
+        from sb3_rlx2.backends import csr  # late, because importing numba costs more than the rest of the package
+
+        return csr.forward(networks, x)
+    return masked.forward(networks, x)
+
+
+def uses_csr(network: "SparseMLP", x: th.Tensor) -> bool:
+    """
+    Tell which backend serves a network.
+
+    :param network: the network; its values decide on the device
+    :param x: its input
+    :return: True for ``csr``, False for ``masked``
+    """
+    if network.backend == "masked":
+        return False
+    reason = why_not_csr(network)
+    if reason is None:
+        return True
+    if reason not in _warned:
+        _warned.add(reason)
+        warnings.warn(f"backend='auto' takes 'masked' (dense arithmetic) because {reason}", stacklevel=2)
+    return False
+
+
+def why_not_csr(network: "SparseMLP") -> str | None:
+    """
+    Say what keeps ``csr`` from serving a network.
+
+    :param network: the network
+    :return: the reason, or None if it can
+    """
+    if network.values.device.type != "cpu":
+        return f"'csr' has kernels for the CPU, not for device {network.values.device.type!r}"
+    if network.values.dtype not in (th.float32, th.float64):
+        return f"'csr' has kernels for float32 and float64, not for {network.values.dtype}"
+    if len(network.layers) > 1 and type(network.hidden_activation) not in CSR_HIDDEN:
+        return f"'csr' has kernels for ReLU hidden layers, not for {network.hidden_activation}"
+    if type(network.output_activation) not in CSR_OUTPUT:
+        return f"'csr' has kernels for identity, ReLU and tanh outputs, not for {network.output_activation}"
+    return None
+
+
+def check(network: "SparseMLP") -> None:
+    """
+    Refuse an explicit ``csr`` that cannot be served.
+
+    :param network: the network
+    """
+    reason = why_not_csr(network) if network.backend == "csr" else None
+    if reason is not None:
+        raise ValueError(f"backend='csr' cannot be used: {reason}; choose backend='auto' or 'masked'")

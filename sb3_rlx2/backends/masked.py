@@ -1,0 +1,37 @@
+"""Dense arithmetic on scattered weights: the readable definition of a sparse network, for any device and activation."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch as th
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from sb3_rlx2.sparse_mlp import SparseMLP
+
+
+def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, ...]:
+    """
+    Compute networks that read one input.
+
+    :param networks: sparse networks
+    :param x: input, ``[batch, in_features]``
+    :return: output of each network, ``[batch, out_features]``
+    """
+    return tuple(_forward(network, x) for network in networks)
+
+
+def _forward(network: "SparseMLP", x: th.Tensor) -> th.Tensor:
+    biases = th.split(network.bias, [layer.out_features for layer in network.layers])
+    last = len(network.layers) - 1
+    for layer, (weight, bias) in enumerate(zip(network.dense_weights(), biases, strict=True)):
+        if network.records_dense_gradient and weight.requires_grad:
+            weight.register_hook(partial(_record, network, layer))  # type: ignore[no-untyped-call]
+        x = F.linear(x, weight, bias)
+        x = network.hidden_activation(x) if layer < last else network.output_activation(x)
+    return x
+
+
+def _record(network: "SparseMLP", layer: int, gradient: th.Tensor) -> None:
+    network.record_dense_gradient(layer, lambda: gradient)

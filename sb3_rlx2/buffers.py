@@ -1,0 +1,233 @@
+"""Replay buffer with a live window whose capacity shrinks, n-step returns, and the policy's noise-free actions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.type_aliases import ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_rlx2.validation import check_integer, check_number
+
+DEFAULT_MIN_SIZE = 100_000
+
+# Discounted sum, over the intermediate next states of a window, of their entropy bonus: see `RLx2ReplayBuffer.entropy_bonus`.
+EntropyBonus = Callable[[th.Tensor], th.Tensor]
+
+
+class RLx2ReplayBuffer(NStepReplayBuffer):
+    """
+    SB3's n-step buffer plus RLx2's dynamic capacity (Tan et al., 2023, section 4.2).
+
+    The transitions that can be sampled form a live window in the ring: the ``live`` rows up to the newest one.
+    :meth:`shrink` drops the oldest of them; the ring then fills up again. Rows hold one transition per environment.
+
+    An n-step window is cut at a termination (no bootstrap), at a time limit and at the newest transition (bootstrap there).
+
+    :param buffer_size: capacity in transitions. A buffer of size 1 is SB3's way to load an agent only to play.
+    :param observation_space: observation space, not a dict
+    :param action_space: action space, a Box
+    :param device: device of the samples
+    :param n_envs: number of environments
+    :param optimize_memory_usage: not supported
+    :param handle_timeout_termination: treat time limits as truncation, not as termination
+    :param n_steps: length of the n-step return; :class:`RLx2Callback` holds the attribute ``n_steps``, which is the
+        length in force, at 1 until its delay has passed
+    :param gamma: discount factor; the callback copies the algorithm's
+    :param buffer_min_size: transitions below which :meth:`shrink` does not go; the default follows a smaller buffer
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        handle_timeout_termination: bool = True,
+        *,
+        n_steps: int = 3,
+        gamma: float = 0.99,
+        buffer_min_size: int = DEFAULT_MIN_SIZE,
+    ) -> None:
+        buffer_size = check_integer("buffer_size", buffer_size, minimum=1)
+        n_steps = check_integer("n_steps", n_steps, minimum=1)
+        gamma = check_number("gamma", gamma, 0.0, 1.0)
+        buffer_min_size = check_integer("buffer_min_size", buffer_min_size, minimum=0)
+        if optimize_memory_usage:
+            raise ValueError("optimize_memory_usage=True must be False: n-step returns need all next observations")
+        if isinstance(observation_space, spaces.Dict):
+            raise ValueError(f"observation_space={observation_space} must not be a Dict; use SB3's DictReplayBuffer")
+        if buffer_size > 1 and buffer_size < buffer_min_size != DEFAULT_MIN_SIZE:
+            raise ValueError(f"buffer_min_size={buffer_min_size} must be <= buffer_size={buffer_size}")
+        super().__init__(
+            buffer_size,
+            observation_space,
+            action_space,
+            device,
+            n_envs,
+            handle_timeout_termination=handle_timeout_termination,
+            n_steps=n_steps,
+            gamma=gamma,
+        )
+        self.final_n_steps = n_steps
+        self.buffer_min_size = min(buffer_min_size, buffer_size)
+        self.live = 0
+        self.policy_actions = np.zeros_like(self.actions)
+        self._policy_action: np.ndarray | None = None
+        self.uses_entropy_bonus = False
+        self.entropy_bonus: EntropyBonus | None = None
+
+    @property
+    def start(self) -> int:
+        """Row of the oldest live transitions."""
+        return (self.pos - self.live) % self.buffer_size
+
+    def size(self) -> int:
+        """Return the number of live rows (as SB3's, which counts rows and not transitions)."""
+        return self.live
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.live = 0
+
+    def set_policy_action(self, action: np.ndarray) -> None:
+        """
+        Tell what the policy would have done without exploration noise in the transition that is added next.
+
+        :param action: noise-free action in ``[-1, 1]``, ``[n_envs, A]``
+        """
+        self._policy_action = action
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """
+        Add one transition per environment. Where :meth:`set_policy_action` was not called before, the executed action
+        counts as the noise-free one.
+
+        :param obs: observations, ``[n_envs, ...]``
+        :param next_obs: next observations, ``[n_envs, ...]``
+        :param action: executed actions in ``[-1, 1]``, ``[n_envs, A]``
+        :param reward: rewards, ``[n_envs]``
+        :param done: whether the episode ended, ``[n_envs]``
+        :param infos: the environments' infos; ``TimeLimit.truncated`` is read
+        """
+        row = self.pos
+        super().add(obs, next_obs, action, reward, done, infos)
+        policy_action = self.actions[row] if self._policy_action is None else self._policy_action
+        self.policy_actions[row] = policy_action.reshape(self.n_envs, self.action_dim)
+        self._policy_action = None
+        self.live = min(self.live + 1, self.buffer_size)
+
+    def shrink(self, fraction: float = 0.1) -> int:
+        """
+        Drop the oldest live transitions, but none of the newest ``buffer_min_size``. Nothing moves in memory.
+
+        :param fraction: share of the live transitions to drop
+        :return: number of transitions dropped
+        """
+        check_number("fraction", fraction, 0.0, 1.0)
+        rows = min(int(fraction * self.live), max(self.live - -(-self.buffer_min_size // self.n_envs), 0))
+        self.live -= rows
+        return rows * self.n_envs
+
+    def oldest(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Give the oldest live transitions.
+
+        :param count: number of transitions; all there are if there are fewer
+        :return: observations as stored (not normalised), ``[count, ...]``, and noise-free actions, ``[count, A]``
+        """
+        rows = (self.start + np.arange(min(-(-count // self.n_envs), self.live))) % self.buffer_size
+        observations = self.observations[rows].reshape(-1, *self.obs_shape)[:count]
+        return observations, self.policy_actions[rows].reshape(-1, self.action_dim)[:count]
+
+    def cut_last(self) -> None:
+        """
+        Mark that the newest transitions have no successor in the buffer, because the environment was reset by hand
+        (a new ``learn()``, a loaded buffer). Else n-step windows would run on into another episode.
+        """
+        if self.live > 0:
+            self.timeouts[self.pos - 1] = 1.0 - self.dones[self.pos - 1] * (1.0 - self.timeouts[self.pos - 1])
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        """
+        Sample live transitions, each equally likely.
+
+        :param batch_size: number of transitions
+        :param env: normalises observations and rewards
+        :return: the samples; ``rewards`` are n-step returns, ``discounts`` belong to the bootstrap
+        """
+        rows = (self.start + np.random.randint(0, self.live, size=batch_size)) % self.buffer_size  # noqa: NPY002 as SB3
+        return self._get_samples(rows, env=env)
+
+    def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
+        env_indices = np.random.randint(0, self.n_envs, size=len(batch_inds))  # noqa: NPY002 as SB3
+        columns = env_indices[:, None]
+        rows, inside = self._windows(batch_inds, columns)  # [batch, n_steps]
+        discounts = self.gamma ** np.arange(self.n_steps + 1, dtype=np.float32)
+        rewards = np.asarray(self._normalize_reward(self.rewards[rows, columns], env))
+        returns = (rewards * discounts[:-1] * inside).sum(axis=1, keepdims=True)
+        length = inside.sum(axis=1)
+        last = rows[np.arange(len(rows)), length - 1]
+        terminated = self.dones[last, env_indices] * (1.0 - self.timeouts[last, env_indices])
+        if self.n_steps > 1 and self.uses_entropy_bonus:
+            returns = returns + self._entropy_bonus(rows, columns, inside, discounts, env)
+        return ReplayBufferSamples(
+            observations=self.to_torch(self._normalized(self.observations[batch_inds, env_indices], env)),
+            actions=self.to_torch(self.actions[batch_inds, env_indices]),
+            next_observations=self.to_torch(self._normalized(self.next_observations[last, env_indices], env)),
+            dones=self.to_torch(terminated.reshape(-1, 1)),
+            rewards=self.to_torch(returns.astype(np.float32)),
+            discounts=self.to_torch(discounts[length].reshape(-1, 1)),
+        )
+
+    def _normalized(self, obs: np.ndarray, env: VecNormalize | None) -> np.ndarray:
+        return np.asarray(self._normalize_obs(obs, env))
+
+    def _windows(self, batch_inds: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Lay an n-step window over each sampled transition.
+
+        :return: rows and whether they are inside the window, ``[batch, n_steps]`` each; inside is a non-empty prefix
+        """
+        rows = (batch_inds[:, None] + np.arange(self.n_steps)) % self.buffer_size
+        ends = (self.dones[rows, columns] > 0) | (self.timeouts[rows, columns] > 0)
+        ends |= rows == (self.pos - 1) % self.buffer_size  # behind the newest transition lies the window's oldest edge
+        inside = np.ones_like(ends)
+        inside[:, 1:] = ~np.logical_or.accumulate(ends[:, :-1], axis=1)
+        return rows, inside
+
+    def _entropy_bonus(
+        self, rows: np.ndarray, columns: np.ndarray, inside: np.ndarray, discounts: np.ndarray, env: VecNormalize | None
+    ) -> np.ndarray:
+        """Sum the discounted entropy of the next states inside the windows; SAC itself adds the bootstrap state's."""
+        if self.entropy_bonus is None:
+            raise RuntimeError(
+                f"n_steps={self.n_steps} with SAC needs the entropy of the states on the way, and nobody lends it to the "
+                "buffer; train with RLx2Callback (soft_n_step=False gives SB3's form, entropy at the bootstrap only)"
+            )
+        # Next state of step k is on the way if the window goes on to step k + 1.
+        samples, steps = np.nonzero(inside[:, 1:])
+        bonus = np.zeros((len(rows), 1), dtype=np.float32)
+        if len(samples) > 0:
+            next_obs = self._normalized(self.next_observations[rows[samples, steps], columns[samples, 0]], env)
+            entropy = self.entropy_bonus(self.to_torch(next_obs)).cpu().numpy().reshape(-1)
+            np.add.at(bonus[:, 0], samples, discounts[steps + 1] * entropy)
+        return bonus
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The lent function belongs to a live model: pickling it would carry the model along.
+        return self.__dict__ | {"entropy_bonus": None}

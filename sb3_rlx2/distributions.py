@@ -1,0 +1,69 @@
+"""How many live weights each layer gets. All functions here have the signature ``(shapes, sparsity) -> nnz per layer``."""
+
+import math
+from collections.abc import Callable, Sequence
+
+Shape = tuple[int, int]  # (out_features, in_features)
+
+
+def uniform(shapes: Sequence[Shape], sparsity: float) -> list[int]:
+    """
+    Give every layer the same sparsity.
+
+    :param shapes: ``(out, in)`` of each layer
+    :param sparsity: share of zeros, in ``[0, 1)``
+    :return: number of live weights per layer
+    """
+    _check_sparsity(sparsity)
+    return _to_nnz(shapes, [sparsity] * len(shapes))
+
+
+def erdos_renyi(shapes: Sequence[Shape], sparsity: float) -> list[int]:
+    """
+    Give layer ``l`` a density proportional to ``(in + out) / (in * out)``, so that narrow layers stay denser
+    (Mocanu et al., 2018; RigL, Evci et al., 2020, section 3). A layer that would pass density 1 is dense and
+    the others are solved again. Solving the list of all layers of twin critics equals solving one of them.
+
+    :param shapes: ``(out, in)`` of each layer
+    :param sparsity: share of zeros over all layers together, in ``[0, 1)``
+    :return: number of live weights per layer
+    """
+    _check_sparsity(sparsity)
+    sizes = [out * into for out, into in shapes]
+    ratios = [(out + into) / (out * into) for out, into in shapes]
+    live = (1.0 - sparsity) * sum(sizes)
+    dense: set[int] = set()
+    while True:
+        rest = [layer for layer in range(len(shapes)) if layer not in dense]
+        if not rest:
+            return sizes
+        budget = live - sum(sizes[layer] for layer in dense)
+        scale = budget / sum(sizes[layer] * ratios[layer] for layer in rest)
+        overfull = {layer for layer in rest if scale * ratios[layer] > 1.0}
+        if not overfull:
+            break
+        dense |= overfull
+    sparsities = [0.0 if layer in dense else 1.0 - scale * ratio for layer, ratio in enumerate(ratios)]
+    return _to_nnz(shapes, sparsities)
+
+
+DISTRIBUTIONS: dict[str, Callable[[Sequence[Shape], float], list[int]]] = {
+    "erdos_renyi": erdos_renyi,
+    "erk": erdos_renyi,
+    "uniform": uniform,
+}
+
+
+def _check_sparsity(sparsity: float) -> None:
+    if not (isinstance(sparsity, (int, float)) and math.isfinite(sparsity) and 0.0 <= sparsity < 1.0):
+        raise ValueError(f"sparsity={sparsity!r} must be a number in [0, 1)")
+
+
+def _to_nnz(shapes: Sequence[Shape], sparsities: Sequence[float]) -> list[int]:
+    counts = []
+    for layer, ((out, into), sparsity) in enumerate(zip(shapes, sparsities, strict=True)):
+        nnz = out * into - int(sparsity * out * into)
+        if nnz < 1:
+            raise ValueError(f"layer {layer} of shape {(out, into)} is left without a link; lower the sparsity")
+        counts.append(nnz)
+    return counts

@@ -1,0 +1,160 @@
+"""What a sparse agent weighs and what its training costs, relative to the dense agent of the same shape."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from sb3_rlx2.sparse_mlp import SparseMLP
+
+
+def sparse_mlps(module: nn.Module | None) -> list[SparseMLP]:
+    """
+    Find the sparse networks inside a module.
+
+    :param module: a policy, an actor, a critic
+    :return: its sparse networks
+    """
+    return [] if module is None else [mlp for mlp in module.modules() if isinstance(mlp, SparseMLP)]
+
+
+def density(module: nn.Module) -> float:
+    """
+    Share of live weights in the sparse networks of a module; biases are not counted.
+
+    :param module: a policy, an actor, a critic
+    """
+    mlps = sparse_mlps(module)
+    return sum(mlp.nnz for mlp in mlps) / sum(mlp.size for mlp in mlps)
+
+
+def parameter_bytes(module: nn.Module) -> tuple[int, int]:
+    """
+    Bytes of a module's parameters and of what they would be if its sparse networks were dense. Indices are not counted.
+
+    :param module: a policy, an actor, a critic
+    :return: bytes as it is, bytes as dense
+    """
+    sparse = sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+    zeros = sum((mlp.size - mlp.nnz) * mlp.values.element_size() for mlp in sparse_mlps(module))
+    return sparse, sparse + zeros
+
+
+@dataclass(frozen=True)
+class PassFlops:
+    """
+    FLOPs of one network for one sample; a multiplication and an addition are two. Activations and biases are not counted.
+
+    :param forward: the forward pass
+    :param grad_weights: gradient by the weights
+    :param grad_hidden: gradient by the inputs of all layers but the first
+    :param grad_input: gradient by the network's input
+    """
+
+    forward: float
+    grad_weights: float
+    grad_hidden: float
+    grad_input: float
+
+    @property
+    def training(self) -> float:
+        """Forward and backward, where nothing needs the gradient by the input."""
+        return self.forward + self.grad_weights + self.grad_hidden
+
+
+def pass_flops(mlp: SparseMLP, dense: bool = False) -> PassFlops:
+    """
+    Count one network.
+
+    :param mlp: the network
+    :param dense: count it as if it were dense
+    """
+    counts = [layer.size if dense else layer.nnz for layer in mlp.layers]
+    return PassFlops(2 * sum(counts), 2 * sum(counts), 2 * sum(counts[1:]), 2 * counts[0])
+
+
+def inference_flops(actor: nn.Module, dense: bool = False) -> float:
+    """
+    FLOPs to choose one action.
+
+    :param actor: the actor
+    :param dense: count it as if it were dense
+    """
+    return sum(pass_flops(mlp, dense).forward for mlp in sparse_mlps(actor))
+
+
+def td3_step_flops(actor: nn.Module, critic: nn.Module, policy_delay: float = 2, dense: bool = False) -> float:
+    """
+    FLOPs of a gradient step of SB3's TD3, per sample, in the heads (features extractors are dense in both).
+
+    :param actor: the actor
+    :param critic: the critics
+    :param policy_delay: critic updates per actor update
+    :param dense: count it as if all heads were dense
+    """
+    pi, q = _count(actor, dense), _count(critic, dense)
+    critic_update = _sum(pi, "forward") + _sum(q, "forward") + _sum(q, "training")
+    # SB3's actor loss also computes (and throws away) the gradient by the first critic's weights.
+    actor_update = _sum(pi, "training") + q[0].training + q[0].grad_input
+    return critic_update + actor_update / policy_delay
+
+
+def sac_step_flops(actor: nn.Module, critic: nn.Module, entropy_states: float = 0.0, dense: bool = False) -> float:
+    """
+    FLOPs of a gradient step of SB3's SAC, per sample, in the heads (features extractors are dense in both).
+
+    :param actor: the actor
+    :param critic: the critics
+    :param entropy_states: states on the way whose entropy the soft n-step return asks for, ``n_steps - 1``
+    :param dense: count it as if all heads were dense
+    """
+    pi, q = _count(actor, dense), _count(critic, dense)
+    critic_update = _sum(pi, "forward") + _sum(q, "forward") + _sum(q, "training")
+    actor_update = _sum(pi, "training") + _sum(q, "training") + _sum(q, "grad_input")
+    return critic_update + actor_update + entropy_states * _sum(pi, "forward")
+
+
+def step_flops(model: Any, dense: bool = False) -> float:
+    """
+    FLOPs of one gradient step, per sample, of a model as it stands (its n in force included).
+
+    :param model: SB3's TD3 (which has a ``policy_delay``) or SAC with a sparse policy
+    :param dense: count it as if all heads were dense
+    """
+    if hasattr(model, "policy_delay"):
+        return td3_step_flops(model.actor, model.critic, model.policy_delay, dense)
+    soft = getattr(model.replay_buffer, "uses_entropy_bonus", False)
+    return sac_step_flops(model.actor, model.critic, model.replay_buffer.n_steps - 1 if soft else 0, dense)
+
+
+def summary(model: Any) -> str:
+    """
+    Lay out a model's sparse networks as text: a row per layer, then size and FLOPs against dense.
+
+    :param model: SB3's TD3 or SAC with a sparse policy
+    """
+    rows = []
+    for name, mlp in [*model.actor.named_modules(prefix="actor"), *model.critic.named_modules(prefix="critic")]:
+        if isinstance(mlp, SparseMLP):
+            for number, layer in enumerate(mlp.layers):
+                shape = f"{layer.out_features} x {layer.in_features}"
+                rows.append((f"{name}.{number}", shape, f"{layer.nnz:,}", f"{1 - layer.nnz / layer.size:.1%}"))
+    size, dense_size = parameter_bytes(model.policy)
+    totals = [
+        ("parameters, with targets", size / 1e3, dense_size / 1e3, "kB"),
+        ("inference", inference_flops(model.actor) / 1e3, inference_flops(model.actor, dense=True) / 1e3, "kFLOP"),
+        ("training, per sample", step_flops(model) / 1e3, step_flops(model, dense=True) / 1e3, "kFLOP"),
+    ]
+    lines = [f"{'layer':<28}{'shape':>12}{'nnz':>10}{'sparsity':>10}"]
+    lines += [f"{name:<28}{shape:>12}{nnz:>10}{sparsity:>10}" for name, shape, nnz, sparsity in rows]
+    lines += [f"{name}: {own:,.1f} {unit}, {own / dense:.1%} of the dense {dense:,.1f}" for name, own, dense, unit in totals]
+    return "\n".join(lines)
+
+
+def _count(module: nn.Module, dense: bool) -> list[PassFlops]:
+    return [pass_flops(mlp, dense) for mlp in sparse_mlps(module)]
+
+
+def _sum(passes: Sequence[PassFlops], field: str) -> float:
+    return float(sum(getattr(one, field) for one in passes))

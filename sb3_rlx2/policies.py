@@ -1,0 +1,301 @@
+"""SB3's TD3 and SAC policies with sparse actor and critic heads. Features extractors stay dense."""
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ContinuousCritic
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, SACPolicy
+from stable_baselines3.sac.policies import Actor as SACActor
+from stable_baselines3.td3.policies import Actor as TD3Actor
+from stable_baselines3.td3.policies import TD3Policy
+from torch import nn
+
+from sb3_rlx2 import backends
+from sb3_rlx2.distributions import DISTRIBUTIONS
+from sb3_rlx2.metrics import sparse_mlps
+from sb3_rlx2.sparse_mlp import INITS, SparseMLP, spawn_generator
+from sb3_rlx2.updater import TopologyUpdater
+from sb3_rlx2.validation import check_number, lookup
+
+
+class SparseTD3Actor(TD3Actor):
+    """
+    TD3's actor with a sparse ``mu``.
+
+    :param args: arguments of SB3's actor
+    :param sparsity: see :func:`thin`
+    :param kwargs: keyword arguments of SB3's actor
+    """
+
+    def __init__(self, *args: Any, sparsity: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sparsity = sparsity
+        self.mu = thin(self.mu, **sparsity)  # type: ignore[assignment]
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | {"sparsity": _without_generator(self.sparsity)}
+
+
+class SparseSACActor(SACActor):
+    """
+    SAC's actor as one sparse network, whose last layer gives mean and log standard deviation together, ``(2A, features)``.
+
+    :param args: arguments of SB3's actor
+    :param sparsity: see :func:`thin`
+    :param kwargs: keyword arguments of SB3's actor
+    """
+
+    def __init__(self, *args: Any, sparsity: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sparsity = sparsity
+        mean, log_std = self.mu, self.log_std
+        assert isinstance(log_std, nn.Linear)
+        both = nn.Linear(mean.in_features, 2 * mean.out_features, device="meta").to_empty(device="cpu")  # draws no numbers
+        with th.no_grad():
+            both.weight.copy_(th.cat([mean.weight, log_std.weight]))
+            both.bias.copy_(th.cat([mean.bias, log_std.bias]))
+        self.mean_and_log_std: SparseMLP = thin(nn.Sequential(*self.latent_pi, both), **sparsity)
+        del self.latent_pi, self.mu, self.log_std
+
+    def get_action_dist_params(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor, dict[str, th.Tensor]]:
+        """
+        Give the parameters of the action distribution.
+
+        :param obs: observations
+        :return: mean and log standard deviation, ``[batch, A]`` each, and no further arguments
+        """
+        features = self.extract_features(obs, self.features_extractor)
+        mean, log_std = self.mean_and_log_std(features).chunk(2, dim=1)
+        return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), {}
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | {"sparsity": _without_generator(self.sparsity)}
+
+
+class SparseCritic(ContinuousCritic):
+    """
+    SB3's critic with sparse Q-networks: the same number of links in each, each with its own topology.
+
+    :param args: arguments of SB3's critic
+    :param sparsity: see :func:`thin`
+    :param kwargs: keyword arguments of SB3's critic
+    """
+
+    def __init__(self, *args: Any, sparsity: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.q_networks: list[SparseMLP] = [thin(q_net, **sparsity) for q_net in self.q_networks]  # type: ignore[assignment]
+        for number, q_net in enumerate(self.q_networks):
+            setattr(self, f"qf{number}", q_net)
+
+    def forward(self, obs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, ...]:
+        """
+        Compute all Q-values in one call of the backend.
+
+        :param obs: observations
+        :param actions: actions in ``[-1, 1]``, ``[batch, A]``
+        :return: Q-values of each network, ``[batch, 1]``
+        """
+        with th.set_grad_enabled(not self.share_features_extractor and th.is_grad_enabled()):
+            features = self.extract_features(obs, self.features_extractor)
+        return backends.forward(self.q_networks, th.cat([features, actions], dim=1))
+
+
+def thin(
+    net: nn.Module, share: float, distribution: str, init: str, backend: str, generator: th.Generator | None = None
+) -> SparseMLP:
+    """
+    Turn a dense head into a sparse one.
+
+    :param net: what SB3's ``create_mlp`` built
+    :param share: share of zeros, in ``[0, 1)``
+    :param distribution: ``"erdos_renyi"`` (``"erk"``) or ``"uniform"``
+    :param init: ``"magnitude"`` or ``"random"``
+    :param backend: ``"auto"``, ``"csr"`` or ``"masked"``
+    :param generator: CPU generator for random draws
+    """
+    assert isinstance(net, nn.Sequential)
+    shapes = [(linear.out_features, linear.in_features) for linear in net if isinstance(linear, nn.Linear)]
+    nnz = lookup("distribution", distribution, DISTRIBUTIONS)(shapes, share)
+    return SparseMLP.from_sequential(net, nnz, init=init, generator=generator, backend=backend)
+
+
+def _without_generator(sparsity: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in sparsity.items() if name != "generator"}
+
+
+class _SparseHeads:
+    """What both policies share: the arguments, the networks, and the updater behind their optimizers."""
+
+    # SB3's attributes that this mixin uses
+    actor: Any
+    critic: Any
+    critic_target: Any
+    actor_kwargs: dict[str, Any]
+    critic_kwargs: dict[str, Any]
+    device: th.device
+    topology_updater: TopologyUpdater
+    actor_class: type[nn.Module]
+
+    def _set_sparsity(
+        self,
+        action_space: spaces.Space[Any],
+        actor_sparsity: float | None,
+        critic_sparsity: float | None,
+        distribution: str,
+        init: str,
+        backend: str,
+    ) -> None:
+        """Keep the arguments; to be called before SB3's constructor, which builds the networks."""
+        if not isinstance(action_space, spaces.Box):
+            raise ValueError(f"action_space={action_space} must be a Box: {type(self).__name__} is for continuous actions")
+        for name, value in (("actor_sparsity", actor_sparsity), ("critic_sparsity", critic_sparsity)):
+            if value is None:
+                raise ValueError(
+                    f"{name}=None: {type(self).__name__} has no default sparsity. Give it in policy_kwargs; "
+                    "rl-zoo3's stock samplers drop it from there, RLx2TD3 and RLx2SAC keep it"
+                )
+            check_number(name, value, 0.0, 1.0, high_included=False)
+        lookup("distribution", distribution, DISTRIBUTIONS)
+        lookup("init", init, INITS)
+        lookup("backend", backend, backends.BACKENDS)
+        self.actor_sparsity, self.critic_sparsity = actor_sparsity, critic_sparsity
+        self.thinning = {"distribution": distribution, "init": init, "backend": backend}
+        self.generator = spawn_generator()
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)  # type: ignore[misc]
+        self.topology_updater = TopologyUpdater(self.generator)
+        for name in ("actor", "critic"):
+            network = getattr(self, name)
+            target = getattr(self, f"{name}_target", None)  # SAC has no target actor
+            self.topology_updater.register(name, sparse_mlps(network), sparse_mlps(target), network.optimizer)
+
+    def _sparsity(self, share: float | None) -> dict[str, Any]:
+        return {"share": share, "generator": self.generator, **self.thinning}
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)  # type: ignore[attr-defined]
+        return self.actor_class(**kwargs, sparsity=self._sparsity(self.actor_sparsity)).to(self.device)
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)  # type: ignore[attr-defined]
+        return SparseCritic(**kwargs, sparsity=self._sparsity(self.critic_sparsity)).to(self.device)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        own = {"actor_sparsity": self.actor_sparsity, "critic_sparsity": self.critic_sparsity, **self.thinning}
+        shared = {"share_features_extractor": self.critic_kwargs["share_features_extractor"]}  # SB3's SACPolicy forgets it
+        return super()._get_constructor_parameters() | own | shared  # type: ignore[misc, no-any-return]
+
+
+class SparseTD3Policy(_SparseHeads, TD3Policy):
+    """
+    TD3's policy with sparse actor and critics, for SB3's own ``TD3`` (with :class:`RLx2Callback`) and for ``RLx2TD3``.
+
+    :param observation_space: observation space
+    :param action_space: action space, a Box
+    :param lr_schedule: learning rate schedule
+    :param net_arch: hidden layers, a list or a dict with ``pi`` and ``qf``; ``[256, 256]`` by default, as in the paper
+    :param actor_sparsity: share of zeros in the actor, in ``[0, 1)``; has no default
+    :param critic_sparsity: share of zeros in each critic, in ``[0, 1)``; has no default
+    :param distribution: how links are shared out to layers, ``"erdos_renyi"`` (``"erk"``) or ``"uniform"``
+    :param init: which links live at first, the largest of the dense init (``"magnitude"``) or ``"random"`` ones
+    :param backend: ``"csr"`` (CPU kernels for live weights), ``"masked"`` (dense arithmetic) or ``"auto"``
+    :param kwargs: the other arguments of SB3's ``TD3Policy``
+    """
+
+    actor_class = SparseTD3Actor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        *,
+        actor_sparsity: float | None = None,
+        critic_sparsity: float | None = None,
+        distribution: str = "erdos_renyi",
+        init: str = "magnitude",
+        backend: str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        self._set_sparsity(action_space, actor_sparsity, critic_sparsity, distribution, init, backend)
+        net_arch = [256, 256] if net_arch is None else net_arch
+        super().__init__(observation_space, action_space, lr_schedule, net_arch, **kwargs)
+
+
+class SparseSACPolicy(_SparseHeads, SACPolicy):
+    """
+    SAC's policy with sparse actor and critics, for SB3's own ``SAC`` (with :class:`RLx2Callback`) and for ``RLx2SAC``.
+
+    :param observation_space: observation space
+    :param action_space: action space, a Box
+    :param lr_schedule: learning rate schedule
+    :param net_arch: hidden layers, a list or a dict with ``pi`` and ``qf``; ``[256, 256]`` by default, as in the paper
+    :param use_sde: must be False: gSDE needs the dense last layer that it perturbs
+    :param actor_sparsity: share of zeros in the actor, in ``[0, 1)``; has no default
+    :param critic_sparsity: share of zeros in each critic, in ``[0, 1)``; has no default
+    :param distribution: how links are shared out to layers, ``"erdos_renyi"`` (``"erk"``) or ``"uniform"``
+    :param init: which links live at first, the largest of the dense init (``"magnitude"``) or ``"random"`` ones
+    :param backend: ``"csr"`` (CPU kernels for live weights), ``"masked"`` (dense arithmetic) or ``"auto"``
+    :param kwargs: the other arguments of SB3's ``SACPolicy``
+    """
+
+    actor_class = SparseSACActor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        use_sde: bool = False,
+        *,
+        actor_sparsity: float | None = None,
+        critic_sparsity: float | None = None,
+        distribution: str = "erdos_renyi",
+        init: str = "magnitude",
+        backend: str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        if use_sde:
+            raise ValueError(
+                "use_sde=True is not supported by SparseSACPolicy, use_sde must be False: gSDE perturbs a dense layer"
+            )
+        self._set_sparsity(action_space, actor_sparsity, critic_sparsity, distribution, init, backend)
+        super().__init__(observation_space, action_space, lr_schedule, net_arch, **kwargs)
+
+
+class SparseTD3CnnPolicy(SparseTD3Policy):
+    """:class:`SparseTD3Policy` for image observations."""
+
+    def __init__(self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN, **kwargs: Any) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class SparseTD3MultiInputPolicy(SparseTD3Policy):
+    """:class:`SparseTD3Policy` for dict observations."""
+
+    def __init__(
+        self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class SparseSACCnnPolicy(SparseSACPolicy):
+    """:class:`SparseSACPolicy` for image observations."""
+
+    def __init__(self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = NatureCNN, **kwargs: Any) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+class SparseSACMultiInputPolicy(SparseSACPolicy):
+    """:class:`SparseSACPolicy` for dict observations."""
+
+    def __init__(
+        self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)

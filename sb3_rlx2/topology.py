@@ -1,0 +1,92 @@
+"""
+Which links live: magnitude drop, then growth. A topology method answers one question, *how do I score growth?*
+
+To add a method, write a frozen dataclass with ``grow_scores`` and give it a line in ``TOPOLOGIES``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch as th
+
+
+def drop_and_grow(index: th.Tensor, magnitude: th.Tensor, grow_scores: th.Tensor, k: int) -> th.Tensor:
+    """
+    Drop the ``k`` live links of smallest magnitude, then grow the ``k`` best-scored links among all that are not kept.
+    A link that was just dropped may grow back.
+
+    :param index: sorted flat positions of one layer's live links, ``[nnz]``
+    :param magnitude: absolute values of the live weights, ``[nnz]``
+    :param grow_scores: score of every position of the layer, ``[out * in]``; higher grows first
+    :param k: number of links to move, ``0 <= k <= nnz``
+    :return: the new sorted index, ``[nnz]``
+    """
+    if not 0 <= k <= len(index):
+        raise ValueError(f"k={k} must lie in [0, {len(index)}], the number of live links")
+    # Stable sorts: equal magnitudes or scores (such as two zeros) fall the same way on every run.
+    by_magnitude = th.argsort(magnitude, descending=True, stable=True)
+    kept = index[by_magnitude[: len(index) - k]]
+    # Kept links are pushed below every other one by position, not by a small score that a real score could pass.
+    candidates = th.ones_like(grow_scores, dtype=th.bool)
+    candidates[kept] = False
+    candidates = candidates.nonzero().squeeze(1)
+    by_score = th.argsort(grow_scores[candidates], descending=True, stable=True)
+    return th.cat([kept, candidates[by_score[:k]]]).sort().values
+
+
+class Topology(Protocol):
+    """What the updater asks of a topology method."""
+
+    evolves: ClassVar[bool]
+    uses_gradient: ClassVar[bool]
+
+    def grow_scores(self, size: int, dense_gradient: Callable[[], th.Tensor], generator: th.Generator) -> th.Tensor:
+        """
+        Score all positions of one layer for growth.
+
+        :param size: number of positions, ``out * in``
+        :param dense_gradient: gives the gradient of the network's own loss by the dense weight matrix, ``[out, in]``
+        :param generator: CPU generator for random draws
+        :return: scores, ``[size]``
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Static:
+    """The initial topology stays."""
+
+    evolves: ClassVar[bool] = False
+    uses_gradient: ClassVar[bool] = False
+
+    def grow_scores(self, size: int, dense_gradient: Callable[[], th.Tensor], generator: th.Generator) -> th.Tensor:
+        """Never asked for: a static topology does not evolve."""
+        raise NotImplementedError("a static topology grows no links")
+
+
+@dataclass(frozen=True)
+class SET:
+    """Random growth (Mocanu et al., 2018)."""
+
+    evolves: ClassVar[bool] = True
+    uses_gradient: ClassVar[bool] = False
+
+    def grow_scores(self, size: int, dense_gradient: Callable[[], th.Tensor], generator: th.Generator) -> th.Tensor:
+        """Score every position at random."""
+        return th.rand(size, generator=generator)
+
+
+@dataclass(frozen=True)
+class RigL:
+    """Growth where the loss gradient is largest (Evci et al., 2020; RLx2, section 4.1)."""
+
+    evolves: ClassVar[bool] = True
+    uses_gradient: ClassVar[bool] = True
+
+    def grow_scores(self, size: int, dense_gradient: Callable[[], th.Tensor], generator: th.Generator) -> th.Tensor:
+        """Score every position by the magnitude of its gradient."""
+        return dense_gradient().abs().flatten()
+
+
+TOPOLOGIES: dict[str, Topology] = {"rigl": RigL(), "set": SET(), "static": Static()}
