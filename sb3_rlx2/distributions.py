@@ -60,10 +60,5 @@ def _check_sparsity(sparsity: float) -> None:
 
 
 def _to_nnz(shapes: Sequence[Shape], sparsities: Sequence[float]) -> list[int]:
-    counts = []
-    for layer, ((out, into), sparsity) in enumerate(zip(shapes, sparsities, strict=True)):
-        nnz = out * into - int(sparsity * out * into)
-        if nnz < 1:
-            raise ValueError(f"layer {layer} of shape {(out, into)} is left without a link; lower the sparsity")
-        counts.append(nnz)
-    return counts
+    # Zeros are rounded down (as released), so no layer is left without a link.
+    return [out * into - int(sparsity * out * into) for (out, into), sparsity in zip(shapes, sparsities, strict=True)]

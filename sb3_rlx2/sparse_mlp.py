@@ -111,6 +111,12 @@ class SparseMLP(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        for number, layer in enumerate(layers):
+            if not 1 <= layer.nnz <= layer.size:
+                raise ValueError(
+                    f"nnz={layer.nnz} of layer {number} must lie in [1, {layer.size}]: a layer of shape {layer.shape} may not "
+                    "be left without a link"
+                )
         self.layers = tuple(layers)
         self.slices = [slice(*ends) for ends in pairwise(accumulate((layer.nnz for layer in self.layers), initial=0))]
         self.offsets = list(accumulate((layer.size for layer in self.layers), initial=0))

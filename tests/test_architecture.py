@@ -1,0 +1,86 @@
+"""Imports go one way, and the host is imported only at the edges."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sb3_rlx2
+
+PACKAGE = Path(sb3_rlx2.__file__).parent
+ALLOWED = {
+    "__init__": {"algorithms", "buffers", "callbacks", "policies", "sparse_mlp"},
+    "__main__": {"zoo"},
+    "algorithms": {"buffers", "callbacks", "metrics", "policies", "validation"},
+    "backends/__init__": {"backends", "sparse_mlp (types)"},
+    "backends/csr": {"backends", "sparse_mlp (types)"},
+    "backends/kernels": set(),
+    "backends/masked": {"sparse_mlp (types)"},
+    "buffers": {"validation"},
+    "callbacks": {"buffers", "metrics", "topology", "updater", "validation"},
+    "distributions": set(),
+    "metrics": {"sparse_mlp"},
+    "policies": {"backends", "distributions", "metrics", "sparse_mlp", "updater", "validation"},
+    "schedules": set(),
+    "sparse_mlp": {"backends", "validation"},
+    "topology": set(),
+    "updater": {"schedules", "sparse_mlp", "topology", "validation"},
+    "validation": set(),
+    "zoo": {"__init__", "metrics"},
+}
+SB3_USERS = {"algorithms", "buffers", "callbacks", "policies", "zoo"}
+MODULES = {str(path.relative_to(PACKAGE).with_suffix("")).replace("\\", "/"): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports(path):
+    """Yield (module, whether it is for type checking only)."""
+    tree = ast.parse(path.read_text())
+    guarded = {id(node) for block in ast.walk(tree) if is_type_checking(block) for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) in guarded) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "sb3_rlx2" else [node.module]
+            yield from ((name, id(node) in guarded) for name in names)
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def own_module(name):
+    short = name.removeprefix("sb3_rlx2.").split(".")[0]
+    return short if short in MODULES or short == "backends" else "__init__"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports(module):
+    own = {
+        own_module(name) + (" (types)" if guarded else "")
+        for name, guarded in imports(MODULES[module])
+        if name.startswith("sb3_rlx2")
+    }
+    assert own <= ALLOWED[module]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_host_stays_at_the_edges(module):
+    names = {name.split(".")[0] for name, _ in imports(MODULES[module])}
+    assert "stable_baselines3" not in names or module in SB3_USERS
+    assert "rl_zoo3" not in names or module == "zoo"
+
+
+def test_import_is_light():
+    code = "import sys, sb3_rlx2; print([m for m in ('numba', 'rl_zoo3', 'optuna') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-W", "ignore", "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_stay_small(module):
+    tree = ast.parse(MODULES[module].read_text())
+    assert len(MODULES[module].read_text().splitlines()) <= 330
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name != "__init__":
+            assert node.end_lineno - node.lineno < 45, node.name
