@@ -1,5 +1,7 @@
 """RLx2TD3 and RLx2SAC: SB3's TD3 and SAC put together with the sparse parts."""
 
+import math
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +27,7 @@ from sb3_rlx2.policies import (
     SparseTD3MultiInputPolicy,
     SparseTD3Policy,
 )
+from sb3_rlx2.validation import check_number
 
 POLICY_KEYWORDS = ("actor_sparsity", "critic_sparsity", "distribution", "init", "backend")
 BUFFER_KEYWORDS = ("n_steps", "gamma", "buffer_min_size")
@@ -82,9 +85,10 @@ class _RLx2:
                 print(metrics.summary(self))
 
     def _setup_model(self) -> None:
-        if isinstance(self.action_noise, float):
-            size = int(np.prod(self.action_space.shape))
-            self.action_noise = NormalActionNoise(np.zeros(size), self.action_noise * np.ones(size))
+        if isinstance(self.action_noise, Real):
+            deviation = check_number("action_noise", self.action_noise, 0.0, math.inf, high_included=False)
+            shape = self.action_space.shape
+            self.action_noise = NormalActionNoise(np.zeros(shape), deviation * np.ones(shape))
         if self.replay_buffer_class is None and not isinstance(self.observation_space, spaces.Dict):
             self.replay_buffer_class = RLx2ReplayBuffer
         # The merged arguments are for the constructors only. What is saved is the user's own, which `load` merges again.

@@ -95,6 +95,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         """Forget everything."""
         super().reset()
         self.live = 0
+        self._policy_action = None
 
     def set_policy_action(self, action: np.ndarray) -> None:
         """
@@ -125,6 +126,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         :param infos: the environments' infos; ``TimeLimit.truncated`` is read
         """
         row = self.pos
+        self.timeouts[row] = 0.0  # SB3 leaves it alone without timeout handling, and a mark of `cut_last` may lie there
         super().add(obs, next_obs, action, reward, done, infos)
         policy_action = self.actions[row] if self._policy_action is None else self._policy_action
         self.policy_actions[row] = policy_action.reshape(self.n_envs, self.action_dim)
@@ -154,13 +156,17 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         observations = self.observations[rows].reshape(-1, *self.obs_shape)[:count]
         return observations, self.policy_actions[rows].reshape(-1, self.action_dim)[:count]
 
-    def cut_last(self) -> None:
+    def cut_last(self, environments: np.ndarray) -> None:
         """
         Mark that the newest transitions have no successor in the buffer, because the environment was reset by hand
         (a new ``learn()``, a loaded buffer). Else n-step windows would run on into another episode.
+
+        :param environments: which environments' transitions to mark, booleans, ``[n_envs]``
         """
         if self.live > 0:
-            self.timeouts[self.pos - 1] = 1.0 - self.dones[self.pos - 1] * (1.0 - self.timeouts[self.pos - 1])
+            newest = self.pos - 1
+            terminated = self.dones[newest] * (1.0 - self.timeouts[newest]) > 0
+            self.timeouts[newest, environments & ~terminated] = 1.0
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """

@@ -83,7 +83,9 @@ class RLx2Callback(BaseCallback):
                 "callback holds more than one RLx2Callback: RLx2TD3 and RLx2SAC bring their own, pass its arguments to them"
             )
         self.updater.configure(self.topology, self.drop_fraction, self.update_interval)
-        self._next_check = self.model.num_timesteps + self.buffer_check_interval
+        self.policy_distance = math.nan
+        # Multiples of the interval, so that a continued run checks at the steps at which one run would.
+        self._next_check = (self.model.num_timesteps // self.buffer_check_interval + 1) * self.buffer_check_interval
         self._adopt_buffer()
         self._advance()
 
@@ -100,8 +102,8 @@ class RLx2Callback(BaseCallback):
         buffer.uses_entropy_bonus = self.soft_n_step and isinstance(self.model, SAC)
         buffer.entropy_bonus = self._entropy_bonus if buffer.uses_entropy_bonus else None
         last_obs = self.model._last_obs if self.model._vec_normalize_env is None else self.model._last_original_obs
-        if buffer.live > 0 and not np.array_equal(buffer.next_observations[buffer.pos - 1], last_obs):  # type: ignore[arg-type]
-            buffer.cut_last()
+        newest = buffer.next_observations[buffer.pos - 1].reshape(buffer.n_envs, -1)
+        buffer.cut_last((newest != np.reshape(last_obs, newest.shape)).any(axis=1))  # type: ignore[arg-type]
 
     def _on_step(self) -> bool:
         self._check_finite()
@@ -170,7 +172,7 @@ class RLx2Callback(BaseCallback):
         terminal = [info["terminal_observation"] for info in self.locals["infos"] if "terminal_observation" in info]
         for name, value in (("a reward", rewards), ("an observation", obs), *(("an observation", last) for last in terminal)):
             for part in value.values() if isinstance(value, dict) else (value,):
-                if not np.isfinite(part.sum()) and not np.isfinite(part).all():
+                if not np.isfinite(part).all():
                     raise ValueError(
                         f"the environment gave {name} with NaN or infinity at step {self.model.num_timesteps}: {part}; "
                         "training stops before it is stored, go back to the last checkpoint"

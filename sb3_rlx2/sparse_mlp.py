@@ -267,11 +267,14 @@ class SparseMLP(nn.Module):
                 f"'{prefix}index' is missing: the saved network is not sparse. A dense agent cannot be loaded into a sparse "
                 "policy; load it with the algorithm that saved it (TD3, SAC), or train a sparse one from scratch."
             )
-        saved = state_dict[f"{prefix}index"].numel()
-        if saved != self.nnz:
+        index = state_dict[f"{prefix}index"].cpu()
+        saved = th.searchsorted(index, th.tensor(self.offsets)).diff().tolist()
+        own = [layer.nnz for layer in self.layers]
+        if len(index) != self.nnz or saved != own:
             raise RuntimeError(
-                f"'{prefix}index' holds {saved} live weights and this network {self.nnz}: the sparsity, its distribution "
-                "or net_arch differs from the saved agent's. Leave them out to take the saved ones."
+                f"'{prefix}index' holds {len(index)} live weights, {saved} in the layers of this network, which has {own}: "
+                "the sparsity, its distribution or net_arch differs from the saved agent's. Leave them out to take the saved "
+                "ones."
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
 

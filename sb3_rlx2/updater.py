@@ -74,6 +74,11 @@ class TopologyUpdater(nn.Module):
         self.networks[name] = network
         optimizer.register_step_pre_hook(partial(self._before_step, network))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        for network in self.networks.values():  # copies of optimizers come without their hooks
+            network.optimizer.register_step_pre_hook(partial(self._before_step, network))
+
     def configure(self, topology: str, drop_fraction: float, update_interval: int) -> None:
         """
         Start to evolve the topology.

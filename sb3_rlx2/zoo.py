@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from rl_zoo3 import ALGOS, exp_manager
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_rlx2 import metrics
-from sb3_rlx2.algorithms import RLx2SAC, RLx2TD3
+from sb3_rlx2 import RLx2SAC, RLx2TD3, metrics
 
 # The names are the class names in lower case: the zoo's plots and hub commands rely on that.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"rlx2td3": RLx2TD3, "rlx2sac": RLx2SAC}

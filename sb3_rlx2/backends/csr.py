@@ -1,13 +1,11 @@
 """
 Sparse arithmetic on CPU: each network is one call into the kernels, forward and backward.
-
-Inside, activations are feature-major, ``[features, batch]``, so that the batch is the contiguous, vectorised axis.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -15,6 +13,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from sb3_rlx2.backends import kernels
+from sb3_rlx2.backends.compile import load_kernels
 
 if TYPE_CHECKING:
     from sb3_rlx2.sparse_mlp import SparseMLP
@@ -60,6 +59,11 @@ class Structure:
     index: th.Tensor
     version: int
 
+    @cached_property
+    def rows_of_workspace(self) -> int:
+        """Number of features of the input and of all layers' outputs together."""
+        return int(self.widths.sum())
+
 
 def structure_of(network: "SparseMLP") -> Structure:
     """
@@ -101,73 +105,140 @@ def _pointers(counts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int32)
 
 
+class Workspace:
+    """
+    A borrowed array ``[rows, pitch]``, aligned and padded as the kernels like it. It goes back when the last reference to
+    it goes, so a pass that may still go backward keeps its own, however many others have run since.
+
+    :param rows: number of features
+    :param batch: number of samples
+    :param dtype: type of the numbers
+    """
+
+    _free: ClassVar[dict[tuple[int, int, th.dtype], list[np.ndarray]]] = {}
+
+    def __init__(self, rows: int, batch: int, dtype: th.dtype) -> None:
+        free = self._free.setdefault((rows, batch, dtype), [])
+        pitch = kernels.workspace_pitch(batch, dtype.itemsize)
+        # Fresh memory from the operating system costs as much as half a kernel; torch aligns to 64 bytes, numpy does not.
+        self.array = free.pop() if free else th.empty(rows, pitch, dtype=dtype).numpy()
+        self.batch = batch
+        self._home = free
+
+    def __del__(self) -> None:
+        if len(self._home) < 8:
+            self._home.append(self.array)
+
+    def rows(self, start: int, stop: int) -> th.Tensor:
+        """Give some features of all samples, ``[stop - start, batch]``."""
+        return th.from_numpy(self.array[start:stop, : self.batch])
+
+
 @dataclass
-class _Pass:
-    """One network's forward pass, kept for its backward."""
+class Pass:
+    """
+    One network's forward pass, kept for its backward.
+
+    :param structure: the network's structure at that time
+    :param activations: the input, then each layer's output
+    """
 
     structure: Structure
-    activations: np.ndarray  # [sum of widths, batch]: the input, then each layer's output
+    activations: Workspace
+
+
+def run_forward(network: "SparseMLP", x: np.ndarray, y: np.ndarray) -> Pass:
+    """
+    Run one network.
+
+    :param network: the network
+    :param x: input, ``[batch, in_features]``
+    :param y: receives the output, ``[batch, out_features]``
+    """
+    s = structure_of(network)
+    activations = Workspace(s.rows_of_workspace, len(x), network.values.dtype)
+    load_kernels(x.dtype.name).mlp_forward(
+        s.widths, s.row_pointers, s.columns, array(network.values), array(network.bias), x, activations.array, y, s.output_code
+    )
+    return Pass(s, activations)
+
+
+def run_backward(
+    network: "SparseMLP",
+    done: Pass,
+    grad_y: np.ndarray,
+    grad_parameters: tuple[np.ndarray, np.ndarray] | None,
+    grad_x: np.ndarray | None,
+) -> None:
+    """
+    Go backward through one network; gradients are overwritten. Records it for topology growth if the network asks for it.
+
+    :param network: the network
+    :param done: its forward pass
+    :param grad_y: gradient by the output, ``[batch, out_features]``
+    :param grad_parameters: receive the gradients by ``values`` and ``bias``; None skips them
+    :param grad_x: receives the gradient by the input, ``[batch, in_features]``; None skips it
+    """
+    s = done.structure
+    gradients = Workspace(s.rows_of_workspace, len(grad_y), network.values.dtype)
+    values, bias = grad_parameters or (np.empty(0, grad_y.dtype),) * 2
+    load_kernels(grad_y.dtype.name).mlp_backward(
+        *(s.widths, s.row_pointers, s.columns, array(network.values), s.column_pointers, s.rows, s.order),
+        *(done.activations.array, gradients.array, grad_y, s.output_code, values, bias),
+        *(np.empty((0, 0), grad_y.dtype) if grad_x is None else grad_x, grad_parameters is not None, grad_x is not None),
+    )
+    if network.records_dense_gradient and grad_parameters is not None:
+        _record(network, done.activations, gradients)
+
+
+def _record(network: "SparseMLP", activations: Workspace, gradients: Workspace) -> None:
+    start = 0
+    for number, layer in enumerate(network.layers):
+        stop = start + layer.in_features
+        rows = (start, stop), (stop, stop + layer.out_features)
+        network.record_dense_gradient(number, partial(_dense_gradient, activations, gradients, *rows))
+        start = stop
+
+
+def _dense_gradient(activations: Workspace, gradients: Workspace, x: tuple[int, int], y: tuple[int, int]) -> th.Tensor:
+    return gradients.rows(*y) @ activations.rows(*x).T
+
+
+def array(tensor: th.Tensor) -> np.ndarray:
+    """View a tensor as an array; it shares the memory."""
+    return tensor.detach().numpy()
 
 
 class _SparseMLPs(th.autograd.Function):
     @staticmethod
     def forward(ctx: Any, networks: Sequence["SparseMLP"], x: th.Tensor, *parameters: th.Tensor) -> tuple[th.Tensor, ...]:
         ctx.networks = networks
-        ctx.save_for_backward(*parameters)
-        values = parameters[0]
-        x_array = x.detach().to(values.dtype).contiguous().numpy()
         ctx.x_dtype = x.dtype
-        ctx.passes = []
-        outputs = []
-        for network, value, bias in zip(networks, parameters[0::2], parameters[1::2], strict=True):
-            s = structure_of(network)
-            activations = np.empty((int(s.widths.sum()), len(x_array)), dtype=x_array.dtype)
-            y = np.empty((len(x_array), s.widths[-1]), dtype=x_array.dtype)
-            kernels.mlp_forward(
-                s.widths, s.row_pointers, s.columns, value.detach().numpy(), bias.detach().numpy(), x_array, activations, y,
-                s.output_code,
-            )  # fmt: skip
-            ctx.passes.append(_Pass(s, activations))
-            outputs.append(th.from_numpy(y))
-        return tuple(outputs)
+        ctx.save_for_backward(*parameters)  # raises if an optimizer changes them before the backward pass
+        inputs = array(x.to(parameters[0].dtype).contiguous())
+        outputs = [np.empty((len(inputs), network.layers[-1].out_features), inputs.dtype) for network in networks]
+        ctx.passes = [run_forward(network, inputs, y) for network, y in zip(networks, outputs, strict=True)]
+        return tuple(th.from_numpy(y) for y in outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: th.Tensor) -> tuple[th.Tensor | None, ...]:
-        need_x = ctx.needs_input_grad[1]
         parameters = ctx.saved_tensors
-        grad_x: np.ndarray | None = None
         grads: list[th.Tensor | None] = []
+        grad_x: th.Tensor | None = None
         for i, (network, done) in enumerate(zip(ctx.networks, ctx.passes, strict=True)):
-            value, bias = parameters[2 * i : 2 * i + 2]
-            need_parameters = any(ctx.needs_input_grad[2 + 2 * i : 4 + 2 * i])
-            s, activations = done.structure, done.activations
-            gradients = np.empty_like(activations)
-            grad_value, grad_bias = np.empty(len(value), activations.dtype), np.empty(len(bias), activations.dtype)
-            into = np.empty((activations.shape[1], s.widths[0]), activations.dtype)
-            kernels.mlp_backward(
-                s.widths, s.row_pointers, s.columns, value.detach().numpy(), s.column_pointers, s.rows, s.order, activations,
-                gradients, grad_outputs[i].contiguous().numpy(), s.output_code, grad_value, grad_bias, into,
-                need_parameters, need_x,
-            )  # fmt: skip
-            if network.records_dense_gradient and need_parameters:
-                _record(network, activations, gradients)
-            grads += [th.from_numpy(grad_value), th.from_numpy(grad_bias)] if need_parameters else [None, None]
-            if need_x:
-                grad_x = into if grad_x is None else grad_x + into
-        grad_input = None if grad_x is None else th.from_numpy(grad_x).to(ctx.x_dtype)
-        return None, grad_input, *grads
-
-
-def _record(network: "SparseMLP", activations: np.ndarray, gradients: np.ndarray) -> None:
-    x_start = 0
-    for number, layer in enumerate(network.layers):
-        x_stop = x_start + layer.in_features
-        x = th.from_numpy(activations[x_start:x_stop])
-        grad_y = th.from_numpy(gradients[x_stop : x_stop + layer.out_features])
-        network.record_dense_gradient(number, partial(_outer, grad_y, x))
-        x_start = x_stop
-
-
-def _outer(grad_y: th.Tensor, x: th.Tensor) -> th.Tensor:
-    return grad_y @ x.T
+            own: list[th.Tensor | None] = [None, None]
+            if any(ctx.needs_input_grad[2 + 2 * i : 4 + 2 * i]):
+                own = [th.empty_like(parameter) for parameter in parameters[2 * i : 2 * i + 2]]
+            grad_y = grad_outputs[i].contiguous()
+            into = grad_y.new_empty(len(grad_y), network.layers[0].in_features) if ctx.needs_input_grad[1] else None
+            run_backward(
+                network,
+                done,
+                array(grad_y),
+                None if own[0] is None or own[1] is None else (array(own[0]), array(own[1])),
+                None if into is None else array(into),
+            )
+            grads += own
+            grad_x = into if grad_x is None or into is None else grad_x + into
+        return None, None if grad_x is None else grad_x.to(ctx.x_dtype), *grads

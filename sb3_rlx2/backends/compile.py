@@ -1,0 +1,120 @@
+"""
+Compiles the kernels, once per machine: a disk cache that processes may share, and that heals itself.
+
+Numba's own cache is safe neither against two processes that fill it at the same time (numba issue 4807) nor against
+damage, and it does not notice a change in a helper's file. So the kernels of one dtype live in a folder of their own,
+named after everything they depend on, filled under a file lock, and read only if its checksums agree.
+
+``SB3_RLX2_CACHE_DIR`` moves the folder; an empty value switches the cache off.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from pathlib import Path
+from types import FunctionType, SimpleNamespace
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+import numpy as np
+from filelock import FileLock
+from numba import from_dtype, njit, types
+
+from sb3_rlx2.backends import kernels
+
+MANIFEST = "checksums.json"
+
+
+@functools.cache
+def load_kernels(dtype: str) -> SimpleNamespace:
+    """
+    Compile the kernels or read them from the disk cache.
+
+    :param dtype: ``"float32"`` or ``"float64"``
+    :return: ``mlp_forward``, ``mlp_backward`` and ``mlp_single``
+    """
+    folder = cache_folder(dtype)
+    if folder is None:
+        return _compile(dtype, None)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            return _load_or_compile(dtype, folder)
+    except OSError as error:
+        warnings.warn(f"the kernel cache {folder} cannot be used ({error}); compiling without it", stacklevel=2)
+        return _compile(dtype, None)
+
+
+def cache_folder(dtype: str) -> Path | None:
+    """
+    Name the folder after what the machine code depends on: sources, versions, CPU.
+
+    :param dtype: ``"float32"`` or ``"float64"``
+    :return: the folder, None if the cache is switched off
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    root = os.environ.get("SB3_RLX2_CACHE_DIR", str(Path(home) / "sb3_rlx2"))
+    if not root:
+        return None
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+    parts = [*sources, numba.__version__.encode(), np.__version__.encode(), cpu.encode()]
+    return Path(root) / f"{dtype}-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}"
+
+
+def _load_or_compile(dtype: str, folder: Path) -> SimpleNamespace:
+    if folder.exists():
+        if _checksums(folder) == _manifest(folder):
+            return _compile(dtype, folder)
+        warnings.warn(f"the kernel cache {folder} is damaged; compiling again", stacklevel=4)
+        shutil.rmtree(folder)
+    compiled = _compile(dtype, folder)
+    (folder / MANIFEST).write_text(json.dumps(_checksums(folder)))
+    return compiled
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _manifest(folder: Path) -> Any:
+    try:
+        return json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _compile(dtype: str, folder: Path | None) -> SimpleNamespace:
+    """Compile, or read from the folder what is there. Each function has a name of its own and a single signature."""
+    compiled = {}
+    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or "")
+    try:
+        for function, signature in _signatures(dtype).items():
+            name = f"{function.__name__}_{dtype}"
+            copy = FunctionType(function.__code__, function.__globals__, name)
+            copy.__qualname__ = name
+            options = kernels.SINGLE_OPTIONS if function is kernels.mlp_single else kernels.OPTIONS
+            compiled[function.__name__] = njit(types.void(*signature), cache=folder is not None, **options)(copy)
+    finally:
+        numba.config.CACHE_DIR = before
+    return SimpleNamespace(**compiled)
+
+
+def _signatures(dtype: str) -> dict[Any, tuple[Any, ...]]:
+    real = from_dtype(np.dtype(dtype))
+    vector, matrix, index, code = real[::1], real[:, ::1], types.int32[::1], types.int64
+    network = (types.int64[::1], index, index, vector)  # widths, row_pointers, columns, values
+    by_column = (index, index, index)
+    return {
+        kernels.mlp_forward: (*network, vector, matrix, matrix, matrix, code),
+        kernels.mlp_backward: (
+            *(*network, *by_column, matrix, matrix, matrix, code),
+            *(vector, vector, matrix, types.boolean, types.boolean),
+        ),
+        kernels.mlp_single: (*network, vector, vector, vector, vector, code),
+    }

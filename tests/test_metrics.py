@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import SAC, TD3
+from torch.utils.flop_counter import FlopCounterMode
+
+from sb3_rlx2 import RLx2SAC, RLx2TD3, metrics
+from tests.envs import TinyEnv
+
+HALF_CHEETAH = {"obs_dim": 17, "action_dim": 6}
+STOCK = {RLx2TD3: TD3, RLx2SAC: SAC}
+
+
+def make(algorithm, env=None, net_arch=(256, 256), **kwargs):
+    policy_kwargs = {"net_arch": list(net_arch)}
+    return algorithm(
+        "MlpPolicy", env or TinyEnv(**HALF_CHEETAH), buffer_size=100, policy_kwargs=policy_kwargs, device="cpu", **kwargs
+    )
+
+
+def make_small(algorithm, **kwargs):
+    """Observations 4, actions 2, one hidden layer of 8: an actor of 4x8 + 8x2 (SAC: 8x4) and critics of 6x8 + 8x1."""
+    own = {"actor_sparsity": 0.5, "critic_sparsity": 0.75, "distribution": "uniform", "backend": "masked"}
+    return make(algorithm, TinyEnv(obs_dim=4, action_dim=2), (8,), **(own | kwargs))
+
+
+def fill(model, steps=40):
+    rng = np.random.default_rng(0)
+    obs_dim, action_dim = model.observation_space.shape[0], model.action_space.shape[0]
+    for _ in range(steps):
+        obs, next_obs = rng.normal(size=(2, 1, obs_dim))
+        model.replay_buffer.add(obs, next_obs, rng.uniform(-1, 1, (1, action_dim)), np.ones(1), np.zeros(1), [{}])
+
+
+def count_flops(model, steps=2, batch=256):
+    """Of one gradient step, by torch, over a whole policy delay."""
+    with FlopCounterMode(display=False) as counter:
+        model.train(gradient_steps=steps, batch_size=batch)
+    return counter.get_total_flops() / steps
+
+
+def quiet(model):
+    model.learn(0)  # gives it a logger, and lends the buffer what it needs
+    return model
+
+
+@pytest.mark.parametrize(("algorithm", "mega_flops"), [(RLx2TD3, 433), (RLx2SAC, 655)])
+def test_dense_training_flops(algorithm, mega_flops):
+    dense = quiet(make(STOCK[algorithm]))
+    fill(dense)
+    counted = count_flops(dense)
+    assert counted / 1e6 == pytest.approx(mega_flops, abs=0.5)
+    for model in (make(algorithm), make(algorithm, actor_sparsity=0, critic_sparsity=0)):
+        assert metrics.step_flops(model, dense=True) * 256 == counted
+    assert metrics.step_flops(model) * 256 == counted
+
+
+@pytest.mark.parametrize("policy_delay", [1, 3])
+def test_dense_training_flops_of_other_shapes(policy_delay):
+    env = TinyEnv(obs_dim=5, action_dim=3)
+    dense = quiet(make(TD3, env, (16, 8, 4), policy_delay=policy_delay))
+    fill(dense)
+    model = make(RLx2TD3, env, (16, 8, 4), policy_delay=policy_delay)
+    assert metrics.step_flops(model, dense=True) * 10 == pytest.approx(count_flops(dense, policy_delay, batch=10))
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3])
+def test_soft_n_step_flops(n_steps):
+    # The masked backend does all products densely, so torch counts them as the dense agent's.
+    model = quiet(make_small(RLx2SAC, n_steps=n_steps, n_steps_delay=0.0))
+    fill(model)
+    buffer = model.replay_buffer
+    buffer.sample = lambda size, env: buffer._get_samples(np.arange(size), env=env)  # whole windows only
+    assert metrics.step_flops(model, dense=True) * 16 == count_flops(model, batch=16)
+
+
+def test_sparse_training_flops_by_hand():
+    # Actor 16 + 8 links, each critic 12 + 2; a link costs 2 FLOPs forward, 2 for its gradient, 2 for its input's.
+    model = make_small(RLx2TD3, policy_delay=2)
+    target = 2 * 24 + 2 * 2 * 14
+    critic = 2 * (2 * 14 + 2 * 14 + 2 * 2)
+    actor = (2 * 24 + 2 * 24 + 2 * 8) + (2 * 14 + 2 * 14 + 2 * 14)  # through the first critic, to its input
+    assert metrics.step_flops(model) == target + critic + actor / 2
+    assert metrics.inference_flops(model.actor) == 48
+    assert metrics.inference_flops(model.actor, dense=True) == 96
+
+
+def test_density():
+    model = make_small(RLx2SAC)
+    assert metrics.density(model.actor) == 0.5
+    assert metrics.density(model.critic) == 0.25
+    assert metrics.density(model.policy) == (32 + 4 * 14) / (64 + 4 * 56)
+
+
+def test_parameter_bytes():
+    model = make_small(RLx2TD3)
+    # 24 of 48 links and 10 biases, 4 bytes each
+    assert metrics.parameter_bytes(model.actor) == (4 * (24 + 10), 4 * (48 + 10))
+    assert metrics.parameter_bytes(model.critic) == (2 * 4 * (14 + 9), 2 * 4 * (56 + 9))
+    dense = make(TD3, TinyEnv(obs_dim=4, action_dim=2), (8,))
+    assert metrics.parameter_bytes(model.policy)[1] == sum(4 * p.numel() for p in dense.policy.parameters())
+
+
+# Table 2 of the paper, HalfCheetah: weights with their targets, and inference, relative to dense
+@pytest.mark.parametrize(
+    ("algorithm", "sparsities", "size", "inference"),
+    [(RLx2TD3, (0.9, 0.85), 0.133, 0.100), (RLx2SAC, (0.9, 0.8), 0.180, 0.100)],
+)
+def test_paper_sizes(algorithm, sparsities, size, inference):
+    model = make(algorithm, actor_sparsity=sparsities[0], critic_sparsity=sparsities[1])
+    assert metrics.density(model.policy) == pytest.approx(size, abs=5e-4)
+    ratio = metrics.inference_flops(model.actor) / metrics.inference_flops(model.actor, dense=True)
+    assert ratio == pytest.approx(inference, abs=5e-4)
+
+
+def test_released_link_counts():
+    model = make(RLx2TD3)
+    assert [sum(mlp.nnz for mlp in metrics.sparse_mlps(net)) for net in (model.actor, model.critic)] == [7_143, 21_506]
+
+
+def test_flops_follow_the_n_in_force():
+    model = make_small(RLx2SAC)
+    model.replay_buffer.uses_entropy_bonus = True
+    costs = []
+    for model.replay_buffer.n_steps in (1, 2, 3):
+        costs.append(metrics.step_flops(model))
+    assert np.diff(costs).tolist() == [64, 64]  # one more actor forward per state on the way
+    model.replay_buffer.uses_entropy_bonus = False
+    assert metrics.step_flops(model) == costs[0]
+
+
+def test_summary():
+    model = make_small(RLx2TD3)
+    lines = metrics.summary(model).splitlines()
+    assert [line.split() for line in lines[:7]] == [
+        ["layer", "shape", "nnz", "sparsity"],
+        ["actor.mu.0", "8", "x", "4", "16", "50.0%"],
+        ["actor.mu.1", "2", "x", "8", "8", "50.0%"],
+        ["critic.qf0.0", "8", "x", "6", "12", "75.0%"],
+        ["critic.qf0.1", "1", "x", "8", "2", "75.0%"],
+        ["critic.qf1.0", "8", "x", "6", "12", "75.0%"],
+        ["critic.qf1.1", "1", "x", "8", "2", "75.0%"],
+    ]
+    own, dense = metrics.parameter_bytes(model.policy)
+    assert f"{own / 1e3:,.1f} kB, {own / dense:.1%} of the dense {dense / 1e3:,.1f}" in lines[7]
+    assert "inference: 0.0 kFLOP, 50.0% of the dense 0.1" in lines[8]
+    assert lines[9].startswith("training, per sample:")
+
+
+def test_sparse_mlps_of_nothing():
+    assert metrics.sparse_mlps(None) == []
+    assert metrics.sparse_mlps(th.nn.Linear(2, 2)) == []

@@ -1,0 +1,345 @@
+import io
+import math
+import pickle
+import zipfile
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
+from stable_baselines3.common.env_util import make_vec_env
+from torch import nn
+
+from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseMLP, SparseSACPolicy, SparseTD3Policy
+from tests.checks import assert_equal, assert_sound, learned, sparse_mlps
+from tests.envs import DriftDictEnv, DriftEnv
+
+ALGORITHMS = [RLx2TD3, RLx2SAC]
+OBSERVATIONS = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+SETTINGS = {
+    "learning_starts": 20,
+    "batch_size": 16,
+    "buffer_size": 200,
+    "actor_sparsity": 0.6,
+    "critic_sparsity": 0.5,
+    "update_interval": 10,
+    "n_steps_delay": 0.2,
+    "buffer_min_size": 30,
+    "buffer_check_interval": 25,
+    "policy_kwargs": {"net_arch": [16, 16]},
+    "seed": 0,
+}
+
+
+def build(algorithm, env=None, policy="MlpPolicy", **kwargs):
+    return algorithm(policy, env or DriftEnv(), **deepcopy(SETTINGS) | kwargs)
+
+
+def actions(model):
+    return model.predict(OBSERVATIONS, deterministic=True)[0]
+
+
+def updates(model):
+    return {name: network.updates for name, network in model.policy.topology_updater.networks.items()}
+
+
+def through_zip(model, **kwargs):
+    file = io.BytesIO()
+    model.save(file)
+    file.seek(0)
+    return type(model).load(file, **kwargs)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("init", ["magnitude", "random"])
+@pytest.mark.parametrize("topology", ["rigl", "set"])
+def test_all_that_was_learned_comes_back(algorithm, init, topology, tmp_path):
+    model = build(algorithm, init=init, topology=topology).learn(80)
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model")
+    assert_equal(learned(loaded), learned(model))  # weights, topology, moments, counters, progress, growth's generator
+    np.testing.assert_array_equal(actions(loaded), actions(model))
+    assert_sound(loaded.policy)
+    assert updates(loaded) == updates(model)
+    assert min(updates(loaded).values()) > 0
+    assert loaded.policy.topology_updater.progress == 1.0
+    for name in ("topology", "init", *SETTINGS):
+        assert getattr(loaded, name) == getattr(model, name)
+    # the loaded one is a model of its own
+    for mlp in sparse_mlps(loaded.policy):
+        mlp.values.data.zero_()
+    assert not np.array_equal(actions(loaded), actions(model))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_progress_and_n_step_state_come_back(algorithm, tmp_path):
+    model = build(algorithm).learn(60)
+    model.policy.topology_updater.progress = 0.6  # as if interrupted
+    assert model.replay_buffer.n_steps == 3
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "buffer")
+
+    loaded = algorithm.load(tmp_path / "model", env=DriftEnv())
+    assert loaded.replay_buffer.size() == 0
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    assert loaded.replay_buffer.n_steps == 3
+    assert loaded.replay_buffer.live == model.replay_buffer.live
+    assert loaded.policy.topology_updater.drop_fraction == 0.0  # at rest until training starts
+    # The zoo's -i counts steps from 0 again: neither n nor the drop fraction goes back.
+    for reset in (True, False):
+        again = algorithm.load(tmp_path / "model", env=DriftEnv())
+        again.learn(21, reset_num_timesteps=reset)
+        assert again.replay_buffer.n_steps == 3
+        assert again.policy.topology_updater.progress >= 0.6
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("saved", "other"), [("csr", "masked"), ("masked", "csr"), ("auto", "masked"), ("csr", "auto")])
+def test_other_backend(algorithm, saved, other):
+    model = build(algorithm, backend=saved).learn(60)
+    loaded = through_zip(model, backend=other, env=DriftEnv())
+    assert loaded.backend == other
+    assert {mlp.backend for mlp in sparse_mlps(loaded.policy)} == {other}
+    assert_equal(learned(loaded), learned(model))
+    np.testing.assert_allclose(actions(loaded), actions(model), atol=1e-5)
+    before = updates(loaded)["critic"]
+    loaded.policy.topology_updater.progress = 0.0
+    loaded.learn(40, reset_num_timesteps=True)
+    assert updates(loaded)["critic"] > before
+    assert_sound(loaded.policy)
+    assert through_zip(loaded).backend == other
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_changed_update_interval(algorithm):
+    model = build(algorithm, drop_fraction=1.0).learn(50)
+    assert model.policy.topology_updater.networks["critic"].steps == 30
+    counts = []
+    for interval in (10, 3, 1000):
+        loaded = through_zip(model, env=DriftEnv(), update_interval=interval)
+        loaded.policy.topology_updater.progress = 0.0
+        before = updates(loaded)["critic"]
+        loaded.learn(200, StopTraining(after=31), reset_num_timesteps=False)  # behind 30 more gradient steps
+        counts.append(updates(loaded)["critic"] - before)
+    assert counts == [3, 10, 0]
+
+
+class StopTraining(BaseCallback):
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def _on_step(self):
+        return self.n_calls < self.after
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_changed_topology(algorithm):
+    model = build(algorithm, topology="static").learn(50)
+    assert updates(model) == {"actor": 0, "critic": 0}
+    for topology in ("rigl", "set", "static"):
+        loaded = through_zip(model, env=DriftEnv(), topology=topology)
+        loaded.policy.topology_updater.progress = 0.0
+        loaded.learn(40, reset_num_timesteps=False)
+        assert (min(updates(loaded).values()) > 0) == (topology != "static")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_changed_n_steps(algorithm):
+    model = build(algorithm).learn(50)
+    loaded = through_zip(model, env=DriftEnv(), n_steps=5)
+    assert loaded.replay_buffer.final_n_steps == 5
+    loaded.learn(30, reset_num_timesteps=False)
+    assert loaded.replay_buffer.n_steps == 5
+    assert through_zip(loaded).n_steps == 5
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_changed_policy_distance_threshold(algorithm, tmp_path):
+    model = build(algorithm, policy_distance_threshold=math.inf).learn(60)
+    model.save_replay_buffer(tmp_path / "buffer")
+    for threshold, shrinks in ((0.0, True), (math.inf, False)):
+        loaded = through_zip(model, env=DriftEnv(), policy_distance_threshold=threshold)
+        loaded.load_replay_buffer(tmp_path / "buffer")
+        assert loaded.replay_buffer.live == 60
+        loaded.learn(40, reset_num_timesteps=False)
+        assert (loaded.replay_buffer.live < 100) == shrinks
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "changed",
+    [{"actor_sparsity": 0.7}, {"critic_sparsity": 0.0}, {"critic_sparsity": 0.55}, {"distribution": "uniform"}],
+)
+def test_changed_sparsity_is_refused(algorithm, changed):
+    with pytest.raises(RuntimeError, match="the sparsity, its distribution or net_arch differs from the saved agent's"):
+        through_zip(build(algorithm), **changed)
+
+
+def test_other_shares_of_the_same_number_of_links_are_refused():
+    """Both distributions give the first layer another number of links here, but the same in total."""
+    model, uniform = (build(RLx2TD3, policy_kwargs={"net_arch": [16]}, distribution=name) for name in ("erk", "uniform"))
+    ours, others = sparse_mlps(model.policy), sparse_mlps(uniform.policy)
+    assert [mlp.nnz for mlp in ours] == [mlp.nnz for mlp in others]
+    assert all(mlp.layers[0] != other.layers[0] for mlp, other in zip(ours, others, strict=True))
+    with pytest.raises(RuntimeError, match="the sparsity, its distribution or net_arch differs from the saved agent's"):
+        through_zip(model, distribution="uniform")
+
+
+@pytest.mark.parametrize(("algorithm", "stock"), [(RLx2TD3, TD3), (RLx2SAC, SAC)])
+def test_dense_zip_is_refused(algorithm, stock, tmp_path):
+    stock("MlpPolicy", DriftEnv(), buffer_size=10, policy_kwargs={"net_arch": [16, 16]}).save(tmp_path / "dense")
+    with pytest.raises(RuntimeError, match=r"of the saved agent is dense.*train a sparse one from scratch"):
+        algorithm.load(tmp_path / "dense")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_training_goes_on_with_another_environment(algorithm, n_envs, tmp_path):
+    model = build(algorithm, make_vec_env(DriftEnv, n_envs)).learn(60)
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model")
+    loaded.set_env(make_vec_env(DriftEnv, n_envs))
+    steps = {name: network.steps for name, network in loaded.policy.topology_updater.networks.items()}
+    loaded.policy.topology_updater.progress = 0.0
+    before = updates(loaded)
+    loaded.learn(60, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 120
+    for name, network in loaded.policy.topology_updater.networks.items():
+        per_step = 2 * n_envs if name == "actor" and algorithm is RLx2TD3 else n_envs
+        assert network.steps == steps[name] + 60 // per_step
+        assert network.updates > before[name]
+    assert_sound(loaded.policy)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_zip_does_not_hold_the_buffer(algorithm, tmp_path):
+    sizes = []
+    for buffer_size, steps in ((100, 10), (100_000, 3000)):
+        model = build(algorithm, buffer_size=buffer_size, learning_starts=10_000, stats_window_size=1).learn(steps)
+        model.save(tmp_path / "model.zip")
+        with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+            names = archive.namelist()
+        assert sorted(names) == sorted(
+            [
+                "data",
+                "pytorch_variables.pth",
+                "policy.pth",
+                "actor.optimizer.pth",
+                "critic.optimizer.pth",
+                *(["ent_coef_optimizer.pth"] if algorithm is RLx2SAC else []),
+                "_stable_baselines3_version",
+                "system_info.txt",
+            ]
+        )
+        sizes.append((tmp_path / "model.zip").stat().st_size)
+    assert abs(sizes[1] - sizes[0]) < 1000  # a transition takes more than 40 bytes
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_weights_only(algorithm, tmp_path):
+    model = build(algorithm).learn(60)
+    model.save(tmp_path / "model.zip")
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        state = th.load(io.BytesIO(archive.read("policy.pth")), weights_only=True)
+    assert_equal(state, model.policy.state_dict())
+    assert state["topology_updater._extra_state"]["counters"]["critic"][0] == 40
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_loaded_to_play_only(algorithm, n_envs, tmp_path):
+    model = build(algorithm, make_vec_env(DriftEnv, n_envs)).learn(60)
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", buffer_size=1)
+    assert loaded.replay_buffer.observations.shape[0] == 1
+    np.testing.assert_array_equal(actions(loaded), actions(model))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_dict_observations(algorithm, tmp_path):
+    model = build(algorithm, DriftDictEnv(), "MultiInputPolicy", policy_kwargs={"net_arch": [16]})
+    with pytest.warns(UserWarning, match="only the topology evolves"):
+        model.learn(40)
+    model.save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", env=DriftDictEnv())
+    assert_equal(learned(loaded), learned(model))
+    with pytest.warns(UserWarning, match="only the topology evolves"):
+        loaded.learn(20, reset_num_timesteps=False)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_saved_by_a_checkpoint_in_the_middle_of_training(algorithm, tmp_path):
+    checkpoint = CheckpointCallback(35, str(tmp_path), save_replay_buffer=True)
+    build(algorithm).learn(80, callback=checkpoint)
+    loaded = algorithm.load(tmp_path / "rl_model_70_steps.zip", env=DriftEnv())
+    loaded.load_replay_buffer(tmp_path / "rl_model_replay_buffer_70_steps.pkl")
+    assert loaded.num_timesteps == 70
+    assert 0.8 < loaded.policy.topology_updater.progress < 0.9
+    assert loaded.replay_buffer.entropy_bonus is None  # it would carry the model along
+    loaded.learn(30, reset_num_timesteps=False)
+    assert_sound(loaded.policy)
+
+
+@pytest.mark.parametrize(("stock", "policy"), [(TD3, SparseTD3Policy), (SAC, SparseSACPolicy)])
+def test_parts_on_stock_algorithms(stock, policy, tmp_path):
+    model = stock(
+        policy,
+        DriftEnv(),
+        learning_starts=20,
+        batch_size=16,
+        buffer_size=200,
+        replay_buffer_class=RLx2ReplayBuffer,
+        replay_buffer_kwargs={"n_steps": 3, "buffer_min_size": 30},
+        policy_kwargs={"net_arch": [16, 16], "actor_sparsity": 0.6, "critic_sparsity": 0.5, "init": "random"},
+        seed=0,
+    )
+    model.learn(80, callback=RLx2Callback(update_interval=10))
+    model.save(tmp_path / "model")
+    loaded = stock.load(tmp_path / "model", env=DriftEnv())
+    assert type(loaded.policy) is policy
+    assert isinstance(loaded.replay_buffer, RLx2ReplayBuffer)
+    assert_equal(learned(loaded), learned(model))
+    np.testing.assert_array_equal(actions(loaded), actions(model))
+    loaded.policy.topology_updater.progress = 0.0
+    before = updates(loaded)
+    loaded.learn(60, callback=RLx2Callback(update_interval=10), reset_num_timesteps=False)
+    assert all(count > before[name] for name, count in updates(loaded).items())
+    assert_sound(loaded.policy)
+
+
+def used_mlp(seed, backend="csr"):
+    """Give a network that has computed, and that has kept what its backward pass needs for growth."""
+    th.manual_seed(seed)
+    mlp = SparseMLP.from_linears([nn.Linear(3, 8), nn.Linear(8, 2)], [10, 7], nn.ReLU(), init="random", backend=backend)
+    mlp.records_dense_gradient = True
+    mlp(th.as_tensor(OBSERVATIONS)).sum().backward()
+    return mlp
+
+
+@pytest.mark.parametrize("backend", ["csr", "masked"])
+@pytest.mark.parametrize("duplicate", [deepcopy, lambda mlp: pickle.loads(pickle.dumps(mlp))], ids=["deepcopy", "pickle"])
+def test_duplicates_of_a_sparse_mlp(backend, duplicate):
+    mlp, x = used_mlp(0, backend), th.as_tensor(OBSERVATIONS)
+    expected = mlp(x)
+    other = duplicate(mlp)
+    assert th.equal(other(x), expected)
+    assert_equal(other.state_dict(), mlp.state_dict())
+    other.set_index(used_mlp(1).index)
+    assert not th.equal(other(x), expected)
+    assert th.equal(mlp(x), expected)
+    assert len(pickle.dumps(mlp)) < len(pickle.dumps(used_mlp(0).state_dict())) + 5000  # no activations in it
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_output_follows_a_loaded_state_dict(algorithm):
+    """csr derives arrays from the topology; a new topology must not meet old arrays."""
+    model, other = build(algorithm, backend="csr"), build(algorithm, backend="csr", seed=1).learn(60)
+    assert not np.array_equal(actions(model), actions(other))
+    model.policy.load_state_dict(other.policy.state_dict())
+    np.testing.assert_array_equal(actions(model), actions(other))
+    masked = build(algorithm, backend="masked")
+    masked.policy.load_state_dict(model.policy.state_dict())
+    np.testing.assert_allclose(actions(masked), actions(model), atol=1e-5)
