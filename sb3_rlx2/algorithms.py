@@ -53,8 +53,13 @@ class _RLx2:
     observation_space: spaces.Space[Any]
     action_space: Any
     action_noise: Any
+    policy: Any
+    logger: Any
     verbose: int
     n_steps: int
+    _n_updates: int
+    _update_learning_rate: Any
+    _steps: Any = None
 
     sparse_policy_class: ClassVar[type[BasePolicy]]
     callback_keywords: ClassVar[tuple[str, ...]] = CALLBACK_KEYWORDS
@@ -123,6 +128,37 @@ class _RLx2:
         else:
             others = list(callback) if isinstance(callback, list) else [ConvertCallback(callback)]
         return super()._init_callback([self._make_callback(), *others], progress_bar)  # type: ignore[misc, no-any-return]
+
+    def train(self, gradient_steps: int, batch_size: int = 256) -> None:
+        """
+        Do gradient steps: SB3's ``train``, in arrays and kernels where the csr backend serves the whole policy.
+
+        :param gradient_steps: number of steps
+        :param batch_size: number of samples of each
+        """
+        steps = self._array_steps()
+        if steps is None:
+            super().train(gradient_steps, batch_size)  # type: ignore[misc]
+            return
+        self.policy.set_training_mode(True)
+        optimizers = (self.policy.actor.optimizer, self.policy.critic.optimizer, getattr(self, "ent_coef_optimizer", None))
+        self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
+        losses = steps.train(gradient_steps, batch_size)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, values in losses.items():
+            if values:
+                self.logger.record(f"train/{name}", sum(values) / len(values))
+
+    def _array_steps(self) -> Any:
+        from sb3_rlx2 import gradient_steps  # late, because it imports numba
+
+        if self._steps is None or not self._steps.fit(self):
+            steps_class = gradient_steps.TD3Steps if isinstance(self, TD3) else gradient_steps.SACSteps
+            self._steps = steps_class(self) if gradient_steps.serves(self) else None
+        return self._steps
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_steps"]  # type: ignore[misc]
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:

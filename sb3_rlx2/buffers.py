@@ -1,6 +1,7 @@
 """Replay buffer with a live window whose capacity shrinks, n-step returns, and the policy's noise-free actions."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,33 @@ DEFAULT_MIN_SIZE = 100_000
 
 # Discounted sum, over the intermediate next states of a window, of their entropy bonus: see `RLx2ReplayBuffer.entropy_bonus`.
 EntropyBonus = Callable[[th.Tensor], th.Tensor]
+
+
+@dataclass
+class Windows:
+    """
+    A sampled batch with n-step returns.
+
+    :param rows: first row of each window, ``[batch]``
+    :param environments: its environment, ``[batch]``
+    :param obs: observation, ``[batch, ...]``
+    :param actions: action in ``[-1, 1]``, ``[batch, A]``
+    :param next_obs: next observation of the last step, ``[batch, ...]``
+    :param returns: discounted sum of the rewards, ``[batch, 1]``
+    :param terminated: 1 where the last step terminates, else 0, ``[batch, 1]``
+    :param discounts: discount of the bootstrap, ``[batch, 1]``
+    :param lengths: number of steps, ``[batch]``
+    """
+
+    rows: np.ndarray
+    environments: np.ndarray
+    obs: np.ndarray
+    actions: np.ndarray
+    next_obs: np.ndarray
+    returns: np.ndarray
+    terminated: np.ndarray
+    discounts: np.ndarray
+    lengths: np.ndarray
 
 
 class RLx2ReplayBuffer(NStepReplayBuffer):
@@ -176,64 +204,135 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         :param env: normalises observations and rewards
         :return: the samples; ``rewards`` are n-step returns, ``discounts`` belong to the bootstrap
         """
-        rows = (self.start + np.random.randint(0, self.live, size=batch_size)) % self.buffer_size  # noqa: NPY002 as SB3
-        return self._get_samples(rows, env=env)
+        return self._get_samples(self._draw_rows(batch_size), env=env)
+
+    def sample_windows(self, batch_size: int) -> Windows:
+        """
+        Sample as :meth:`sample` does (with the same random draws), but give arrays and leave the entropy bonus out.
+
+        :param batch_size: number of transitions
+        """
+        return self._gather(self._draw_rows(batch_size))
+
+    @property
+    def has_gather_kernel(self) -> bool:
+        """Whether :meth:`sample_windows` can serve this buffer's observations."""
+        return self.observations.dtype in (np.float32, np.float64) and self.actions.dtype == np.float32
+
+    def _draw_rows(self, batch_size: int) -> np.ndarray:
+        return (self.start + np.random.randint(0, self.live, size=batch_size)) % self.buffer_size  # noqa: NPY002 as SB3
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
-        env_indices = np.random.randint(0, self.n_envs, size=len(batch_inds))  # noqa: NPY002 as SB3
-        columns = env_indices[:, None]
-        rows, inside = self._windows(batch_inds, columns)  # [batch, n_steps]
-        discounts = self.gamma ** np.arange(self.n_steps + 1, dtype=np.float32)
-        rewards = np.asarray(self._normalize_reward(self.rewards[rows, columns], env))
-        returns = (rewards * discounts[:-1] * inside).sum(axis=1, keepdims=True)
-        length = inside.sum(axis=1)
-        last = rows[np.arange(len(rows)), length - 1]
-        terminated = self.dones[last, env_indices] * (1.0 - self.timeouts[last, env_indices])
+        windows = self._gather(batch_inds) if env is None and self.has_gather_kernel else self._gather_any(batch_inds, env)
         if self.n_steps > 1 and self.uses_entropy_bonus:
-            returns = returns + self._entropy_bonus(rows, columns, inside, discounts, env)
+            self._add_entropy_bonus(windows, env)
         return ReplayBufferSamples(
-            observations=self.to_torch(self._normalized(self.observations[batch_inds, env_indices], env)),
-            actions=self.to_torch(self.actions[batch_inds, env_indices]),
-            next_observations=self.to_torch(self._normalized(self.next_observations[last, env_indices], env)),
-            dones=self.to_torch(terminated.reshape(-1, 1)),
-            rewards=self.to_torch(returns.astype(np.float32)),
-            discounts=self.to_torch(discounts[length].reshape(-1, 1)),
+            observations=self._to_device(windows.obs),
+            actions=self._to_device(windows.actions),
+            next_observations=self._to_device(windows.next_obs),
+            dones=self._to_device(windows.terminated),
+            rewards=self._to_device(windows.returns),
+            discounts=self._to_device(windows.discounts),
         )
+
+    def _to_device(self, fresh: np.ndarray) -> th.Tensor:
+        return self.to_torch(fresh, copy=False)
+
+    def _gather(self, rows: np.ndarray) -> Windows:
+        """Gather by kernel; :meth:`_gather_any` says what is computed."""
+        from sb3_rlx2.backends.compile import load_kernels  # late, because importing numba costs more than the rest
+
+        batch = len(rows)
+        windows = Windows(
+            rows=rows,
+            environments=np.random.randint(0, self.n_envs, size=batch),  # noqa: NPY002 as SB3
+            obs=np.empty((batch, *self.obs_shape), np.float32),
+            actions=np.empty((batch, self.action_dim), np.float32),
+            next_obs=np.empty((batch, *self.obs_shape), np.float32),
+            returns=np.empty((batch, 1), np.float32),
+            terminated=np.empty((batch, 1), np.float32),
+            discounts=np.empty((batch, 1), np.float32),
+            lengths=np.empty(batch, np.int64),
+        )
+        load_kernels(self.observations.dtype.name).gather_windows(
+            rows, windows.environments, (self.pos - 1) % self.buffer_size, self.n_steps, self._powers(),
+            _flat(self.observations, 2), _flat(self.next_observations, 2), _flat(self.actions, 2),
+            self.rewards, self.dones, self.timeouts, _flat(windows.obs, 1), windows.actions, _flat(windows.next_obs, 1),
+            windows.returns[:, 0], windows.terminated[:, 0], windows.discounts[:, 0], windows.lengths,
+        )  # fmt: skip
+        return windows
+
+    def _gather_any(self, rows: np.ndarray, env: VecNormalize | None) -> Windows:
+        """Gather observations of any dtype, normalised or not: the definition of what is sampled."""
+        environments = np.random.randint(0, self.n_envs, size=len(rows))  # noqa: NPY002 as SB3
+        columns = environments[:, None]
+        inside = self._inside(rows, columns)
+        lengths, powers = inside.sum(axis=1), self._powers()
+        steps = (rows[:, None] + np.arange(self.n_steps)) % self.buffer_size  # [batch, n_steps]
+        rewards = np.asarray(self._normalize_reward(self.rewards[steps, columns], env))
+        last = steps[np.arange(len(rows)), lengths - 1]
+        return Windows(
+            rows=rows,
+            environments=environments,
+            obs=self._normalized(self.observations[rows, environments], env),
+            actions=self.actions[rows, environments],
+            next_obs=self._normalized(self.next_observations[last, environments], env),
+            returns=(rewards * powers[:-1] * inside).sum(axis=1, keepdims=True).astype(np.float32),
+            terminated=(self.dones[last, environments] * (1.0 - self.timeouts[last, environments])).reshape(-1, 1),
+            discounts=powers[lengths].reshape(-1, 1),
+            lengths=lengths,
+        )
+
+    def _inside(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """
+        Lay an n-step window over each sampled transition.
+
+        :return: whether each of the next rows is inside, a non-empty prefix, ``[batch, n_steps]``
+        """
+        steps = (rows[:, None] + np.arange(self.n_steps)) % self.buffer_size
+        ends = (self.dones[steps, columns] > 0) | (self.timeouts[steps, columns] > 0)
+        ends |= steps == (self.pos - 1) % self.buffer_size  # behind the newest transition lies the window's oldest edge
+        inside: np.ndarray = np.ones_like(ends)
+        inside[:, 1:] = ~np.logical_or.accumulate(ends[:, :-1], axis=1)
+        return inside
+
+    def _powers(self) -> np.ndarray:
+        powers: np.ndarray = np.float32(self.gamma) ** np.arange(self.n_steps + 1, dtype=np.float32)
+        return powers
 
     def _normalized(self, obs: np.ndarray, env: VecNormalize | None) -> np.ndarray:
         return np.asarray(self._normalize_obs(obs, env))
 
-    def _windows(self, batch_inds: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def states_on_the_way(self, windows: Windows, env: VecNormalize | None = None) -> tuple[np.ndarray, ...]:
         """
-        Lay an n-step window over each sampled transition.
+        Give the next states inside windows, without the last ones, at which the target bootstraps.
 
-        :return: rows and whether they are inside the window, ``[batch, n_steps]`` each; inside is a non-empty prefix
+        :param windows: sampled windows
+        :param env: normalises observations
+        :return: sample that each state belongs to, its discount, and its observation, ``[states]`` and ``[states, ...]``
         """
-        rows = (batch_inds[:, None] + np.arange(self.n_steps)) % self.buffer_size
-        ends = (self.dones[rows, columns] > 0) | (self.timeouts[rows, columns] > 0)
-        ends |= rows == (self.pos - 1) % self.buffer_size  # behind the newest transition lies the window's oldest edge
-        inside = np.ones_like(ends)
-        inside[:, 1:] = ~np.logical_or.accumulate(ends[:, :-1], axis=1)
-        return rows, inside
+        samples, steps = np.nonzero(np.arange(self.n_steps - 1) < windows.lengths[:, None] - 1)
+        rows = (windows.rows[samples] + steps) % self.buffer_size
+        next_obs = self._normalized(self.next_observations[rows, windows.environments[samples]], env)
+        return samples, self._powers()[steps + 1], next_obs
 
-    def _entropy_bonus(
-        self, rows: np.ndarray, columns: np.ndarray, inside: np.ndarray, discounts: np.ndarray, env: VecNormalize | None
-    ) -> np.ndarray:
-        """Sum the discounted entropy of the next states inside the windows; SAC itself adds the bootstrap state's."""
+    def _add_entropy_bonus(self, windows: Windows, env: VecNormalize | None) -> None:
+        """Add the discounted entropy of the states on the way; SAC itself adds the bootstrap state's."""
         if self.entropy_bonus is None:
             raise RuntimeError(
                 f"n_steps={self.n_steps} with SAC needs the entropy of the states on the way, and nobody lends it to the "
                 "buffer; train with RLx2Callback (soft_n_step=False gives SB3's form, entropy at the bootstrap only)"
             )
-        # Next state of step k is on the way if the window goes on to step k + 1.
-        samples, steps = np.nonzero(inside[:, 1:])
-        bonus = np.zeros((len(rows), 1), dtype=np.float32)
+        samples, discounts, next_obs = self.states_on_the_way(windows, env)
         if len(samples) > 0:
-            next_obs = self._normalized(self.next_observations[rows[samples, steps], columns[samples, 0]], env)
-            entropy = self.entropy_bonus(self.to_torch(next_obs)).cpu().numpy().reshape(-1)
-            np.add.at(bonus[:, 0], samples, discounts[steps + 1] * entropy)
-        return bonus
+            entropy = self.entropy_bonus(self._to_device(next_obs)).cpu().numpy().reshape(-1)
+            np.add.at(windows.returns[:, 0], samples, discounts * entropy)
 
     def __getstate__(self) -> dict[str, Any]:
         # The lent function belongs to a live model: pickling it would carry the model along.
         return self.__dict__ | {"entropy_bonus": None}
+
+
+def _flat(array: np.ndarray, leading: int) -> np.ndarray:
+    """View an array with its first axes merged to one, and its others to another."""
+    return array.reshape(int(np.prod(array.shape[:leading])), -1)

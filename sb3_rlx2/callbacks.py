@@ -136,9 +136,7 @@ class RLx2Callback(BaseCallback):
         return self._act(self.model._last_obs)
 
     def _act(self, obs: Any) -> np.ndarray:
-        with th.no_grad():
-            tensor, _ = self.model.policy.obs_to_tensor(obs)
-            return np.asarray(self.model.policy._predict(tensor, deterministic=True).cpu())
+        return self.model.policy.act(obs)  # type: ignore[operator, no-any-return]
 
     def _check_distance(self, buffer: RLx2ReplayBuffer) -> None:
         """Compare what the policy does now with what it did in the oldest transitions (Eq. 6, in the released form)."""

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ContinuousCritic
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN, SACPolicy
 from stable_baselines3.sac.policies import Actor as SACActor
@@ -103,6 +104,20 @@ class SparseCritic(ContinuousCritic):
         return backends.forward(self.q_networks, th.cat([features, actions], dim=1))
 
 
+# Modules that compute the same in training and evaluation mode.
+MODE_FREE = {
+    SparseTD3Actor,
+    SparseSACActor,
+    SparseCritic,
+    SparseMLP,
+    FlattenExtractor,
+    nn.Flatten,
+    nn.ReLU,
+    nn.Tanh,
+    nn.Identity,
+}
+
+
 def thin(
     net: nn.Module, share: float, distribution: str, init: str, backend: str, generator: th.Generator | None = None
 ) -> SparseMLP:
@@ -136,6 +151,10 @@ class _SparseHeads:
     actor_kwargs: dict[str, Any]
     critic_kwargs: dict[str, Any]
     device: th.device
+    training: bool
+    observation_space: Any
+    action_space: Any
+    unscale_action: Any
     topology_updater: TopologyUpdater
     actor_class: type[nn.Module]
 
@@ -173,6 +192,79 @@ class _SparseHeads:
             target = getattr(self, f"{name}_target", None)  # SAC has no target actor
             self.topology_updater.register(name, sparse_mlps(network), sparse_mlps(target), network.optimizer)
 
+        self._walks_modules = any(
+            type(module) not in MODE_FREE for net in (self.actor, self.critic) for module in net.modules()
+        )
+
+    def set_training_mode(self, mode: bool) -> None:
+        """
+        Put the policy in training or evaluation mode. Where no module depends on it, the tree is not walked: SB3 does that
+        at every step, and it costs as much as choosing the action.
+
+        :param mode: True for training
+        """
+        if self._walks_modules:
+            super().set_training_mode(mode)  # type: ignore[misc]
+        else:
+            self.training = self.actor.training = self.critic.training = mode
+
+    def act(self, observation: Any, deterministic: bool = True) -> np.ndarray:
+        """
+        Choose actions in ``[-1, 1]``, in arrays where the csr backend can.
+
+        :param observation: observations, ``[n, ...]``
+        :param deterministic: whether to leave out the noise of SAC's policy (TD3 has none)
+        :return: actions, ``[n, A]``
+        """
+        if self._acts_in_arrays(observation):
+            from sb3_rlx2.backends import csr  # late, because it imports numba
+
+            flat = np.ascontiguousarray(observation.reshape(len(observation), -1), np.float32)
+            return self._actions(csr.infer(self._actor_mlp(), flat), deterministic)
+        with th.no_grad():
+            tensor, _ = self.obs_to_tensor(observation)  # type: ignore[attr-defined]
+            return np.asarray(self._predict(tensor, deterministic=deterministic).cpu())  # type: ignore[attr-defined]
+
+    def predict(
+        self,
+        observation: Any,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        Choose actions as SB3 does.
+
+        :param observation: one observation or several
+        :param state: passed through
+        :param episode_start: not used
+        :param deterministic: whether to leave out the noise of SAC's policy
+        :return: actions in the environment's range, and the state
+        """
+        shape = self.observation_space.shape
+        single = isinstance(observation, np.ndarray) and observation.shape == shape
+        several = observation[None] if single else observation
+        if not self._acts_in_arrays(several):
+            return super().predict(observation, state, episode_start, deterministic)  # type: ignore[misc, no-any-return]
+        self.set_training_mode(False)
+        actions = self.unscale_action(self.act(several, deterministic)).reshape(-1, *self.action_space.shape)
+        return (actions[0] if single else actions), state
+
+    def _acts_in_arrays(self, observation: Any) -> bool:
+        return (
+            isinstance(observation, np.ndarray)
+            and observation.shape[1:] == self.observation_space.shape
+            and type(self.actor.features_extractor) is FlattenExtractor
+            and observation.dtype.kind == "f"
+            and backends.uses_csr(self._actor_mlp())
+        )
+
+    def _actor_mlp(self) -> SparseMLP:
+        raise NotImplementedError
+
+    def _actions(self, output: np.ndarray, deterministic: bool) -> np.ndarray:
+        raise NotImplementedError
+
     def _sparsity(self, share: float | None) -> dict[str, Any]:
         return {"share": share, "generator": self.generator, **self.thinning}
 
@@ -207,6 +299,13 @@ class SparseTD3Policy(_SparseHeads, TD3Policy):
     """
 
     actor_class = SparseTD3Actor
+
+    def _actor_mlp(self) -> SparseMLP:
+        mlp: SparseMLP = self.actor.mu
+        return mlp
+
+    def _actions(self, output: np.ndarray, deterministic: bool) -> np.ndarray:
+        return output
 
     def __init__(
         self,
@@ -245,6 +344,18 @@ class SparseSACPolicy(_SparseHeads, SACPolicy):
     """
 
     actor_class = SparseSACActor
+
+    def _actor_mlp(self) -> SparseMLP:
+        mlp: SparseMLP = self.actor.mean_and_log_std
+        return mlp
+
+    def _actions(self, output: np.ndarray, deterministic: bool) -> np.ndarray:
+        mean, log_std = np.hsplit(output, 2)
+        if not deterministic:
+            noise = th.normal(th.zeros(mean.shape), th.ones(mean.shape)).numpy()  # as `Normal.rsample` draws
+            mean = mean + np.exp(log_std.clip(LOG_STD_MIN, LOG_STD_MAX)) * noise
+        actions: np.ndarray = np.tanh(mean)
+        return actions
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """Moves the topology of a policy's sparse networks in place of some of their optimizer steps."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -197,7 +198,7 @@ def _check_gradients(network: EvolvingNetwork) -> None:
         for parameter in group["params"]:
             # The sum is the cheap test; finite numbers can overflow it, so it does not decide.
             gradient = parameter.grad
-            if gradient is not None and not th.isfinite(gradient.sum()) and not th.isfinite(gradient).all():
+            if gradient is not None and not math.isfinite(gradient.sum().item()) and not th.isfinite(gradient).all():
                 raise ValueError(
                     f"the gradient of the {network.name} holds NaN or infinity at its optimizer step {network.steps + 1}; "
                     "training stops before the step, go back to the last checkpoint"

@@ -207,9 +207,9 @@ def assert_finite(model):
         assert np.isfinite(getattr(buffer, name)).all(), name
 
 
-BROKEN = [("reward", "a reward", 25), ("observation", "an observation", 25), ("terminal", "an observation", 30)]
+CASES = [("reward", "a reward", 25), ("observation", "an observation", 25), ("terminal", "an observation", 30)]
 BROKEN = [
-    (*case, value, normalize) for case in BROKEN for value in (NAN, INF, -INF, (INF, -INF)) for normalize in (False, True)
+    (*case, value, normalize) for case in CASES for value in (NAN, INF, -INF, (INF, -INF)) for normalize in (False, True)
 ]
 # VecNormalize clips an infinite terminal observation before anyone else sees it, so that what is stored is finite.
 BROKEN = [case for case in BROKEN if case[0] != "terminal" or not case[4] or np.isnan(case[3]).any()]
@@ -237,6 +237,16 @@ def test_broken_environment(algorithm, poison, name, step, value, normalize, tmp
     assert_finite(model)
     loaded = algorithm.load(tmp_path / "rl_model_40_steps", device="cpu")
     np.testing.assert_array_equal(loaded.predict(obs, deterministic=True)[0], seen[40])
+
+
+@pytest.mark.parametrize("value", [NAN, INF])
+@pytest.mark.parametrize(("poison", "name", "step"), CASES[:2])
+def test_broken_environment_behind_fixed_statistics(poison, name, step, value):
+    # With statistics that do not follow, normalisation clips an infinite value to a finite one.
+    env = VecNormalize(DummyVecEnv([lambda: TinyEnv(poison=poison, value=value, at=step)]), training=False)
+    model = make(RLx2TD3, env)
+    learn_until_error(model, f"the environment gave {name} with NaN or infinity at step {step}")
+    assert_finite(model)
 
 
 @pytest.mark.parametrize("key", ["observation", "desired_goal"])

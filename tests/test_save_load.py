@@ -90,9 +90,9 @@ def test_progress_and_n_step_state_come_back(algorithm, tmp_path):
     # The zoo's -i counts steps from 0 again: neither n nor the drop fraction goes back.
     for reset in (True, False):
         again = algorithm.load(tmp_path / "model", env=DriftEnv())
-        again.learn(21, reset_num_timesteps=reset)
+        again.learn(200, StopTraining(after=30), reset_num_timesteps=reset)  # 5 % of it
         assert again.replay_buffer.n_steps == 3
-        assert again.policy.topology_updater.progress >= 0.6
+        assert again.policy.topology_updater.progress == 0.6
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -325,6 +325,7 @@ def test_duplicates_of_a_sparse_mlp(backend, duplicate):
     mlp, x = used_mlp(0, backend), th.as_tensor(OBSERVATIONS)
     expected = mlp(x)
     other = duplicate(mlp)
+    assert other.compute_cache is None
     assert th.equal(other(x), expected)
     assert_equal(other.state_dict(), mlp.state_dict())
     other.set_index(used_mlp(1).index)

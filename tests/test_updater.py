@@ -101,6 +101,7 @@ def assert_moved(before, after):
 def test_growth_gradient_is_of_the_critics_own_loss(algorithm, backend, monkeypatch):
     """Actor steps lie between: their loss also goes backward through the critic."""
     model = build(algorithm, backend, update_interval=5, **({"policy_delay": 1} if algorithm is RLx2TD3 else {}))
+    model._array_steps = lambda: None  # SB3's own `train`, whose loss can be watched; test_gradient_steps.py compares the two
     losses, scores = [], []
 
     def mse_loss(q, target):

@@ -33,19 +33,18 @@ def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, .
     :param x: input, ``[batch, in_features]``
     :return: output of each network, ``[batch, out_features]``
     """
-    if uses_csr(networks[0], x):
+    if uses_csr(networks[0]):
         from sb3_rlx2.backends import csr  # late, because importing numba costs more than the rest of the package
 
         return csr.forward(networks, x)
     return masked.forward(networks, x)
 
 
-def uses_csr(network: "SparseMLP", x: th.Tensor) -> bool:
+def uses_csr(network: "SparseMLP") -> bool:
     """
     Tell which backend serves a network.
 
     :param network: the network; its values decide on the device
-    :param x: its input
     :return: True for ``csr``, False for ``masked``
     """
     if network.backend == "masked":

@@ -24,8 +24,9 @@ import numpy as np
 from filelock import FileLock
 from numba import from_dtype, njit, types
 
-from sb3_rlx2.backends import kernels
+from sb3_rlx2.backends import kernels, replay_kernels
 
+OPTIONS = {kernels.mlp_single: kernels.SINGLE_OPTIONS}
 MANIFEST = "checksums.json"
 
 
@@ -35,7 +36,7 @@ def load_kernels(dtype: str) -> SimpleNamespace:
     Compile the kernels or read them from the disk cache.
 
     :param dtype: ``"float32"`` or ``"float64"``
-    :return: ``mlp_forward``, ``mlp_backward`` and ``mlp_single``
+    :return: ``mlp_forward``, ``mlp_backward``, ``mlp_single``, and ``gather_windows`` from observations of this dtype
     """
     folder = cache_folder(dtype)
     if folder is None:
@@ -98,7 +99,7 @@ def _compile(dtype: str, folder: Path | None) -> SimpleNamespace:
             name = f"{function.__name__}_{dtype}"
             copy = FunctionType(function.__code__, function.__globals__, name)
             copy.__qualname__ = name
-            options = kernels.SINGLE_OPTIONS if function is kernels.mlp_single else kernels.OPTIONS
+            options = OPTIONS.get(function, kernels.OPTIONS)
             compiled[function.__name__] = njit(types.void(*signature), cache=folder is not None, **options)(copy)
     finally:
         numba.config.CACHE_DIR = before
@@ -110,6 +111,7 @@ def _signatures(dtype: str) -> dict[Any, tuple[Any, ...]]:
     vector, matrix, index, code = real[::1], real[:, ::1], types.int32[::1], types.int64
     network = (types.int64[::1], index, index, vector)  # widths, row_pointers, columns, values
     by_column = (index, index, index)
+    rows, single = types.int64[::1], types.float32
     return {
         kernels.mlp_forward: (*network, vector, matrix, matrix, matrix, code),
         kernels.mlp_backward: (
@@ -117,4 +119,10 @@ def _signatures(dtype: str) -> dict[Any, tuple[Any, ...]]:
             *(vector, vector, matrix, types.boolean, types.boolean),
         ),
         kernels.mlp_single: (*network, vector, vector, vector, vector, code),
+        # Observations have the dtype of the environment; what is sampled is float32.
+        replay_kernels.gather_windows: (
+            *(rows, rows, code, code, single[::1]),
+            *(matrix, matrix, single[:, ::1], single[:, ::1], single[:, ::1], single[:, ::1]),
+            *(single[:, ::1], single[:, ::1], single[:, ::1], single[::1], single[::1], single[::1], rows),
+        ),
     }

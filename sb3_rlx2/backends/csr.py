@@ -1,10 +1,9 @@
-"""
-Sparse arithmetic on CPU: each network is one call into the kernels, forward and backward.
-"""
+"""Sparse arithmetic on CPU: each network is one call into the kernels, forward and backward."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -36,49 +35,52 @@ def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, .
 @dataclass(frozen=True)
 class Structure:
     """
-    What the kernels read instead of ``index``: all layers' rows one after the other, and the same links by column.
+    A network as the kernels read it: all layers' rows one after the other, and the same links by column.
 
     :param widths: number of inputs, then of outputs of each layer, ``[layers + 1]``
     :param row_pointers: where each row's links begin, ``[sum of out_features + 1]``
     :param columns: column of each link within its layer, ``[nnz]``
+    :param values: the live weights; shares the parameter's memory, ``[nnz]``
+    :param bias: the biases; shares the parameter's memory, ``[sum of out_features]``
     :param column_pointers: where each column's links begin in ``rows`` and ``order``, ``[sum of in_features + 1]``
     :param rows: row of each link within its layer, column by column, ``[nnz]``
     :param order: position of each such link in ``values``, ``[nnz]``
     :param output_code: activation of the last layer
-    :param index: the index it was derived from, to notice another one
-    :param version: the index's version, to notice a change in place
+    :param features: number of inputs and of all layers' outputs together
+    :param kernels: the compiled kernels for the parameters' dtype
+    :param origin: what it was derived from, to notice a change
     """
 
     widths: np.ndarray
     row_pointers: np.ndarray
     columns: np.ndarray
+    values: np.ndarray
+    bias: np.ndarray
     column_pointers: np.ndarray
     rows: np.ndarray
     order: np.ndarray
     output_code: int
-    index: th.Tensor
-    version: int
-
-    @cached_property
-    def rows_of_workspace(self) -> int:
-        """Number of features of the input and of all layers' outputs together."""
-        return int(self.widths.sum())
+    features: int
+    kernels: SimpleNamespace
+    origin: tuple[int, ...]
 
 
 def structure_of(network: "SparseMLP") -> Structure:
     """
-    Derive the kernels' arrays, again only if the topology has changed (an update, ``load_state_dict``, ``to``).
+    Derive the kernels' arrays, again only if topology or memory have changed (an update, ``load_state_dict``, ``to``).
 
     :param network: the network
     :return: its structure
     """
-    cached = network.compute_cache
-    if cached is None or cached.index is not network.index or cached.version != network.index._version:
-        cached = network.compute_cache = _derive(network)
-    return cached  # type: ignore[no-any-return]
+    index = network.index
+    origin = (index.data_ptr(), index._version, network.values.data_ptr(), network.bias.data_ptr())
+    cached: Structure | None = network.compute_cache
+    if cached is None or cached.origin != origin:
+        cached = network.compute_cache = _derive(network, origin)
+    return cached
 
 
-def _derive(network: "SparseMLP") -> Structure:
+def _derive(network: "SparseMLP", origin: tuple[int, ...]) -> Structure:
     row_counts, column_counts, all_rows, all_columns, orders = [], [], [], [], []
     for number, layer in enumerate(network.layers):
         rows, columns = np.divmod(network.layer_index(number).numpy(), layer.in_features)
@@ -88,16 +90,21 @@ def _derive(network: "SparseMLP") -> Structure:
         all_rows.append(rows[by_column])
         all_columns.append(columns)
         orders.append(by_column + network.slices[number].start)
+    widths = np.array([network.layers[0].in_features, *(layer.out_features for layer in network.layers)], dtype=np.int64)
+    values = array(network.values)
     return Structure(
-        widths=np.array([network.layers[0].in_features, *(layer.out_features for layer in network.layers)], dtype=np.int64),
+        widths=widths,
         row_pointers=_pointers(row_counts),
         columns=np.concatenate(all_columns).astype(np.int32),
+        values=values,
+        bias=array(network.bias),
         column_pointers=_pointers(column_counts),
         rows=np.concatenate(all_rows).astype(np.int32),
         order=np.concatenate(orders).astype(np.int32),
         output_code=OUTPUT_CODES[type(network.output_activation)],
-        index=network.index,
-        version=network.index._version,
+        features=int(widths.sum()),
+        kernels=load_kernels(values.dtype.name),
+        origin=origin,
     )
 
 
@@ -107,29 +114,32 @@ def _pointers(counts: list[np.ndarray]) -> np.ndarray:
 
 class Workspace:
     """
-    A borrowed array ``[rows, pitch]``, aligned and padded as the kernels like it. It goes back when the last reference to
-    it goes, so a pass that may still go backward keeps its own, however many others have run since.
+    A borrowed array ``[features, pitch]``, aligned and padded as the kernels like it. It goes back when the last reference
+    to it goes, so a pass that may still go backward keeps its own, however many others have run since.
 
-    :param rows: number of features
+    :param features: number of rows
     :param batch: number of samples
     :param dtype: type of the numbers
     """
 
-    _free: ClassVar[dict[tuple[int, int, th.dtype], list[np.ndarray]]] = {}
+    _free: ClassVar[dict[tuple[int, int, Any], list[np.ndarray]]] = {}
 
-    def __init__(self, rows: int, batch: int, dtype: th.dtype) -> None:
-        free = self._free.setdefault((rows, batch, dtype), [])
-        pitch = kernels.workspace_pitch(batch, dtype.itemsize)
-        # Fresh memory from the operating system costs as much as half a kernel; torch aligns to 64 bytes, numpy does not.
-        self.array = free.pop() if free else th.empty(rows, pitch, dtype=dtype).numpy()
+    def __init__(self, features: int, batch: int, dtype: Any) -> None:
+        key = (features, batch, dtype)
+        self._home = self._free.get(key) or self._free.setdefault(key, [])
+        try:
+            self.array = self._home.pop()
+        except IndexError:
+            # Fresh memory from the operating system costs as much as half a kernel; torch aligns to 64 bytes, numpy does not.
+            pitch = kernels.workspace_pitch(batch, dtype.itemsize)
+            self.array = th.empty(features, pitch, dtype=th.from_numpy(np.empty(0, dtype)).dtype).numpy()
         self.batch = batch
-        self._home = free
 
     def __del__(self) -> None:
         if len(self._home) < 8:
             self._home.append(self.array)
 
-    def rows(self, start: int, stop: int) -> th.Tensor:
+    def tensor(self, start: int, stop: int) -> th.Tensor:
         """Give some features of all samples, ``[stop - start, batch]``."""
         return th.from_numpy(self.array[start:stop, : self.batch])
 
@@ -156,10 +166,10 @@ def run_forward(network: "SparseMLP", x: np.ndarray, y: np.ndarray) -> Pass:
     :param y: receives the output, ``[batch, out_features]``
     """
     s = structure_of(network)
-    activations = Workspace(s.rows_of_workspace, len(x), network.values.dtype)
-    load_kernels(x.dtype.name).mlp_forward(
-        s.widths, s.row_pointers, s.columns, array(network.values), array(network.bias), x, activations.array, y, s.output_code
-    )
+    activations = Workspace(s.features, len(x), x.dtype)
+    s.kernels.mlp_forward(
+        s.widths, s.row_pointers, s.columns, s.values, s.bias, x, activations.array, y, s.output_code
+    )  # fmt: skip
     return Pass(s, activations)
 
 
@@ -179,29 +189,47 @@ def run_backward(
     :param grad_parameters: receive the gradients by ``values`` and ``bias``; None skips them
     :param grad_x: receives the gradient by the input, ``[batch, in_features]``; None skips it
     """
-    s = done.structure
-    gradients = Workspace(s.rows_of_workspace, len(grad_y), network.values.dtype)
-    values, bias = grad_parameters or (np.empty(0, grad_y.dtype),) * 2
-    load_kernels(grad_y.dtype.name).mlp_backward(
-        *(s.widths, s.row_pointers, s.columns, array(network.values), s.column_pointers, s.rows, s.order),
-        *(done.activations.array, gradients.array, grad_y, s.output_code, values, bias),
-        *(np.empty((0, 0), grad_y.dtype) if grad_x is None else grad_x, grad_parameters is not None, grad_x is not None),
-    )
+    s, x = done.structure, done.activations
+    gradients = Workspace(s.features, len(grad_y), grad_y.dtype)
+    values, bias = grad_parameters or (s.values, s.bias)  # not written to where nothing asks for them
+    s.kernels.mlp_backward(
+        s.widths, s.row_pointers, s.columns, s.values, s.column_pointers, s.rows, s.order,
+        x.array, gradients.array, grad_y, s.output_code, values, bias, grad_y if grad_x is None else grad_x,
+        grad_parameters is not None, grad_x is not None,
+    )  # fmt: skip
     if network.records_dense_gradient and grad_parameters is not None:
-        _record(network, done.activations, gradients)
+        _record(network, x, gradients)
 
 
-def _record(network: "SparseMLP", activations: Workspace, gradients: Workspace) -> None:
+def _record(network: "SparseMLP", x: Workspace, gradients: Workspace) -> None:
     start = 0
     for number, layer in enumerate(network.layers):
         stop = start + layer.in_features
-        rows = (start, stop), (stop, stop + layer.out_features)
-        network.record_dense_gradient(number, partial(_dense_gradient, activations, gradients, *rows))
+        inputs, outputs = (start, stop), (stop, stop + layer.out_features)
+        network.record_dense_gradient(number, partial(_dense_gradient, x, inputs, gradients, outputs))
         start = stop
 
 
-def _dense_gradient(activations: Workspace, gradients: Workspace, x: tuple[int, int], y: tuple[int, int]) -> th.Tensor:
-    return gradients.rows(*y) @ activations.rows(*x).T
+def _dense_gradient(x: Workspace, inputs: tuple[int, int], gradients: Workspace, outputs: tuple[int, int]) -> th.Tensor:
+    return gradients.tensor(*outputs) @ x.tensor(*inputs).T
+
+
+def infer(network: "SparseMLP", x: np.ndarray) -> np.ndarray:
+    """
+    Run one network, not to go backward.
+
+    :param network: the network
+    :param x: input, ``[batch, in_features]``
+    :return: output, ``[batch, out_features]``
+    """
+    y = np.empty((len(x), network.layers[-1].out_features), x.dtype)
+    if len(x) > 1:
+        run_forward(network, x, y)
+        return y
+    s = structure_of(network)
+    activations = np.empty(s.features, x.dtype)
+    s.kernels.mlp_single(s.widths, s.row_pointers, s.columns, s.values, s.bias, x[0], activations, y[0], s.output_code)
+    return y
 
 
 def array(tensor: th.Tensor) -> np.ndarray:
@@ -227,7 +255,7 @@ class _SparseMLPs(th.autograd.Function):
         grads: list[th.Tensor | None] = []
         grad_x: th.Tensor | None = None
         for i, (network, done) in enumerate(zip(ctx.networks, ctx.passes, strict=True)):
-            own: list[th.Tensor | None] = [None, None]
+            own: list[th.Tensor] = []
             if any(ctx.needs_input_grad[2 + 2 * i : 4 + 2 * i]):
                 own = [th.empty_like(parameter) for parameter in parameters[2 * i : 2 * i + 2]]
             grad_y = grad_outputs[i].contiguous()
@@ -236,9 +264,9 @@ class _SparseMLPs(th.autograd.Function):
                 network,
                 done,
                 array(grad_y),
-                None if own[0] is None or own[1] is None else (array(own[0]), array(own[1])),
+                (array(own[0]), array(own[1])) if own else None,
                 None if into is None else array(into),
             )
-            grads += own
+            grads += own or [None, None]
             grad_x = into if grad_x is None or into is None else grad_x + into
         return None, None if grad_x is None else grad_x.to(ctx.x_dtype), *grads

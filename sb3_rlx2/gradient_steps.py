@@ -1,0 +1,359 @@
+"""
+The gradient steps of SB3's ``TD3.train`` and ``SAC.train`` in arrays and kernels, without autograd's bookkeeping.
+
+They compute what SB3 computes, from the same random numbers (``tests/test_gradient_steps.py``), for policies whose heads
+the ``csr`` backend serves. They leave out two things that SB3 throws away: the gradient of the actor's loss by the
+critics' weights, and the walks through module trees. The batch may be split over threads; every thread then runs whole
+networks on its own samples, and only the gradients are added up.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
+
+from sb3_rlx2 import backends
+from sb3_rlx2.backends.csr import Pass, array, run_backward, run_forward
+from sb3_rlx2.buffers import RLx2ReplayBuffer, Windows
+from sb3_rlx2.metrics import sparse_mlps
+from sb3_rlx2.sparse_mlp import SparseMLP
+
+SAMPLES_PER_THREAD = 64  # one tile of the kernels
+Rows = slice
+Section = Callable[[Rows, int], float]
+
+
+def serves(model: Any) -> bool:
+    """
+    Tell whether these steps can take the place of SB3's.
+
+    :param model: SB3's TD3 or SAC with a sparse policy
+    """
+    modules = [model.policy.actor, model.policy.critic, model.policy.critic_target]
+    mlps = [mlp for module in modules for mlp in sparse_mlps(module)]
+    return (
+        all(type(module.features_extractor) is FlattenExtractor for module in modules)
+        and all(mlp.values.dtype == th.float32 and backends.uses_csr(mlp) for mlp in mlps)
+        and isinstance(model.replay_buffer, RLx2ReplayBuffer)
+        and model.replay_buffer.has_gather_kernel
+        and len(model.observation_space.shape) == 1
+        and model._vec_normalize_env is None
+    )
+
+
+class TrainedNetwork:
+    """
+    A network with the arrays that receive its gradients, one pair per thread.
+
+    :param mlp: the network
+    :param threads: number of threads
+    """
+
+    def __init__(self, mlp: SparseMLP, threads: int) -> None:
+        self.mlp = mlp
+        self.gradients = [(th.zeros_like(mlp.values), th.zeros_like(mlp.bias)) for _ in range(threads)]
+        self.arrays = [(array(values), array(bias)) for values, bias in self.gradients]
+
+    def publish_gradients(self, parts: int) -> None:
+        """
+        Add up what the threads found, and hand it to the optimizer.
+
+        :param parts: number of threads that have run
+        """
+        total = self.arrays[0]
+        for values, bias in self.arrays[1:parts]:
+            np.add(total[0], values, out=total[0])
+            np.add(total[1], bias, out=total[1])
+        self.mlp.values.grad, self.mlp.bias.grad = self.gradients[0]
+
+
+class _GradientSteps:
+    """What both algorithms share."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.policy = model.policy
+        self.buffer: RLx2ReplayBuffer = model.replay_buffer
+        self.threads = th.get_num_threads()
+        self.actor = TrainedNetwork(sparse_mlps(self.policy.actor)[0], self.threads)
+        self.critics = [TrainedNetwork(mlp, self.threads) for mlp in sparse_mlps(self.policy.critic)]
+        self.critic_targets = sparse_mlps(self.policy.critic_target)
+        self.critic_parameters = list(self.policy.critic.parameters()), list(self.policy.critic_target.parameters())
+        self.n_actions = self.buffer.action_dim
+
+    def fit(self, model: Any) -> bool:
+        """
+        Tell whether they were made for the model as it stands.
+
+        :param model: the algorithm
+        """
+        return (
+            self.policy is model.policy
+            and self.buffer is model.replay_buffer
+            and self.threads == th.get_num_threads()
+            and self.actor.mlp.values.is_cpu
+        )
+
+    def _split(self, batch: int) -> list[Rows]:
+        """Share the samples of a step out to threads."""
+        parts = max(1, min(self.threads, batch // SAMPLES_PER_THREAD))
+        if any(network.mlp.records_dense_gradient for network in (self.actor, *self.critics)):
+            parts = 1  # what is recorded is one pass over the whole batch
+        return [slice(batch * part // parts, batch * (part + 1) // parts) for part in range(parts)]
+
+    def _run(self, section: Section, split: list[Rows]) -> float:
+        """Run a section on all threads' samples and give the sum of its results."""
+        others = [_pool(self.threads).submit(section, rows, part) for part, rows in enumerate(split) if part > 0]
+        return section(split[0], 0) + sum((other.result() for other in others), 0.0)
+
+    def _step(self, networks: Sequence[TrainedNetwork], optimizer: th.optim.Optimizer, parts: int) -> None:
+        for network in networks:
+            network.publish_gradients(parts)
+        optimizer.step()
+
+    def _least_target_value(self, obs: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        inputs = np.concatenate([obs, actions], axis=1)
+        values = [np.empty((len(obs), 1), np.float32) for _ in self.critic_targets]
+        for mlp, value in zip(self.critic_targets, values, strict=True):
+            run_forward(mlp, inputs, value)
+        least: np.ndarray = np.minimum.reduce(values)
+        return least
+
+    def _fit_critics(self, inputs: np.ndarray, target: np.ndarray, scale: float, part: int) -> float:
+        """Go backward from ``scale / 2 * sum((q - target)^2)`` over all critics; give the sum of squares."""
+        total = 0.0
+        error = np.empty_like(target)
+        for critic in self.critics:
+            done = run_forward(critic.mlp, inputs, error)
+            error -= target
+            total += float(np.vdot(error, error))
+            error *= scale
+            run_backward(critic.mlp, done, error, critic.arrays[part], None)
+        return total
+
+
+class TD3Steps(_GradientSteps):
+    """
+    Gradient steps of TD3.
+
+    :param model: the algorithm
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.actor_target = sparse_mlps(self.policy.actor_target)[0]
+        self.actor_parameters = list(self.policy.actor.parameters()), list(self.policy.actor_target.parameters())
+
+    def train(self, gradient_steps: int, batch_size: int) -> dict[str, list[float]]:
+        """
+        Do gradient steps.
+
+        :param gradient_steps: number of steps
+        :param batch_size: number of samples of each
+        :return: losses by name
+        """
+        model = self.model
+        losses: dict[str, list[float]] = {"critic_loss": [], "actor_loss": []}
+        for _ in range(gradient_steps):
+            model._n_updates += 1
+            windows = self.buffer.sample_windows(batch_size)
+            losses["critic_loss"].append(self._update_critics(windows))
+            if model._n_updates % model.policy_delay == 0:
+                losses["actor_loss"].append(self._update_actor(windows))
+                polyak_update(*self.critic_parameters, model.tau)
+                polyak_update(*self.actor_parameters, model.tau)
+        return losses
+
+    def _update_critics(self, windows: Windows) -> float:
+        model, batch = self.model, len(windows.rows)
+        clip = model.target_noise_clip
+        noise = array(th.empty(batch, self.n_actions).normal_(0, model.target_policy_noise).clamp_(-clip, clip))
+        split = self._split(batch)
+        total = self._run(partial(self._critic_section, windows, noise), split)
+        self._step(self.critics, self.policy.critic.optimizer, len(split))
+        return total / batch
+
+    def _critic_section(self, windows: Windows, noise: np.ndarray, rows: Rows, part: int) -> float:
+        next_obs = windows.next_obs[rows]
+        next_actions = np.empty((len(next_obs), self.n_actions), np.float32)
+        run_forward(self.actor_target, next_obs, next_actions)
+        next_actions += noise[rows]
+        next_actions.clip(-1, 1, out=next_actions)
+        target = self._least_target_value(next_obs, next_actions)
+        target *= (1 - windows.terminated[rows]) * windows.discounts[rows]
+        target += windows.returns[rows]
+        inputs = np.concatenate([windows.obs[rows], windows.actions[rows]], axis=1)
+        return self._fit_critics(inputs, target, 2 / len(noise), part)
+
+    def _update_actor(self, windows: Windows) -> float:
+        split = self._split(len(windows.rows))
+        total = self._run(partial(self._actor_section, windows), split)
+        self._step([self.actor], self.policy.actor.optimizer, len(split))
+        return -total / len(windows.rows)
+
+    def _actor_section(self, windows: Windows, rows: Rows, part: int) -> float:
+        obs = windows.obs[rows]
+        actions = np.empty((len(obs), self.n_actions), np.float32)
+        value = np.empty((len(obs), 1), np.float32)
+        done = run_forward(self.actor.mlp, obs, actions)
+        inputs = np.concatenate([obs, actions], axis=1)
+        critic = self.critics[0].mlp
+        critic_done = run_forward(critic, inputs, value)
+        run_backward(critic, critic_done, np.full_like(value, -1 / len(windows.rows)), None, inputs)
+        run_backward(self.actor.mlp, done, inputs[:, obs.shape[1] :].copy(), self.actor.arrays[part], None)
+        return float(value.sum())
+
+
+class SquashedGaussian:
+    """
+    Actions of SAC's actor, ``tanh(mean + std * noise)``, with their log-probability and its gradient.
+
+    :param mlp: the actor
+    :param obs: observations, ``[batch, D]``
+    :param noise: standard normal, ``[batch, A]``
+    """
+
+    EPSILON = 1e-6  # as SB3's TanhBijector
+
+    def __init__(self, mlp: SparseMLP, obs: np.ndarray, noise: np.ndarray) -> None:
+        self.raw = np.empty((len(obs), 2 * noise.shape[1]), np.float32)
+        self.done: Pass = run_forward(mlp, obs, self.raw)
+        mean, log_std = np.hsplit(self.raw, 2)
+        log_std = log_std.clip(LOG_STD_MIN, LOG_STD_MAX)
+        self.scaled_noise = np.exp(log_std) * noise
+        self.actions = np.tanh(mean + self.scaled_noise)
+        self.slope = 1 - self.actions**2
+        log_density = noise**2 / -2 - log_std - np.log(self.slope + self.EPSILON)
+        self.log_prob = log_density.sum(axis=1, keepdims=True) - noise.shape[1] * math.log(math.sqrt(2 * math.pi))
+
+    def backward(self, grad_actions: np.ndarray, grad_log_prob: float) -> np.ndarray:
+        """
+        Give the gradient by the actor's output.
+
+        :param grad_actions: gradient by the actions, ``[batch, A]``
+        :param grad_log_prob: gradient by the log-probability of each sample
+        :return: gradient by mean and log standard deviation, ``[batch, 2A]``
+        """
+        grad_mean = grad_actions * self.slope
+        grad_mean += 2 * grad_log_prob * self.actions * self.slope / (self.slope + self.EPSILON)
+        grad_log_std = grad_mean * self.scaled_noise - grad_log_prob
+        log_std = np.hsplit(self.raw, 2)[1]
+        grad_log_std[(log_std < LOG_STD_MIN) | (log_std > LOG_STD_MAX)] = 0
+        return np.concatenate([grad_mean, grad_log_std], axis=1)
+
+
+class SACSteps(_GradientSteps):
+    """
+    Gradient steps of SAC.
+
+    :param model: the algorithm
+    """
+
+    def train(self, gradient_steps: int, batch_size: int) -> dict[str, list[float]]:
+        """
+        Do gradient steps.
+
+        :param gradient_steps: number of steps
+        :param batch_size: number of samples of each
+        :return: losses and entropy coefficients by name
+        """
+        model = self.model
+        losses: dict[str, list[float]] = {"ent_coef": [], "actor_loss": [], "critic_loss": [], "ent_coef_loss": []}
+        for step in range(gradient_steps):
+            self._update(self.buffer.sample_windows(batch_size), losses)
+            if step % model.target_update_interval == 0:
+                polyak_update(*self.critic_parameters, model.tau)
+        model._n_updates += gradient_steps
+        return losses
+
+    def _update(self, windows: Windows, losses: dict[str, list[float]]) -> None:
+        model, batch = self.model, len(windows.rows)
+        learned = model.ent_coef_optimizer is not None
+        alpha = float(model.log_ent_coef.detach().exp() if learned else model.ent_coef_tensor)
+        self._add_entropy_bonus(windows, alpha)
+        noise, next_noise = self._noise(batch), self._noise(batch)
+        split = self._split(batch)
+        policies: list[Any] = [None] * len(split)  # each thread's, from one section to the other
+        total = self._run(partial(self._critic_section, windows, noise, next_noise, alpha, policies), split)
+        log_prob = sum(float(policy.log_prob.sum()) for policy in policies) / batch
+        if learned:
+            losses["ent_coef_loss"].append(self._update_entropy_coefficient(log_prob))
+        self._step(self.critics, self.policy.critic.optimizer, len(split))
+        value = self._run(partial(self._actor_section, windows, alpha, policies), split)
+        self._step([self.actor], self.policy.actor.optimizer, len(split))
+        losses["ent_coef"].append(alpha)
+        losses["critic_loss"].append(0.5 * total / batch)
+        losses["actor_loss"].append(alpha * log_prob - value / batch)
+
+    def _noise(self, batch: int) -> np.ndarray:
+        """Draw as ``Normal.rsample`` does."""
+        return array(th.normal(th.zeros(batch, self.n_actions), th.ones(batch, self.n_actions)))
+
+    def _add_entropy_bonus(self, windows: Windows, alpha: float) -> None:
+        if self.buffer.n_steps == 1 or not self.buffer.uses_entropy_bonus:
+            return
+        samples, discounts, obs = self.buffer.states_on_the_way(windows)
+        if len(samples) > 0:
+            log_prob = SquashedGaussian(self.actor.mlp, obs.astype(np.float32), self._noise(len(obs))).log_prob[:, 0]
+            np.add.at(windows.returns[:, 0], samples, discounts * (-alpha * log_prob))
+
+    def _critic_section(
+        self,
+        windows: Windows,
+        noise: np.ndarray,
+        next_noise: np.ndarray,
+        alpha: float,
+        policies: list[Any],
+        rows: Rows,
+        part: int,
+    ) -> float:
+        obs, next_obs = windows.obs[rows], windows.next_obs[rows]
+        policies[part] = SquashedGaussian(self.actor.mlp, obs, noise[rows])
+        future = SquashedGaussian(self.actor.mlp, next_obs, next_noise[rows])
+        target = self._least_target_value(next_obs, future.actions)
+        target -= alpha * future.log_prob
+        target *= (1 - windows.terminated[rows]) * windows.discounts[rows]
+        target += windows.returns[rows]
+        inputs = np.concatenate([obs, windows.actions[rows]], axis=1)
+        return self._fit_critics(inputs, target, 1 / len(noise), part)
+
+    def _update_entropy_coefficient(self, log_prob: float) -> float:
+        model = self.model
+        excess = log_prob + float(model.target_entropy)
+        loss = -float(model.log_ent_coef.detach()) * excess
+        model.log_ent_coef.grad = th.full_like(model.log_ent_coef, -excess)
+        model.ent_coef_optimizer.step()
+        return loss
+
+    def _actor_section(self, windows: Windows, alpha: float, policies: list[Any], rows: Rows, part: int) -> float:
+        policy, obs = policies[part], windows.obs[rows]
+        inputs = np.concatenate([obs, policy.actions], axis=1)
+        values = [np.empty((len(obs), 1), np.float32) for _ in self.critics]
+        passes = [run_forward(critic.mlp, inputs, value) for critic, value in zip(self.critics, values, strict=True)]
+        least = np.argmin(np.concatenate(values, axis=1), axis=1)[:, None]
+        grad_actions = np.zeros_like(policy.actions)
+        for number, (critic, done) in enumerate(zip(self.critics, passes, strict=True)):
+            grad_value = np.where(least == number, np.float32(-1 / len(windows.rows)), np.float32(0))
+            run_backward(critic.mlp, done, grad_value, None, inputs)
+            grad_actions += inputs[:, obs.shape[1] :]
+        grad_output = policy.backward(grad_actions, alpha / len(windows.rows))
+        run_backward(self.actor.mlp, policy.done, grad_output, self.actor.arrays[part], None)
+        least_value: np.ndarray = np.minimum.reduce(values)
+        return float(least_value.sum())
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads - 1, thread_name_prefix="rlx2")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork

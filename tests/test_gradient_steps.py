@@ -1,0 +1,151 @@
+"""RLx2TD3 and RLx2SAC override `train`: what it computes must be what SB3's computes, from the same random numbers."""
+
+from copy import deepcopy
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_rlx2 import RLx2SAC, RLx2TD3, gradient_steps
+
+SETTINGS = {
+    "seed": 0,
+    "learning_starts": 300,
+    "batch_size": 256,
+    "buffer_size": 400,  # wraps around
+    "buffer_min_size": 100,
+    "buffer_check_interval": 50,
+    "n_steps_delay": 0.3,
+    "update_interval": 9,
+    "actor_sparsity": 0.7,
+    "critic_sparsity": 0.6,
+    "policy_kwargs": {"net_arch": [64, 64]},
+}
+
+
+def build(algorithm, arrays, **kwargs):
+    model = algorithm("MlpPolicy", "Pendulum-v1", backend="csr", **(deepcopy(SETTINGS) | kwargs))
+    if not arrays:
+        model._array_steps = lambda: None
+    return model
+
+
+def finish(model, steps=25):
+    model.learn(model.learning_starts + steps)
+    random = np.random.get_state()[1], th.get_rng_state()  # noqa: NPY002
+    return dict(model.policy.named_parameters()), dict(model.policy.named_buffers()), random, model.logger.name_to_value
+
+
+def assert_equal(a, b, atol=1e-5):
+    for name, parameter in a[0].items():
+        np.testing.assert_allclose(parameter.detach(), b[0][name].detach(), atol=atol, err_msg=name)
+    assert all(th.equal(buffer, b[1][name]) for name, buffer in a[1].items())  # the same links, after the same updates
+    assert all(np.array_equal(x, y) for x, y in zip(a[2], b[2], strict=True))
+
+
+VARIANTS = [
+    (RLx2TD3, {}),
+    (RLx2TD3, {"policy_delay": 3, "gradient_steps": 2, "action_noise": None}),
+    (RLx2TD3, {"policy_kwargs": {"net_arch": {"pi": [32], "qf": [32, 16, 8]}, "n_critics": 3}, "gamma": 0.9}),
+    (RLx2TD3, {"target_policy_noise": 0.5, "target_noise_clip": 0.3, "tau": 0.1}),
+    (RLx2SAC, {}),
+    (RLx2SAC, {"soft_n_step": False}),
+    (RLx2SAC, {"ent_coef": 0.2, "n_steps": 5}),
+    (RLx2SAC, {"ent_coef": "auto_0.5", "target_entropy": -0.5, "target_update_interval": 2, "gradient_steps": 2}),
+    (RLx2SAC, {"policy_kwargs": {"net_arch": {"pi": [32], "qf": [32, 16, 8]}, "n_critics": 1}}),
+]
+
+
+@pytest.mark.parametrize(("algorithm", "kwargs"), VARIANTS)
+def test_train_equals_the_hosts(algorithm, kwargs):
+    fast, slow = build(algorithm, True, **kwargs), build(algorithm, False, **kwargs)
+    assert isinstance(fast._array_steps(), gradient_steps.TD3Steps | gradient_steps.SACSteps)
+    runs = []
+    for model in (fast, slow):
+        model.set_random_seed(0)
+        runs.append(finish(model, 20))
+    assert_equal(*runs)
+
+
+@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
+def test_logs_equal_the_hosts(algorithm):
+    logs = []
+    for arrays in (True, False):
+        model = build(algorithm, arrays)
+        model.learn(310)
+        model.train(gradient_steps=4, batch_size=256)
+        logs.append({key: value for key, value in model.logger.name_to_value.items() if key.startswith("train/")})
+    assert logs[0].keys() == logs[1].keys()
+    for key, value in logs[0].items():
+        np.testing.assert_allclose(value, logs[1][key], rtol=1e-4, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
+@pytest.mark.parametrize("batch_size", [200, 256])
+def test_two_threads_equal_one(algorithm, batch_size):
+    runs = []
+    for threads in (1, 2, 2):
+        th.set_num_threads(threads)
+        runs.append(finish(build(algorithm, True, batch_size=batch_size), 20))
+    assert_equal(runs[0], runs[1])
+    assert_equal(runs[1], runs[2], atol=0)  # at fixed threads, sums have a fixed order
+
+
+def test_squashed_gaussian_against_autograd():
+    th.manual_seed(0)
+    model = build(RLx2SAC, True)
+    mlp = model.actor.mean_and_log_std
+    with th.no_grad():
+        mlp.bias[-1] = 2.0  # beyond LOG_STD_MAX for some samples
+    obs, noise = th.randn(50, 3), th.randn(50, 1)
+    own = gradient_steps.SquashedGaussian(mlp, obs.numpy(), noise.numpy())
+    raw = mlp(obs).detach().requires_grad_()
+    mean, log_std = raw.chunk(2, dim=1)
+    assert (log_std > 2).any()
+    assert (log_std < 2).any()
+    distribution = th.distributions.Normal(mean, log_std.clamp(-20, 2).exp())
+    gaussian = mean + log_std.clamp(-20, 2).exp() * noise
+    actions = gaussian.tanh()
+    log_prob = distribution.log_prob(gaussian).sum(1) - th.log(1 - actions**2 + 1e-6).sum(1)
+    np.testing.assert_allclose(own.actions, actions.detach(), atol=1e-6)
+    np.testing.assert_allclose(own.log_prob[:, 0], log_prob.detach(), atol=1e-4)
+    grad_actions = th.randn(50, 1)
+    (expected,) = th.autograd.grad((grad_actions * actions).sum() + 0.3 * log_prob.sum(), [raw])
+    np.testing.assert_allclose(own.backward(grad_actions.numpy(), 0.3), expected, atol=1e-4)
+
+
+def test_what_arrays_cannot_serve_goes_to_the_host():
+    assert not gradient_steps.serves(RLx2TD3("MlpPolicy", "Pendulum-v1", backend="masked", buffer_size=10))
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+    assert not gradient_steps.serves(RLx2TD3("MlpPolicy", env, backend="csr", buffer_size=10))
+    assert gradient_steps.serves(RLx2TD3("MlpPolicy", "Pendulum-v1", backend="csr", buffer_size=10))
+
+
+@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_predict_equals_the_hosts(algorithm, deterministic, monkeypatch):
+    model = build(algorithm, True)
+    policy = model.policy
+    for obs in (np.ones(3, np.float32), np.random.default_rng(0).normal(size=(5, 3)), np.ones((1, 3))):
+        th.manual_seed(1)
+        fast, _ = model.predict(obs, deterministic=deterministic)
+        after = th.get_rng_state()
+        th.manual_seed(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(policy, "_acts_in_arrays", lambda _: False)
+            slow, _ = model.predict(obs, deterministic=deterministic)
+        assert fast.shape == slow.shape
+        assert fast.dtype == slow.dtype
+        np.testing.assert_allclose(fast, slow, atol=1e-5)
+        assert th.equal(after, th.get_rng_state())
+    with pytest.raises(ValueError, match="Unexpected observation shape"):
+        model.predict(np.ones(4, np.float32))
+
+
+def test_array_steps_are_not_saved(tmp_path):
+    model = build(RLx2TD3, True).learn(310)
+    assert model._steps is not None
+    model.save(tmp_path / "model")
+    assert RLx2TD3.load(tmp_path / "model")._steps is None
