@@ -57,6 +57,9 @@ class _RLx2:
     logger: Any
     verbose: int
     n_steps: int
+    gamma: float
+    buffer_min_size: int
+    replay_buffer: Any
     _n_updates: int
     _update_learning_rate: Any
     _steps: Any = None
@@ -156,6 +159,17 @@ class _RLx2:
             steps_class = gradient_steps.TD3Steps if isinstance(self, TD3) else gradient_steps.SACSteps
             self._steps = steps_class(self) if gradient_steps.serves(self) else None
         return self._steps
+
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+        """
+        Load a saved buffer. The algorithm's own arguments hold, not those that the buffer was saved with.
+
+        :param path: file, see SB3's ``load_replay_buffer``
+        :param truncate_last_traj: for HER, see there
+        """
+        super().load_replay_buffer(path, truncate_last_traj)  # type: ignore[misc]
+        if isinstance(self.replay_buffer, RLx2ReplayBuffer):
+            self.replay_buffer.configure(self.n_steps, self.gamma, self.buffer_min_size)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_steps"]  # type: ignore[misc]

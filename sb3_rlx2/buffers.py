@@ -83,15 +83,10 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         buffer_min_size: int = DEFAULT_MIN_SIZE,
     ) -> None:
         buffer_size = check_integer("buffer_size", buffer_size, minimum=1)
-        n_steps = check_integer("n_steps", n_steps, minimum=1)
-        gamma = check_number("gamma", gamma, 0.0, 1.0)
-        buffer_min_size = check_integer("buffer_min_size", buffer_min_size, minimum=0)
         if optimize_memory_usage:
             raise ValueError("optimize_memory_usage=True must be False: n-step returns need all next observations")
         if isinstance(observation_space, spaces.Dict):
             raise ValueError(f"observation_space={observation_space} must not be a Dict; use SB3's DictReplayBuffer")
-        if buffer_size > 1 and buffer_size < buffer_min_size != DEFAULT_MIN_SIZE:
-            raise ValueError(f"buffer_min_size={buffer_min_size} must be <= buffer_size={buffer_size}")
         super().__init__(
             buffer_size,
             observation_space,
@@ -99,16 +94,29 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
             device,
             n_envs,
             handle_timeout_termination=handle_timeout_termination,
-            n_steps=n_steps,
-            gamma=gamma,
         )
-        self.final_n_steps = n_steps
-        self.buffer_min_size = min(buffer_min_size, buffer_size)
+        self.capacity = buffer_size
+        self.configure(n_steps, gamma, buffer_min_size)
         self.live = 0
         self.policy_actions = np.zeros_like(self.actions)
         self._policy_action: np.ndarray | None = None
         self.uses_entropy_bonus = False
         self.entropy_bonus: EntropyBonus | None = None
+
+    def configure(self, n_steps: int, gamma: float, buffer_min_size: int) -> None:
+        """
+        Set what can change without touching what is stored; see the class for the arguments.
+
+        :param n_steps: length of the n-step return
+        :param gamma: discount factor
+        :param buffer_min_size: transitions below which :meth:`shrink` does not go
+        """
+        self.n_steps = self.final_n_steps = check_integer("n_steps", n_steps, minimum=1)
+        self.gamma = check_number("gamma", gamma, 0.0, 1.0)
+        buffer_min_size = check_integer("buffer_min_size", buffer_min_size, minimum=0)
+        if 1 < self.capacity < buffer_min_size != DEFAULT_MIN_SIZE:
+            raise ValueError(f"buffer_min_size={buffer_min_size} must be <= buffer_size={self.capacity}")
+        self.buffer_min_size = min(buffer_min_size, self.capacity)
 
     @property
     def start(self) -> int:

@@ -247,7 +247,7 @@ class _SparseHeads:
         if not self._acts_in_arrays(several):
             return super().predict(observation, state, episode_start, deterministic)  # type: ignore[misc, no-any-return]
         self.set_training_mode(False)
-        actions = self.unscale_action(self.act(several, deterministic)).reshape(-1, *self.action_space.shape)
+        actions = self.unscale_action(self.act(several, deterministic).reshape(-1, *self.action_space.shape))
         return (actions[0] if single else actions), state
 
     def _acts_in_arrays(self, observation: Any) -> bool:

@@ -183,6 +183,8 @@ class SparseMLP(nn.Module):
         output = modules[2 * len(linears) - 1 :]
         if len(linears) != len(modules[0::2]) or any(linear.bias is None for linear in linears):
             raise ValueError(f"expected linear layers with bias, one activation after each, got {net}")
+        if any(True for module in (*hidden, *output) for _ in module.parameters()):
+            raise ValueError(f"activation_fn={type(hidden[0]).__name__} must have no parameters of its own")
         return cls.from_linears(linears, nnz, hidden[0] if hidden else nn.Identity(), output[0] if output else None, **kwargs)
 
     @property

@@ -28,6 +28,7 @@ class EvolvingNetwork:
     :param steps: optimizer steps so far, topology updates included
     :param updates: topology updates so far
     :param churn: share of the links that the latest topology update changed
+    :param nesting: how many ``step`` methods of the optimizer are running, one inside the other
     """
 
     name: str
@@ -37,6 +38,7 @@ class EvolvingNetwork:
     steps: int = 0
     updates: int = 0
     churn: float = 0.0
+    nesting: int = 0
 
 
 class TopologyUpdater(nn.Module):
@@ -73,12 +75,16 @@ class TopologyUpdater(nn.Module):
         """
         network = EvolvingNetwork(name, tuple(mlps), tuple(targets), optimizer)
         self.networks[name] = network
-        optimizer.register_step_pre_hook(partial(self._before_step, network))
+        self._hang_on(network)
+
+    def _hang_on(self, network: EvolvingNetwork) -> None:
+        network.optimizer.register_step_pre_hook(partial(self._before_step, network))
+        network.optimizer.register_step_post_hook(partial(self._after_step, network))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         for network in self.networks.values():  # copies of optimizers come without their hooks
-            network.optimizer.register_step_pre_hook(partial(self._before_step, network))
+            self._hang_on(network)
 
     def configure(self, topology: str, drop_fraction: float, update_interval: int) -> None:
         """
@@ -91,12 +97,14 @@ class TopologyUpdater(nn.Module):
         self.method = lookup("topology", topology, TOPOLOGIES)
         self.initial_drop_fraction = check_number("drop_fraction", drop_fraction, 0.0, 1.0)
         self.update_interval = check_integer("update_interval", update_interval, minimum=1)
+        for network in self.networks.values():
+            network.nesting = 0  # a step that raised did not count itself out
         self._arm_all()
 
     def rest(self) -> None:
         """Stop to evolve the topology."""
         self.method = None
-        self._warned = True  # at rest by intention
+        self._warned = False
         self._arm_all()
 
     def advance(self, progress: float) -> None:
@@ -114,6 +122,9 @@ class TopologyUpdater(nn.Module):
         return cosine_decay(self.progress, self.initial_drop_fraction)
 
     def _before_step(self, network: EvolvingNetwork, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        network.nesting += 1
+        if network.nesting > 1:  # torch calls the hooks again for a `step` that calls its parent class's
+            return
         _check_gradients(network)
         if self.method is None and not self._warned:
             self._warned = True
@@ -122,6 +133,9 @@ class TopologyUpdater(nn.Module):
         if self._is_due(network.steps) and self._update(network):
             optimizer.zero_grad(set_to_none=True)
         self._arm(network)
+
+    def _after_step(self, network: EvolvingNetwork, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        network.nesting -= 1
 
     def _is_due(self, step: int) -> bool:
         return self.method is not None and self.method.evolves and step % self.update_interval == 0

@@ -344,3 +344,13 @@ def test_output_follows_a_loaded_state_dict(algorithm):
     masked = build(algorithm, backend="masked")
     masked.policy.load_state_dict(model.policy.state_dict())
     np.testing.assert_allclose(actions(masked), actions(model), atol=1e-5)
+
+
+def test_the_algorithms_arguments_hold_for_a_loaded_buffer(tmp_path):
+    model = RLx2TD3("MlpPolicy", "Pendulum-v1", learning_starts=20, buffer_size=500, buffer_min_size=50, n_steps=3).learn(30)
+    model.save(tmp_path / "model")
+    model.save_replay_buffer(tmp_path / "buffer")
+    loaded = RLx2TD3.load(tmp_path / "model", n_steps=5, buffer_min_size=60, gamma=0.9)
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    buffer = loaded.replay_buffer
+    assert (buffer.final_n_steps, buffer.buffer_min_size, buffer.gamma, buffer.live) == (5, 60, 0.9, 30)

@@ -215,3 +215,23 @@ def test_churn_counts_new_links():
 
 def test_every_topology_is_tested():
     assert set(TOPOLOGIES) == {"rigl", "set", "static"}
+
+
+class NestedAdam(th.optim.Adam):
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+def test_an_optimizer_whose_step_calls_its_parents_counts_once():
+    model = build(RLx2TD3, update_interval=10)
+    nested = build(RLx2TD3, update_interval=10, policy_kwargs=SMALL["policy_kwargs"] | {"optimizer_class": NestedAdam})
+    for one in (model, nested):
+        one.set_random_seed(0)
+        one.learn(20 + 40)
+    assert nested.policy.topology_updater.networks["critic"].steps == 40
+    assert_same(dict(nested.policy.named_parameters()), dict(model.policy.named_parameters()))
+
+
+def test_activations_with_parameters_are_refused():
+    with pytest.raises(ValueError, match="activation_fn=PReLU must have no parameters"):
+        build(RLx2TD3, "auto", policy_kwargs={"activation_fn": th.nn.PReLU})

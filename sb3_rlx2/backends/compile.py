@@ -63,7 +63,8 @@ def cache_folder(dtype: str) -> Path | None:
         return None
     sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
     cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
-    parts = [*sources, numba.__version__.encode(), np.__version__.encode(), cpu.encode()]
+    # The place of the sources, too: numba files its entries by it, so another copy of the package would find none of its own.
+    parts = [str(Path(__file__)).encode(), *sources, numba.__version__.encode(), np.__version__.encode(), cpu.encode()]
     return Path(root) / f"{dtype}-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}"
 
 
@@ -73,8 +74,12 @@ def _load_or_compile(dtype: str, folder: Path) -> SimpleNamespace:
             return _compile(dtype, folder)
         warnings.warn(f"the kernel cache {folder} is damaged; compiling again", stacklevel=4)
         shutil.rmtree(folder)
-    compiled = _compile(dtype, folder)
-    (folder / MANIFEST).write_text(json.dumps(_checksums(folder)))
+    # A process that is killed on the way leaves an unfinished folder of another name, which the next one empties.
+    unfinished = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    compiled = _compile(dtype, unfinished)
+    (unfinished / MANIFEST).write_text(json.dumps(_checksums(unfinished)))
+    unfinished.rename(folder)
     return compiled
 
 

@@ -1,0 +1,132 @@
+"""The kernel cache on disk: shared by processes, healed after damage."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch as th
+
+from sb3_rlx2.backends import compile as kernel_compile
+from sb3_rlx2.sparse_mlp import SparseMLP
+
+COMPUTE = """
+import warnings
+warnings.simplefilter("always")
+from sb3_rlx2.backends.compile import load_kernels
+import numpy as np
+activations, y = np.empty(3, np.float32), np.empty(1, np.float32)
+network = np.array([2, 1]), np.array([0, 2], np.int32), np.array([0, 1], np.int32), np.array([2, 3], np.float32)
+load_kernels("float32").mlp_single(*network, np.array([1], np.float32), np.array([5, 7], np.float32), activations, y, 0)
+print(y[0])
+"""
+
+
+def start(cache):
+    environment = os.environ | {"SB3_RLX2_CACHE_DIR": str(cache)}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", COMPUTE], env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def outcome(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert out.strip() == "32.0"
+    return err
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Eight processes start at once on an empty cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    errors = [outcome(process) for process in [start(folder) for _ in range(8)]]
+    assert not any("damaged" in error for error in errors)
+    return folder
+
+
+def folders(cache):
+    return [path for path in cache.iterdir() if path.is_dir()]
+
+
+def test_eight_processes_fill_one_cache(cache):
+    assert len(folders(cache)) == 1
+    assert (folders(cache)[0] / kernel_compile.MANIFEST).exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty index", "no manifest", "missing"])
+def test_a_damaged_cache_heals_with_one_warning(cache, damage):
+    (folder,) = folders(cache)
+    data = max(folder.rglob("*.nbc"), key=lambda path: path.stat().st_size)
+    if damage == "truncated":
+        data.write_bytes(data.read_bytes()[:1000])
+    elif damage == "flipped":
+        content = bytearray(data.read_bytes())
+        content[len(content) // 2] ^= 1
+        data.write_bytes(content)
+    elif damage == "empty index":
+        next(folder.rglob("*.nbi")).write_bytes(b"")
+    elif damage == "no manifest":
+        (folder / kernel_compile.MANIFEST).unlink()
+    else:
+        data.unlink()
+    assert outcome(start(cache)).count("is damaged; compiling again") == 1
+    assert "damaged" not in outcome(start(cache))
+
+
+def test_a_killed_process_leaves_no_damage(cache):
+    (folder,) = folders(cache)
+    unfinished = folder.with_name(f"{folder.name}.part")
+    folder.rename(unfinished)
+    (unfinished / kernel_compile.MANIFEST).unlink()
+    assert "damaged" not in outcome(start(cache))
+    assert folders(cache) == [folder]
+
+
+def test_cache_off_and_unusable(tmp_path, monkeypatch):
+    monkeypatch.setenv("SB3_RLX2_CACHE_DIR", "")
+    assert kernel_compile.cache_folder("float32") is None
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot be used" in outcome(start(tmp_path / "file"))
+
+
+def test_the_folder_is_named_after_the_sources(monkeypatch, tmp_path):
+    monkeypatch.setenv("SB3_RLX2_CACHE_DIR", str(tmp_path))
+    before = kernel_compile.cache_folder("float32")
+    assert before != kernel_compile.cache_folder("float64")
+    monkeypatch.setattr(kernel_compile.llvm, "get_host_cpu_name", lambda: "another")
+    assert kernel_compile.cache_folder("float32") != before
+
+
+def compute(_=None):
+    """Forward and backward of a fixed network, on two threads of its own."""
+    th.manual_seed(0)
+    mlp = SparseMLP.from_linears([th.nn.Linear(5, 8), th.nn.Linear(8, 2)], [20, 10], th.nn.ReLU(), backend="csr")
+    x = th.linspace(-1, 1, 50).reshape(10, 5)
+    results = [None, None]
+
+    def run(i):
+        y = mlp(x)
+        (gradient,) = th.autograd.grad(y.sum(), [mlp.values])
+        results[i] = np.concatenate([y.detach().numpy().ravel(), gradient.numpy()])
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return np.stack(results)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_children_and_threads(method):
+    expected = compute()
+    assert np.array_equal(expected[0], expected[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            for result in pool.map(compute, range(4)):
+                assert np.array_equal(result, expected)
