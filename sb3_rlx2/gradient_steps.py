@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 
 from sb3_rlx2 import backends
-from sb3_rlx2.backends.csr import Pass, array, run_backward, run_forward
+from sb3_rlx2.backends.compile import load_kernels
+from sb3_rlx2.backends.csr import Pass, array, run_backward, run_forward, structure_of
 from sb3_rlx2.buffers import RLx2ReplayBuffer, Windows
 from sb3_rlx2.metrics import sparse_mlps
 from sb3_rlx2.sparse_mlp import SparseMLP
 
+LOG_SQRT_2_PI = math.log(math.sqrt(2 * math.pi))
 SAMPLES_PER_THREAD = 64  # one tile of the kernels
 Rows = slice
 Section = Callable[[Rows, int], float]
@@ -75,6 +76,52 @@ class TrainedNetwork:
         self.mlp.values.grad, self.mlp.bias.grad = self.gradients[0]
 
 
+class PlainAdam:
+    """
+    ``torch.optim.Adam``'s step by kernel, on the optimizer's own state, which stays torch's to save and load.
+
+    :param optimizer: the optimizer
+    :param hooks: number of hooks that the caller itself calls in the step's place
+    """
+
+    def __init__(self, optimizer: th.optim.Optimizer, hooks: int) -> None:
+        self.optimizer = optimizer
+        self.hooks = hooks
+        self._views: dict[th.Tensor, tuple[th.Tensor, tuple[np.ndarray, ...]]] = {}
+
+    def serves(self) -> bool:
+        """Tell whether the kernel can do the next step: no extras, no other hooks, and not the first step."""
+        group, optimizer = self.optimizer.param_groups[0], self.optimizer
+        return (
+            type(optimizer) is th.optim.Adam
+            and len(optimizer.param_groups) == 1
+            and len(optimizer.state) == len(group["params"])
+            and not any(group[extra] for extra in ("weight_decay", "amsgrad", "maximize", "capturable", "differentiable"))
+            and isinstance(group["lr"], float)
+            and len(optimizer._optimizer_step_pre_hooks) == len(optimizer._optimizer_step_post_hooks) == self.hooks
+        )
+
+    def step(self) -> None:
+        """Move the parameters by their gradients."""
+        group, kernel = self.optimizer.param_groups[0], load_kernels("float32").adam
+        beta1, beta2 = group["betas"]
+        for parameter in group["params"]:
+            values, mean, square, step = self._arrays(parameter)
+            step += 1
+            count = float(step)
+            size, correction = group["lr"] / (1 - beta1**count), math.sqrt(1 - beta2**count)
+            kernel(values, array(parameter.grad), mean, square, beta1, beta2, size, correction, group["eps"])
+
+    def _arrays(self, parameter: th.Tensor) -> tuple[np.ndarray, ...]:
+        """View parameter and state as arrays, anew if the state was loaded or the parameter has moved."""
+        state = self.optimizer.state[parameter]
+        known = self._views.get(parameter)
+        if known is None or known[0] is not state["exp_avg"] or known[1][0].ctypes.data != parameter.data_ptr():
+            arrays = (array(parameter), *(array(state[name]) for name in ("exp_avg", "exp_avg_sq", "step")))
+            known = self._views[parameter] = (state["exp_avg"], arrays)
+        return known[1]
+
+
 class _GradientSteps:
     """What both algorithms share."""
 
@@ -86,8 +133,8 @@ class _GradientSteps:
         self.actor = TrainedNetwork(sparse_mlps(self.policy.actor)[0], self.threads)
         self.critics = [TrainedNetwork(mlp, self.threads) for mlp in sparse_mlps(self.policy.critic)]
         self.critic_targets = sparse_mlps(self.policy.critic_target)
-        self.critic_parameters = list(self.policy.critic.parameters()), list(self.policy.critic_target.parameters())
         self.n_actions = self.buffer.action_dim
+        self.adams = {name: PlainAdam(getattr(self.policy, name).optimizer, hooks=1) for name in ("actor", "critic")}
 
     def fit(self, model: Any) -> bool:
         """
@@ -114,10 +161,25 @@ class _GradientSteps:
         others = [_pool(self.threads).submit(section, rows, part) for part, rows in enumerate(split) if part > 0]
         return section(split[0], 0) + sum((other.result() for other in others), 0.0)
 
-    def _step(self, networks: Sequence[TrainedNetwork], optimizer: th.optim.Optimizer, parts: int) -> None:
+    def _step(self, name: str, networks: Sequence[TrainedNetwork], parts: int) -> None:
+        """Let the optimizer step; plain Adam's own arithmetic is done by kernel."""
         for network in networks:
             network.publish_gradients(parts)
-        optimizer.step()
+        updater, adam = self.policy.topology_updater, self.adams[name]
+        if not adam.serves():
+            adam.optimizer.step()
+            return
+        updater.before_step(updater.networks[name])
+        if networks[0].mlp.values.grad is not None:  # None: a topology update has taken the step's place
+            adam.step()
+        updater.after_step(updater.networks[name])
+
+    def _move_targets(self, networks: Sequence[TrainedNetwork], targets: Sequence[SparseMLP]) -> None:
+        """As SB3's ``polyak_update``."""
+        for network, target in zip(networks, targets, strict=True):
+            online, behind = structure_of(network.mlp), structure_of(target)
+            online.kernels.polyak(online.values, behind.values, self.model.tau)
+            online.kernels.polyak(online.bias, behind.bias, self.model.tau)
 
     def _least_target_value(self, obs: np.ndarray, actions: np.ndarray) -> np.ndarray:
         inputs = np.concatenate([obs, actions], axis=1)
@@ -150,7 +212,6 @@ class TD3Steps(_GradientSteps):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.actor_target = sparse_mlps(self.policy.actor_target)[0]
-        self.actor_parameters = list(self.policy.actor.parameters()), list(self.policy.actor_target.parameters())
 
     def train(self, gradient_steps: int, batch_size: int) -> dict[str, list[float]]:
         """
@@ -168,8 +229,8 @@ class TD3Steps(_GradientSteps):
             losses["critic_loss"].append(self._update_critics(windows))
             if model._n_updates % model.policy_delay == 0:
                 losses["actor_loss"].append(self._update_actor(windows))
-                polyak_update(*self.critic_parameters, model.tau)
-                polyak_update(*self.actor_parameters, model.tau)
+                self._move_targets(self.critics, self.critic_targets)
+                self._move_targets([self.actor], [self.actor_target])
         return losses
 
     def _update_critics(self, windows: Windows) -> float:
@@ -178,7 +239,7 @@ class TD3Steps(_GradientSteps):
         noise = array(th.empty(batch, self.n_actions).normal_(0, model.target_policy_noise).clamp_(-clip, clip))
         split = self._split(batch)
         total = self._run(partial(self._critic_section, windows, noise), split)
-        self._step(self.critics, self.policy.critic.optimizer, len(split))
+        self._step("critic", self.critics, len(split))
         return total / batch
 
     def _critic_section(self, windows: Windows, noise: np.ndarray, rows: Rows, part: int) -> float:
@@ -196,7 +257,7 @@ class TD3Steps(_GradientSteps):
     def _update_actor(self, windows: Windows) -> float:
         split = self._split(len(windows.rows))
         total = self._run(partial(self._actor_section, windows), split)
-        self._step([self.actor], self.policy.actor.optimizer, len(split))
+        self._step("actor", [self.actor], len(split))
         return -total / len(windows.rows)
 
     def _actor_section(self, windows: Windows, rows: Rows, part: int) -> float:
@@ -226,13 +287,14 @@ class SquashedGaussian:
     def __init__(self, mlp: SparseMLP, obs: np.ndarray, noise: np.ndarray) -> None:
         self.raw = np.empty((len(obs), 2 * noise.shape[1]), np.float32)
         self.done: Pass = run_forward(mlp, obs, self.raw)
-        mean, log_std = np.hsplit(self.raw, 2)
-        log_std = log_std.clip(LOG_STD_MIN, LOG_STD_MAX)
+        n_actions = noise.shape[1]
+        mean, self.log_std = self.raw[:, :n_actions], self.raw[:, n_actions:]
+        log_std = self.log_std.clip(LOG_STD_MIN, LOG_STD_MAX)
         self.scaled_noise = np.exp(log_std) * noise
         self.actions = np.tanh(mean + self.scaled_noise)
         self.slope = 1 - self.actions**2
         log_density = noise**2 / -2 - log_std - np.log(self.slope + self.EPSILON)
-        self.log_prob = log_density.sum(axis=1, keepdims=True) - noise.shape[1] * math.log(math.sqrt(2 * math.pi))
+        self.log_prob = log_density.sum(axis=1, keepdims=True) - n_actions * LOG_SQRT_2_PI
 
     def backward(self, grad_actions: np.ndarray, grad_log_prob: float) -> np.ndarray:
         """
@@ -245,8 +307,7 @@ class SquashedGaussian:
         grad_mean = grad_actions * self.slope
         grad_mean += 2 * grad_log_prob * self.actions * self.slope / (self.slope + self.EPSILON)
         grad_log_std = grad_mean * self.scaled_noise - grad_log_prob
-        log_std = np.hsplit(self.raw, 2)[1]
-        grad_log_std[(log_std < LOG_STD_MIN) | (log_std > LOG_STD_MAX)] = 0
+        grad_log_std[(self.log_std < LOG_STD_MIN) | (self.log_std > LOG_STD_MAX)] = 0
         return np.concatenate([grad_mean, grad_log_std], axis=1)
 
 
@@ -256,6 +317,8 @@ class SACSteps(_GradientSteps):
 
     :param model: the algorithm
     """
+
+    ent_coef_adam: PlainAdam | None = None
 
     def train(self, gradient_steps: int, batch_size: int) -> dict[str, list[float]]:
         """
@@ -270,7 +333,7 @@ class SACSteps(_GradientSteps):
         for step in range(gradient_steps):
             self._update(self.buffer.sample_windows(batch_size), losses)
             if step % model.target_update_interval == 0:
-                polyak_update(*self.critic_parameters, model.tau)
+                self._move_targets(self.critics, self.critic_targets)
         model._n_updates += gradient_steps
         return losses
 
@@ -286,16 +349,16 @@ class SACSteps(_GradientSteps):
         log_prob = sum(float(policy.log_prob.sum()) for policy in policies) / batch
         if learned:
             losses["ent_coef_loss"].append(self._update_entropy_coefficient(log_prob))
-        self._step(self.critics, self.policy.critic.optimizer, len(split))
+        self._step("critic", self.critics, len(split))
         value = self._run(partial(self._actor_section, windows, alpha, policies), split)
-        self._step([self.actor], self.policy.actor.optimizer, len(split))
+        self._step("actor", [self.actor], len(split))
         losses["ent_coef"].append(alpha)
         losses["critic_loss"].append(0.5 * total / batch)
         losses["actor_loss"].append(alpha * log_prob - value / batch)
 
     def _noise(self, batch: int) -> np.ndarray:
-        """Draw as ``Normal.rsample`` does."""
-        return array(th.normal(th.zeros(batch, self.n_actions), th.ones(batch, self.n_actions)))
+        """Draw the numbers that ``Normal.rsample`` draws."""
+        return th.randn(batch, self.n_actions).numpy()
 
     def _add_entropy_bonus(self, windows: Windows, alpha: float) -> None:
         if self.buffer.n_steps == 1 or not self.buffer.uses_entropy_bonus:
@@ -330,7 +393,12 @@ class SACSteps(_GradientSteps):
         excess = log_prob + float(model.target_entropy)
         loss = -float(model.log_ent_coef.detach()) * excess
         model.log_ent_coef.grad = th.full_like(model.log_ent_coef, -excess)
-        model.ent_coef_optimizer.step()
+        if self.ent_coef_adam is None or self.ent_coef_adam.optimizer is not model.ent_coef_optimizer:
+            self.ent_coef_adam = PlainAdam(model.ent_coef_optimizer, hooks=0)
+        if self.ent_coef_adam.serves():
+            self.ent_coef_adam.step()
+        else:
+            model.ent_coef_optimizer.step()
         return loss
 
     def _actor_section(self, windows: Windows, alpha: float, policies: list[Any], rows: Rows, part: int) -> float:

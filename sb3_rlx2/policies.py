@@ -205,7 +205,7 @@ class _SparseHeads:
         """
         if self._walks_modules:
             super().set_training_mode(mode)  # type: ignore[misc]
-        else:
+        elif self.training != mode:
             self.training = self.actor.training = self.critic.training = mode
 
     def act(self, observation: Any, deterministic: bool = True) -> np.ndarray:

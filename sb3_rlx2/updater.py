@@ -78,8 +78,8 @@ class TopologyUpdater(nn.Module):
         self._hang_on(network)
 
     def _hang_on(self, network: EvolvingNetwork) -> None:
-        network.optimizer.register_step_pre_hook(partial(self._before_step, network))
-        network.optimizer.register_step_post_hook(partial(self._after_step, network))
+        network.optimizer.register_step_pre_hook(lambda *_: self.before_step(network))
+        network.optimizer.register_step_post_hook(lambda *_: self.after_step(network))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -121,7 +121,12 @@ class TopologyUpdater(nn.Module):
         """Share of a layer's links that an update would move now."""
         return cosine_decay(self.progress, self.initial_drop_fraction)
 
-    def _before_step(self, network: EvolvingNetwork, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def before_step(self, network: EvolvingNetwork) -> None:
+        """
+        Called before each optimizer step: checks the gradients and, if an update is due, does it and clears them.
+
+        :param network: the network whose optimizer steps
+        """
         network.nesting += 1
         if network.nesting > 1:  # torch calls the hooks again for a `step` that calls its parent class's
             return
@@ -131,10 +136,15 @@ class TopologyUpdater(nn.Module):
             warnings.warn("no RLx2Callback drives this sparse policy: its topology stays fixed", stacklevel=2)
         network.steps += 1
         if self._is_due(network.steps) and self._update(network):
-            optimizer.zero_grad(set_to_none=True)
+            network.optimizer.zero_grad(set_to_none=True)
         self._arm(network)
 
-    def _after_step(self, network: EvolvingNetwork, optimizer: th.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def after_step(self, network: EvolvingNetwork) -> None:
+        """
+        Called after each optimizer step.
+
+        :param network: the network whose optimizer has stepped
+        """
         network.nesting -= 1
 
     def _is_due(self, step: int) -> bool:
@@ -148,9 +158,9 @@ class TopologyUpdater(nn.Module):
         """Have the backward pass before the next step recorded if that step is a topology update by gradient."""
         records = self.method is not None and self.method.uses_gradient and self._is_due(network.steps + 1)
         for mlp in network.mlps:
-            if mlp.records_dense_gradient and not records:
+            if mlp.records_dense_gradient != records:
                 mlp.forget_dense_gradients()
-            mlp.records_dense_gradient = records
+                mlp.records_dense_gradient = records
 
     @th.no_grad()
     def _update(self, network: EvolvingNetwork) -> bool:

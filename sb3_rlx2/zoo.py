@@ -113,6 +113,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("rl_zoo3.train", prepare_training),
     "enjoy": Command("rl_zoo3.enjoy", prepare_playing),
+    "record_video": Command("rl_zoo3.record_video", prepare_playing),
 }
 
 

@@ -69,6 +69,7 @@ def test_train_equals_the_hosts(algorithm, kwargs):
     assert_equal(*runs)
 
 
+@pytest.mark.filterwarnings("ignore:no RLx2Callback")  # `train` is called by hand
 @pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
 def test_logs_equal_the_hosts(algorithm):
     logs = []

@@ -65,6 +65,7 @@ def test_dense_training_flops_of_other_shapes(policy_delay):
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore:no RLx2Callback")  # `train` is called by hand
 def test_soft_n_step_flops(n_steps):
     # The masked backend does all products densely, so torch counts them as the dense agent's.
     model = quiet(make_small(RLx2SAC, n_steps=n_steps, n_steps_delay=0.0))

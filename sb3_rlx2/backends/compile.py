@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock
 from numba import from_dtype, njit, types
 
-from sb3_rlx2.backends import kernels, replay_kernels
+from sb3_rlx2.backends import kernels, optimizer_kernels, replay_kernels
 
 OPTIONS = {kernels.mlp_single: kernels.SINGLE_OPTIONS}
 MANIFEST = "checksums.json"
@@ -36,7 +36,7 @@ def load_kernels(dtype: str) -> SimpleNamespace:
     Compile the kernels or read them from the disk cache.
 
     :param dtype: ``"float32"`` or ``"float64"``
-    :return: ``mlp_forward``, ``mlp_backward``, ``mlp_single``, and ``gather_windows`` from observations of this dtype
+    :return: the kernels by name; ``gather_windows`` reads observations of this dtype, ``adam`` and ``polyak`` are float32
     """
     folder = cache_folder(dtype)
     if folder is None:
@@ -117,7 +117,11 @@ def _signatures(dtype: str) -> dict[Any, tuple[Any, ...]]:
     network = (types.int64[::1], index, index, vector)  # widths, row_pointers, columns, values
     by_column = (index, index, index)
     rows, single = types.int64[::1], types.float32
+    scalars = (types.float64,) * 5
+    packed = single[::1]
     return {
+        optimizer_kernels.adam: (packed, packed, packed, packed, *scalars),
+        optimizer_kernels.polyak: (packed, packed, types.float64),
         kernels.mlp_forward: (*network, vector, matrix, matrix, matrix, code),
         kernels.mlp_backward: (
             *(*network, *by_column, matrix, matrix, matrix, code),

@@ -72,8 +72,9 @@ def structure_of(network: "SparseMLP") -> Structure:
     :param network: the network
     :return: its structure
     """
-    index = network.index
-    origin = (index.data_ptr(), index._version, network.values.data_ptr(), network.bias.data_ptr())
+    index = network._buffers["index"]  # torch's attribute access takes longer than the rest of this function
+    values, bias = network._parameters["values"], network._parameters["bias"]
+    origin = (index.data_ptr(), index._version, values.data_ptr(), bias.data_ptr())  # type: ignore[union-attr]
     cached: Structure | None = network.compute_cache
     if cached is None or cached.origin != origin:
         cached = network.compute_cache = _derive(network, origin)

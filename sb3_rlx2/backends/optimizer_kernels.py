@@ -1,0 +1,41 @@
+"""Element-wise updates of packed parameters, as loops for numba; each is several passes over memory in torch."""
+
+import numpy as np
+
+
+def adam(values, gradient, mean, square, beta1, beta2, step_size, bias_correction2_sqrt, epsilon):
+    """
+    Step as ``torch.optim.Adam`` does without weight decay and amsgrad.
+
+    :param values: parameter, moved, ``[n]``
+    :param gradient: its gradient, ``[n]``
+    :param mean: first moment, ``exp_avg``, moved, ``[n]``
+    :param square: second moment, ``exp_avg_sq``, moved, ``[n]``
+    :param beta1: decay of the first moment
+    :param beta2: decay of the second moment
+    :param step_size: learning rate over the first moment's bias correction
+    :param bias_correction2_sqrt: square root of the second moment's bias correction
+    :param epsilon: term that keeps the denominator from 0
+    """
+    keep, new = np.float32(beta2), np.float32(1 - beta2)
+    weight, size = np.float32(1 - beta1), np.float32(step_size)
+    correction, floor = np.float32(bias_correction2_sqrt), np.float32(epsilon)
+    for i in range(values.size):
+        g = gradient[i]
+        m = mean[i] + weight * (g - mean[i])
+        s = square[i] * keep + new * g * g
+        mean[i], square[i] = m, s
+        values[i] -= size * m / (np.sqrt(s) / correction + floor)
+
+
+def polyak(values, target, tau):
+    """
+    Move a target towards its parameter as SB3's ``polyak_update`` does.
+
+    :param values: parameter, ``[n]``
+    :param target: target parameter, moved, ``[n]``
+    :param tau: share of the parameter
+    """
+    keep, new = np.float32(1 - tau), np.float32(tau)
+    for i in range(values.size):
+        target[i] = target[i] * keep + new * values[i]
