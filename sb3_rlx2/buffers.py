@@ -98,7 +98,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         self.capacity = buffer_size
         self.configure(n_steps, gamma, buffer_min_size)
         self.live = 0
-        self.policy_actions = np.zeros_like(self.actions)
+        self.policy_actions = np.zeros(self.actions.shape, self.actions.dtype)  # unlike zeros_like, takes memory as it fills
         self._policy_action: np.ndarray | None = None
         self.uses_entropy_bonus = False
         self.entropy_bonus: EntropyBonus | None = None

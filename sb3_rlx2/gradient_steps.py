@@ -185,7 +185,7 @@ class _GradientSteps:
         inputs = np.concatenate([obs, actions], axis=1)
         values = [np.empty((len(obs), 1), np.float32) for _ in self.critic_targets]
         for mlp, value in zip(self.critic_targets, values, strict=True):
-            run_forward(mlp, inputs, value)
+            run_forward(mlp, inputs, value, keep=False)
         least: np.ndarray = np.minimum.reduce(values)
         return least
 
@@ -245,7 +245,7 @@ class TD3Steps(_GradientSteps):
     def _critic_section(self, windows: Windows, noise: np.ndarray, rows: Rows, part: int) -> float:
         next_obs = windows.next_obs[rows]
         next_actions = np.empty((len(next_obs), self.n_actions), np.float32)
-        run_forward(self.actor_target, next_obs, next_actions)
+        run_forward(self.actor_target, next_obs, next_actions, keep=False)
         next_actions += noise[rows]
         next_actions.clip(-1, 1, out=next_actions)
         target = self._least_target_value(next_obs, next_actions)
@@ -280,13 +280,14 @@ class SquashedGaussian:
     :param mlp: the actor
     :param obs: observations, ``[batch, D]``
     :param noise: standard normal, ``[batch, A]``
+    :param keep: whether to go backward later
     """
 
     EPSILON = 1e-6  # as SB3's TanhBijector
 
-    def __init__(self, mlp: SparseMLP, obs: np.ndarray, noise: np.ndarray) -> None:
+    def __init__(self, mlp: SparseMLP, obs: np.ndarray, noise: np.ndarray, keep: bool = False) -> None:
         self.raw = np.empty((len(obs), 2 * noise.shape[1]), np.float32)
-        self.done: Pass = run_forward(mlp, obs, self.raw)
+        self.done: Pass = run_forward(mlp, obs, self.raw, keep)
         n_actions = noise.shape[1]
         mean, self.log_std = self.raw[:, :n_actions], self.raw[:, n_actions:]
         log_std = self.log_std.clip(LOG_STD_MIN, LOG_STD_MAX)
@@ -379,7 +380,7 @@ class SACSteps(_GradientSteps):
         part: int,
     ) -> float:
         obs, next_obs = windows.obs[rows], windows.next_obs[rows]
-        policies[part] = SquashedGaussian(self.actor.mlp, obs, noise[rows])
+        policies[part] = SquashedGaussian(self.actor.mlp, obs, noise[rows], keep=True)
         future = SquashedGaussian(self.actor.mlp, next_obs, next_noise[rows])
         target = self._least_target_value(next_obs, future.actions)
         target -= alpha * future.log_prob

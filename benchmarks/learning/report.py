@@ -52,7 +52,9 @@ def plot() -> None:
         colours = {"rlx2": "tab:blue", "static": "tab:orange"}
         for cell in (cell for cell in CELLS if cell.env == env and (RESULTS / f"{cell.name}.csv").exists()):
             at, returns = read(RESULTS / f"{cell.name}.csv")
-            axes.plot(at, returns, color=colours[cell.method], label=f"{cell.method}, seed {cell.seed}", alpha=0.6 + 0.4 * cell.seed)
+            axes.plot(
+                at, returns, color=colours[cell.method], label=f"{cell.method}, seed {cell.seed}", alpha=0.6 + 0.4 * cell.seed
+            )
         if env in BASELINES:
             at, returns = read(BASELINES[env])
             axes.plot(at, returns, color="grey", linestyle="--", label="dense TD3 (SB3), seed 0")

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from sb3_rlx2.backends import kernels
 from sb3_rlx2.backends.compile import load_kernels
+from sb3_rlx2.backends.tiles import TILE_BYTES
 
 if TYPE_CHECKING:
     from sb3_rlx2.sparse_mlp import SparseMLP
@@ -158,16 +159,17 @@ class Pass:
     activations: Workspace
 
 
-def run_forward(network: "SparseMLP", x: np.ndarray, y: np.ndarray) -> Pass:
+def run_forward(network: "SparseMLP", x: np.ndarray, y: np.ndarray, keep: bool = True) -> Pass:
     """
     Run one network.
 
     :param network: the network
     :param x: input, ``[batch, in_features]``
     :param y: receives the output, ``[batch, out_features]``
+    :param keep: whether to keep what the backward pass needs
     """
     s = structure_of(network)
-    activations = Workspace(s.features, len(x), x.dtype)
+    activations = Workspace(s.features, len(x) if keep else min(len(x), TILE_BYTES // x.itemsize), x.dtype)
     s.kernels.mlp_forward(
         s.widths, s.row_pointers, s.columns, s.values, s.bias, x, activations.array, y, s.output_code
     )  # fmt: skip
@@ -191,14 +193,16 @@ def run_backward(
     :param grad_x: receives the gradient by the input, ``[batch, in_features]``; None skips it
     """
     s, x = done.structure, done.activations
-    gradients = Workspace(s.features, len(grad_y), grad_y.dtype)
+    records = network.records_dense_gradient and grad_parameters is not None
+    batch = len(grad_y) if records else min(len(grad_y), TILE_BYTES // grad_y.itemsize)
+    gradients = Workspace(s.features, batch, grad_y.dtype)
     values, bias = grad_parameters or (s.values, s.bias)  # not written to where nothing asks for them
     s.kernels.mlp_backward(
         s.widths, s.row_pointers, s.columns, s.values, s.column_pointers, s.rows, s.order,
         x.array, gradients.array, grad_y, s.output_code, values, bias, grad_y if grad_x is None else grad_x,
         grad_parameters is not None, grad_x is not None,
     )  # fmt: skip
-    if network.records_dense_gradient and grad_parameters is not None:
+    if records:
         _record(network, x, gradients)
 
 
@@ -225,7 +229,7 @@ def infer(network: "SparseMLP", x: np.ndarray) -> np.ndarray:
     """
     y = np.empty((len(x), network.layers[-1].out_features), x.dtype)
     if len(x) > 1:
-        run_forward(network, x, y)
+        run_forward(network, x, y, keep=False)
         return y
     s = structure_of(network)
     activations = np.empty(s.features, x.dtype)

@@ -58,17 +58,18 @@ def workspace_pitch(batch: int, itemsize: int) -> int:
 
 
 # One tile of one layer. A layer is a range of rows of the packed structure: `first_row` (its first output in the whole
-# network), `row_count`, and the workspace rows where its inputs and outputs begin. `column` is the tile's first sample.
+# network), `row_count`, and the workspace rows where its inputs and outputs begin. `place` is the tile's first column in a
+# workspace that holds the whole batch, and 0 in one that holds a single tile.
 
 
 @inline
 def spmm_tile(
     row_pointers, first_row, row_count, columns, values, bias,
-    x, x_row, y, y_row, relu, column, mask,
+    x, x_row, y, y_row, relu, place, mask,
 ):  # fmt: skip
     """y = W x + b, then ReLU, for one tile of samples."""
     pitch = x.shape[1]
-    origin = x_row * pitch + column
+    origin = x_row * pitch + place
     for r in range(row_count):
         total = splat(at(bias, first_row + r))
         start = np.intp(at(row_pointers, first_row + r))
@@ -78,17 +79,17 @@ def spmm_tile(
             total = multiply_add(at(values, j), tile, total)
         if relu:
             total = zero_where_nonpositive(total, total)
-        store(y, (y_row + r) * y.shape[1] + column, total, mask)
+        store(y, (y_row + r) * y.shape[1] + place, total, mask)
 
 
 @inline
 def spmm_t_tile(
     column_pointers, first_column, column_count, rows, values,
-    gz, gz_row, x, x_row, gx, gx_row, relu, column, mask,
+    gz, gz_row, gz_place, x, x_row, x_place, gx, gx_row, relu, mask,
 ):  # fmt: skip
     """gx = W' gz, masked where the ReLU below gave x = 0, for one tile of samples."""
     pitch = gz.shape[1]
-    origin = gz_row * pitch + column
+    origin = gz_row * pitch + gz_place
     zero = zeros(values)
     for c in range(column_count):
         total = zero
@@ -98,21 +99,21 @@ def spmm_t_tile(
             tile = load(gz, origin + at(rows, j) * pitch, mask)
             total = multiply_add(at(values, j), tile, total)
         if relu:
-            below = load(x, (x_row + c) * x.shape[1] + column, mask)
+            below = load(x, (x_row + c) * x.shape[1] + x_place, mask)
             total = zero_where_nonpositive(total, below)
-        store(gx, (gx_row + c) * gx.shape[1] + column, total, mask)
+        store(gx, (gx_row + c) * gx.shape[1] + gz_place, total, mask)
 
 
 @inline
 def sddmm_tile(
     row_pointers, first_row, row_count, columns, grad_values, grad_bias,
-    gz, gz_row, x, x_row, column, mask,
+    gz, gz_row, gz_place, x, x_row, x_place, mask,
 ):  # fmt: skip
     """Add one tile's share of the gradients of the values and biases."""
     pitch = x.shape[1]
-    origin = x_row * pitch + column
+    origin = x_row * pitch + x_place
     for r in range(row_count):
-        gradient = load(gz, (gz_row + r) * gz.shape[1] + column, mask)
+        gradient = load(gz, (gz_row + r) * gz.shape[1] + gz_place, mask)
         grad_bias[first_row + r] += lane_sum(gradient)
         start = np.intp(at(row_pointers, first_row + r))
         stop = np.intp(at(row_pointers, first_row + r + 1))
@@ -180,24 +181,24 @@ def _tanh(value):
 @inline
 def forward_tile(
     widths, row_pointers, columns, values, bias, x, activations, y,
-    output_activation, column, count, mask,
+    output_activation, column, place, count, mask,
 ):  # fmt: skip
     """Run one tile of samples through all layers."""
     layers = widths.size - 1
     for feature in range(widths[0]):
-        for sample in range(column, column + count):
-            activations[feature, sample] = x[sample, feature]
+        for i in range(count):
+            activations[feature, place + i] = x[column + i, feature]
     x_row, first_row = 0, 0
     for layer in range(layers):
         y_row = x_row + widths[layer]
         relu = layer < layers - 1 or output_activation == RELU
         spmm_tile(
             row_pointers, first_row, widths[layer + 1], columns, values, bias,
-            activations, x_row, activations, y_row, relu, column, mask,
+            activations, x_row, activations, y_row, relu, place, mask,
         )  # fmt: skip
         x_row, first_row = y_row, first_row + widths[layer + 1]
     for output in range(widths[layers]):
-        row = activations[x_row + output, column : column + count]
+        row = activations[x_row + output, place : place + count]
         if output_activation == TANH:
             for i in range(count):
                 row[i] = tanh(row[i])
@@ -216,18 +217,18 @@ def output_gradient(gradient, output, output_activation):
 
 
 @inline
-def transpose(source, features, target, column, count):
+def transpose(source, place, features, target, column, count):
     """Copy a tile of ``[features, pitch]`` into ``[batch, features]``."""
-    for sample in range(column, column + count):
+    for i in range(count):
         for feature in range(features):
-            target[sample, feature] = source[feature, sample]
+            target[column + i, feature] = source[feature, place + i]
 
 
 @inline
 def backward_tile(
     widths, row_pointers, columns, column_pointers, rows, transposed_values,
     activations, gradients, grad_y, output_activation, grad_values, grad_bias,
-    grad_x, need_grad_parameters, need_grad_x, column, count, mask,
+    grad_x, need_grad_parameters, need_grad_x, column, place, count, mask,
 ):  # fmt: skip
     """Go backward with one tile of samples through all layers."""
     layers = widths.size - 1
@@ -235,24 +236,25 @@ def backward_tile(
     first_row = y_row - widths[0]
     for output in range(widths[layers]):
         row = y_row + output
-        for sample in range(column, column + count):
-            gradients[row, sample] = output_gradient(grad_y[sample, output], activations[row, sample], output_activation)
+        for i in range(count):
+            y = activations[row, column + i]
+            gradients[row, place + i] = output_gradient(grad_y[column + i, output], y, output_activation)
     for layer in range(layers - 1, -1, -1):
         x_row = y_row - widths[layer]
         if need_grad_parameters:
             sddmm_tile(
                 row_pointers, first_row, widths[layer + 1], columns, grad_values,
-                grad_bias, gradients, y_row, activations, x_row, column, mask,
+                grad_bias, gradients, y_row, place, activations, x_row, column, mask,
             )  # fmt: skip
         if layer > 0 or need_grad_x:
             spmm_t_tile(
                 column_pointers, x_row, widths[layer], rows, transposed_values,
-                gradients, y_row, activations, x_row, gradients, x_row, layer > 0,
-                column, mask,
+                gradients, y_row, place, activations, x_row, column, gradients, x_row,
+                layer > 0, mask,
             )  # fmt: skip
         y_row, first_row = x_row, first_row - widths[layer]
     if need_grad_x:
-        transpose(gradients, widths[0], grad_x, column, count)
+        transpose(gradients, place, widths[0], grad_x, column, count)
 
 
 def mlp_forward(
@@ -262,23 +264,25 @@ def mlp_forward(
     Run a network. The structure (widths, row_pointers, columns) is described in :class:`sb3_rlx2.backends.csr.Structure`.
 
     :param x: input, ``[batch, in]``
-    :param activations: receives the input and the outputs of each layer, ``[sum of widths, pitch]``
+    :param activations: receives the input and the outputs of each layer, ``[sum of widths, pitch]``; a workspace of one
+        tile stays in cache, one of at least the batch can go backward
     :param y: receives the output, ``[batch, out]``
     :param output_activation: ``IDENTITY``, ``RELU`` or ``TANH``; hidden layers have ReLU
     """
     batch, lanes = x.shape[0], TILE_BYTES // values.itemsize
     # All layers of one tile run before the next tile: its activations stay in cache.
+    keep = activations.shape[1] >= batch
     full = batch // lanes * lanes
     for column in range(0, full, lanes):
         forward_tile(
             widths, row_pointers, columns, values, bias, x, activations, y,
-            output_activation, column, lanes, None,
+            output_activation, column, column if keep else 0, lanes, None,
         )  # fmt: skip
     if full < batch:
         rest = batch - full
         forward_tile(
             widths, row_pointers, columns, values, bias, x, activations, y,
-            output_activation, full, rest, first_lanes(rest, activations),
+            output_activation, full, full if keep else 0, rest, first_lanes(rest, activations),
         )  # fmt: skip
 
 
@@ -290,7 +294,8 @@ def mlp_backward(
     """
     Go backward from the activations that :func:`mlp_forward` left. Gradients are overwritten, not accumulated.
 
-    :param gradients: receives the gradient of each layer's output before its activation, ``[sum of widths, pitch]``
+    :param gradients: receives the gradient of each layer's output before its activation, ``[sum of widths, pitch]``; of all
+        samples in a workspace of at least the batch, else of one tile after the other
     :param grad_y: gradient by the output, ``[batch, out]``
     :param need_grad_parameters: False leaves ``grad_values`` and ``grad_bias`` alone
     :param need_grad_x: False leaves ``grad_x``, ``[batch, in]``, alone
@@ -303,20 +308,22 @@ def mlp_backward(
     if need_grad_parameters:
         grad_values[:] = 0
         grad_bias[:] = 0
+    keep = gradients.shape[1] >= batch
     full = batch // lanes * lanes
     for column in range(0, full, lanes):
         backward_tile(
             widths, row_pointers, columns, column_pointers, rows, transposed_values,
             activations, gradients, grad_y, output_activation, grad_values,
-            grad_bias, grad_x, need_grad_parameters, need_grad_x, column, lanes, None,
+            grad_bias, grad_x, need_grad_parameters, need_grad_x, column,
+            column if keep else 0, lanes, None,
         )  # fmt: skip
     if full < batch:
         rest = batch - full
         backward_tile(
             widths, row_pointers, columns, column_pointers, rows, transposed_values,
             activations, gradients, grad_y, output_activation, grad_values,
-            grad_bias, grad_x, need_grad_parameters, need_grad_x, full, rest,
-            first_lanes(rest, activations),
+            grad_bias, grad_x, need_grad_parameters, need_grad_x, full,
+            full if keep else 0, rest, first_lanes(rest, activations),
         )  # fmt: skip
 
 
