@@ -7,7 +7,6 @@ critics' weights, and the walks through module trees. The batch may be split ove
 networks on its own samples, and only the gradients are added up.
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,16 +16,15 @@ from typing import Any
 import numpy as np
 import torch as th
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 
 from sb3_rlx2 import backends
-from sb3_rlx2.backends.compile import load_kernels
-from sb3_rlx2.backends.csr import Pass, array, run_backward, run_forward, structure_of
+from sb3_rlx2.adam import PlainAdam
+from sb3_rlx2.backends.csr import array, run_backward, run_forward, structure_of
 from sb3_rlx2.buffers import RLx2ReplayBuffer, Windows
 from sb3_rlx2.metrics import sparse_mlps
 from sb3_rlx2.sparse_mlp import SparseMLP
+from sb3_rlx2.squashed_gaussian import SquashedGaussian
 
-LOG_SQRT_2_PI = math.log(math.sqrt(2 * math.pi))
 SAMPLES_PER_THREAD = 64  # one tile of the kernels
 Rows = slice
 Section = Callable[[Rows, int], float]
@@ -74,52 +72,6 @@ class TrainedNetwork:
             np.add(total[0], values, out=total[0])
             np.add(total[1], bias, out=total[1])
         self.mlp.values.grad, self.mlp.bias.grad = self.gradients[0]
-
-
-class PlainAdam:
-    """
-    ``torch.optim.Adam``'s step by kernel, on the optimizer's own state, which stays torch's to save and load.
-
-    :param optimizer: the optimizer
-    :param hooks: number of hooks that the caller itself calls in the step's place
-    """
-
-    def __init__(self, optimizer: th.optim.Optimizer, hooks: int) -> None:
-        self.optimizer = optimizer
-        self.hooks = hooks
-        self._views: dict[th.Tensor, tuple[th.Tensor, tuple[np.ndarray, ...]]] = {}
-
-    def serves(self) -> bool:
-        """Tell whether the kernel can do the next step: no extras, no other hooks, and not the first step."""
-        group, optimizer = self.optimizer.param_groups[0], self.optimizer
-        return (
-            type(optimizer) is th.optim.Adam
-            and len(optimizer.param_groups) == 1
-            and len(optimizer.state) == len(group["params"])
-            and not any(group[extra] for extra in ("weight_decay", "amsgrad", "maximize", "capturable", "differentiable"))
-            and isinstance(group["lr"], float)
-            and len(optimizer._optimizer_step_pre_hooks) == len(optimizer._optimizer_step_post_hooks) == self.hooks
-        )
-
-    def step(self) -> None:
-        """Move the parameters by their gradients."""
-        group, kernel = self.optimizer.param_groups[0], load_kernels("float32").adam
-        beta1, beta2 = group["betas"]
-        for parameter in group["params"]:
-            values, mean, square, step = self._arrays(parameter)
-            step += 1
-            count = float(step)
-            size, correction = group["lr"] / (1 - beta1**count), math.sqrt(1 - beta2**count)
-            kernel(values, array(parameter.grad), mean, square, beta1, beta2, size, correction, group["eps"])
-
-    def _arrays(self, parameter: th.Tensor) -> tuple[np.ndarray, ...]:
-        """View parameter and state as arrays, anew if the state was loaded or the parameter has moved."""
-        state = self.optimizer.state[parameter]
-        known = self._views.get(parameter)
-        if known is None or known[0] is not state["exp_avg"] or known[1][0].ctypes.data != parameter.data_ptr():
-            arrays = (array(parameter), *(array(state[name]) for name in ("exp_avg", "exp_avg_sq", "step")))
-            known = self._views[parameter] = (state["exp_avg"], arrays)
-        return known[1]
 
 
 class _GradientSteps:
@@ -271,45 +223,6 @@ class TD3Steps(_GradientSteps):
         run_backward(critic, critic_done, np.full_like(value, -1 / len(windows.rows)), None, inputs)
         run_backward(self.actor.mlp, done, inputs[:, obs.shape[1] :].copy(), self.actor.arrays[part], None)
         return float(value.sum())
-
-
-class SquashedGaussian:
-    """
-    Actions of SAC's actor, ``tanh(mean + std * noise)``, with their log-probability and its gradient.
-
-    :param mlp: the actor
-    :param obs: observations, ``[batch, D]``
-    :param noise: standard normal, ``[batch, A]``
-    :param keep: whether to go backward later
-    """
-
-    EPSILON = 1e-6  # as SB3's TanhBijector
-
-    def __init__(self, mlp: SparseMLP, obs: np.ndarray, noise: np.ndarray, keep: bool = False) -> None:
-        self.raw = np.empty((len(obs), 2 * noise.shape[1]), np.float32)
-        self.done: Pass = run_forward(mlp, obs, self.raw, keep)
-        n_actions = noise.shape[1]
-        mean, self.log_std = self.raw[:, :n_actions], self.raw[:, n_actions:]
-        log_std = self.log_std.clip(LOG_STD_MIN, LOG_STD_MAX)
-        self.scaled_noise = np.exp(log_std) * noise
-        self.actions = np.tanh(mean + self.scaled_noise)
-        self.slope = 1 - self.actions**2
-        log_density = noise**2 / -2 - log_std - np.log(self.slope + self.EPSILON)
-        self.log_prob = log_density.sum(axis=1, keepdims=True) - n_actions * LOG_SQRT_2_PI
-
-    def backward(self, grad_actions: np.ndarray, grad_log_prob: float) -> np.ndarray:
-        """
-        Give the gradient by the actor's output.
-
-        :param grad_actions: gradient by the actions, ``[batch, A]``
-        :param grad_log_prob: gradient by the log-probability of each sample
-        :return: gradient by mean and log standard deviation, ``[batch, 2A]``
-        """
-        grad_mean = grad_actions * self.slope
-        grad_mean += 2 * grad_log_prob * self.actions * self.slope / (self.slope + self.EPSILON)
-        grad_log_std = grad_mean * self.scaled_noise - grad_log_prob
-        grad_log_std[(self.log_std < LOG_STD_MIN) | (self.log_std > LOG_STD_MAX)] = 0
-        return np.concatenate([grad_mean, grad_log_std], axis=1)
 
 
 class SACSteps(_GradientSteps):

@@ -13,26 +13,32 @@ PACKAGE = Path(sb3_rlx2.__file__).parent
 ALLOWED = {
     "__init__": {"algorithms", "buffers", "callbacks", "policies", "sparse_mlp"},
     "__main__": {"zoo"},
-    "algorithms": {"buffers", "callbacks", "metrics", "policies", "validation"},
+    "adam": {"backends"},
+    "algorithms": {"buffers", "callbacks", "gradient_steps", "metrics", "policies", "validation"},
     "backends/__init__": {"backends", "sparse_mlp (types)"},
     "backends/compile": {"backends"},
     "backends/csr": {"backends", "sparse_mlp (types)"},
     "backends/kernels": {"backends"},
     "backends/masked": {"sparse_mlp (types)"},
+    "backends/optimizer_kernels": set(),
+    "backends/replay_kernels": set(),
     "backends/tiles": set(),
-    "buffers": {"validation"},
+    "buffers": {"backends", "validation"},
     "callbacks": {"buffers", "metrics", "topology", "updater", "validation"},
     "distributions": set(),
+    "gradient_steps": {"adam", "backends", "buffers", "metrics", "sparse_mlp", "squashed_gaussian"},
     "metrics": {"sparse_mlp"},
-    "policies": {"backends", "distributions", "metrics", "sparse_mlp", "updater", "validation"},
+    "networks": {"backends", "distributions", "sparse_mlp", "validation"},
+    "policies": {"backends", "distributions", "metrics", "networks", "sparse_mlp", "updater", "validation"},
     "schedules": set(),
     "sparse_mlp": {"backends", "validation"},
+    "squashed_gaussian": {"backends", "sparse_mlp"},
     "topology": set(),
     "updater": {"schedules", "sparse_mlp", "topology", "validation"},
     "validation": set(),
     "zoo": {"__init__", "metrics"},
 }
-SB3_USERS = {"algorithms", "buffers", "callbacks", "policies", "zoo"}
+SB3_USERS = {"algorithms", "buffers", "callbacks", "gradient_steps", "networks", "policies", "zoo"}
 MODULES = {str(path.relative_to(PACKAGE).with_suffix("")).replace("\\", "/"): path for path in PACKAGE.rglob("*.py")}
 
 

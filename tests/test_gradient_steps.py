@@ -9,6 +9,7 @@ import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rlx2 import RLx2SAC, RLx2TD3, gradient_steps
+from sb3_rlx2.squashed_gaussian import SquashedGaussian
 
 SETTINGS = {
     "seed": 0,
@@ -101,7 +102,7 @@ def test_squashed_gaussian_against_autograd():
     with th.no_grad():
         mlp.bias[-1] = 2.0  # beyond LOG_STD_MAX for some samples
     obs, noise = th.randn(50, 3), 0.1 * th.randn(50, 1)  # where tanh saturates, rounding decides about log(1 - a^2)
-    own = gradient_steps.SquashedGaussian(mlp, obs.numpy(), noise.numpy())
+    own = SquashedGaussian(mlp, obs.numpy(), noise.numpy())
     raw = mlp(obs).detach().requires_grad_()
     mean, log_std = raw.chunk(2, dim=1)
     assert (log_std > 2).any()

@@ -1,0 +1,55 @@
+"""Adam's step by kernel: torch's takes several passes over memory and a Python call for each."""
+
+import math
+
+import numpy as np
+import torch as th
+
+from sb3_rlx2.backends.compile import load_kernels
+from sb3_rlx2.backends.csr import array
+
+
+class PlainAdam:
+    """
+    ``torch.optim.Adam``'s step by kernel, on the optimizer's own state, which stays torch's to save and load.
+
+    :param optimizer: the optimizer
+    :param hooks: number of hooks that the caller itself calls in the step's place
+    """
+
+    def __init__(self, optimizer: th.optim.Optimizer, hooks: int) -> None:
+        self.optimizer = optimizer
+        self.hooks = hooks
+        self._views: dict[th.Tensor, tuple[th.Tensor, tuple[np.ndarray, ...]]] = {}
+
+    def serves(self) -> bool:
+        """Tell whether the kernel can do the next step: no extras, no other hooks, and not the first step."""
+        group, optimizer = self.optimizer.param_groups[0], self.optimizer
+        return (
+            type(optimizer) is th.optim.Adam
+            and len(optimizer.param_groups) == 1
+            and len(optimizer.state) == len(group["params"])
+            and not any(group[extra] for extra in ("weight_decay", "amsgrad", "maximize", "capturable", "differentiable"))
+            and isinstance(group["lr"], float)
+            and len(optimizer._optimizer_step_pre_hooks) == len(optimizer._optimizer_step_post_hooks) == self.hooks
+        )
+
+    def step(self) -> None:
+        """Move the parameters by their gradients."""
+        group, kernel = self.optimizer.param_groups[0], load_kernels("float32").adam
+        beta1, beta2 = group["betas"]
+        for parameter in group["params"]:
+            values, mean, square, step = self._arrays(parameter)
+            step += 1
+            count = float(step)
+            size, correction = group["lr"] / (1 - beta1**count), math.sqrt(1 - beta2**count)
+            kernel(values, array(parameter.grad), mean, square, beta1, beta2, size, correction, group["eps"])
+
+    def _arrays(self, parameter: th.Tensor) -> tuple[np.ndarray, ...]:
+        """View parameter and state as arrays, anew if the state was loaded or the parameter has moved."""
+        state = self.optimizer.state[parameter]
+        known = self._views.get(parameter)
+        if known is None or known[0] is not state["exp_avg"] or known[1][0].ctypes.data != parameter.data_ptr():
+            arrays = (array(parameter), *(array(state[name]) for name in ("exp_avg", "exp_avg_sq", "step")))
+            known = self._views[parameter] = (state["exp_avg"], arrays)
+        return known[1]
