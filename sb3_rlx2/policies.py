@@ -43,6 +43,8 @@ class _SparseHeads:
     actor_kwargs: dict[str, Any]
     critic_kwargs: dict[str, Any]
     device: th.device
+    optimizer_class: type[th.optim.Optimizer]
+    optimizer_kwargs: dict[str, Any]
     training: bool
     observation_space: Any
     action_space: Any
@@ -77,6 +79,10 @@ class _SparseHeads:
         self.generator = spawn_generator()
 
     def _build(self, lr_schedule: Schedule) -> None:
+        chosen = self.optimizer_kwargs.keys() & {"fused", "foreach", "capturable", "differentiable"}
+        if self.optimizer_class is th.optim.Adam and self.thinning["backend"] != "masked" and not chosen:
+            # One pass over memory for all parameters; `masked` stays bit-identical to SB3.
+            self.optimizer_kwargs = self.optimizer_kwargs | {"fused": True}
         super()._build(lr_schedule)  # type: ignore[misc]
         self.topology_updater = TopologyUpdater(self.generator)
         for name in ("actor", "critic"):

@@ -380,3 +380,17 @@ def test_copied_policy_goes_on_evolving_on_its_own(algorithm):
 def test_policy_prints_its_sparsity():
     assert "nnz=" in repr(build(RLx2TD3).policy)
     assert all(isinstance(mlp, SparseMLP) for mlp in sparse_mlps(build(RLx2SAC).policy))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "expected"),
+    [
+        ({"backend": "csr"}, True),
+        ({"backend": "masked"}, None),
+        ({"backend": "csr", "policy_kwargs": {"optimizer_kwargs": {"fused": False}}}, False),
+        ({"backend": "csr", "policy_kwargs": {"optimizer_kwargs": {"foreach": True, "eps": 1e-5}}}, None),
+    ],
+)
+def test_adam_is_fused_unless_bits_or_the_user_say_otherwise(kwargs, expected):
+    model = RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=10, **kwargs)
+    assert model.critic.optimizer.param_groups[0]["fused"] is expected
