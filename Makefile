@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: train test lint
+.PHONY: train test lint bench
 
 train: .venv/installed
 	$(BIN)/rlx2 train --algo $(ALGO) --env $(ENV) --n-timesteps $(STEPS) --progress
@@ -15,6 +15,11 @@ train: .venv/installed
 # Everything that CI runs. CI=true also installs the wheel with all its dependencies into an empty environment.
 test: lint
 	CI=true $(BIN)/python -m pytest --numprocesses auto
+
+# Speed against stock SB3 and SBX, on a machine that does nothing else.
+bench: .venv/installed-dev .venv-sbx/tried
+	$(BIN)/python -m benchmarks.speed run
+	$(BIN)/python -m benchmarks.speed report
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check
@@ -31,3 +36,9 @@ lint: .venv/installed-dev
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+
+# SBX has an environment of its own. Where it cannot be installed, its columns say so.
+.venv-sbx/tried:
+	$(PYTHON) -m venv .venv-sbx
+	-.venv-sbx/bin/python -m pip install --quiet --constraint constraints.txt sbx-rl jax 'gymnasium[mujoco]'
+	touch $@

@@ -14,12 +14,12 @@ class PlainAdam:
     ``torch.optim.Adam``'s step by kernel, on the optimizer's own state, which stays torch's to save and load.
 
     :param optimizer: the optimizer
-    :param hooks: number of hooks that the caller itself calls in the step's place
+    :param own_hooks: number of hooks before and after a step that the caller itself calls in their place
     """
 
-    def __init__(self, optimizer: th.optim.Optimizer, hooks: int) -> None:
+    def __init__(self, optimizer: th.optim.Optimizer, own_hooks: tuple[int, int]) -> None:
         self.optimizer = optimizer
-        self.hooks = hooks
+        self.own_hooks = own_hooks
         self._views: dict[th.Tensor, tuple[th.Tensor, tuple[np.ndarray, ...]]] = {}
 
     def serves(self) -> bool:
@@ -31,7 +31,7 @@ class PlainAdam:
             and len(optimizer.state) == len(group["params"])
             and not any(group[extra] for extra in ("weight_decay", "amsgrad", "maximize", "capturable", "differentiable"))
             and isinstance(group["lr"], float)
-            and len(optimizer._optimizer_step_pre_hooks) == len(optimizer._optimizer_step_post_hooks) == self.hooks
+            and (len(optimizer._optimizer_step_pre_hooks), len(optimizer._optimizer_step_post_hooks)) == self.own_hooks
         )
 
     def step(self) -> None:

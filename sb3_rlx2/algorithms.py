@@ -2,7 +2,7 @@
 
 import math
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -27,6 +27,7 @@ from sb3_rlx2.policies import (
     SparseTD3MultiInputPolicy,
     SparseTD3Policy,
 )
+from sb3_rlx2.updater import check_gradients
 from sb3_rlx2.validation import check_number
 
 POLICY_KEYWORDS = ("actor_sparsity", "critic_sparsity", "distribution", "init", "backend")
@@ -40,6 +41,9 @@ CALLBACK_KEYWORDS = (
     "buffer_check_interval",
 )
 RLX2_KEYWORDS = {*POLICY_KEYWORDS, *BUFFER_KEYWORDS, *CALLBACK_KEYWORDS, "soft_n_step"} - {"gamma"}  # gamma is SB3's
+
+
+SelfRLx2 = TypeVar("SelfRLx2", bound="_RLx2")
 
 
 class _RLx2:
@@ -106,6 +110,9 @@ class _RLx2:
             self.replay_buffer_kwargs = self._merge("replay_buffer_kwargs", BUFFER_KEYWORDS)
         self.n_steps = 1  # SB3's argument of this name would only warn next to a buffer class
         super()._setup_model()  # type: ignore[misc]
+        optimizer = getattr(self, "ent_coef_optimizer", None)
+        if optimizer is not None:
+            optimizer.register_step_pre_hook(lambda *_: check_gradients("entropy coefficient", optimizer))
         self.policy_kwargs, self.replay_buffer_kwargs, self.n_steps = given
 
     def _merge(self, argument: str, keywords: tuple[str, ...]) -> dict[str, Any]:
@@ -155,9 +162,10 @@ class _RLx2:
     def _array_steps(self) -> Any:
         from sb3_rlx2 import gradient_steps  # late, because it imports numba
 
-        if self._steps is None or not self._steps.fit(self):
-            steps_class = gradient_steps.TD3Steps if isinstance(self, TD3) else gradient_steps.SACSteps
-            self._steps = steps_class(self) if gradient_steps.serves(self) else None
+        if not gradient_steps.serves(self):
+            self._steps = None
+        elif self._steps is None or not self._steps.fit(self):
+            self._steps = (gradient_steps.TD3Steps if isinstance(self, TD3) else gradient_steps.SACSteps)(self)
         return self._steps
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
@@ -180,17 +188,32 @@ class _RLx2:
             raise ValueError(f"env has action_space={env.action_space}, which must be a Box: RLx2 is for continuous actions")
         return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
-    def learn(self, total_timesteps: int, *args: Any, tb_log_name: str | None = None, **kwargs: Any) -> Any:
+    def learn(
+        self: SelfRLx2,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfRLx2:
         """
         Train as SB3 does.
 
         :param total_timesteps: number of environment steps
-        :param args: see SB3's ``learn``
+        :param callback: called at every step, besides the :class:`RLx2Callback` that the algorithm brings
+        :param log_interval: episodes between two logs
         :param tb_log_name: name of the run in TensorBoard, by default the name of the class
-        :param kwargs: see SB3's ``learn``
+        :param reset_num_timesteps: whether to count steps from 0
+        :param progress_bar: whether to show a progress bar
         """
         name = tb_log_name or type(self).__name__
-        return super().learn(total_timesteps, *args, tb_log_name=name, **kwargs)  # type: ignore[misc]
+        super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)  # type: ignore[misc]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Its arrays share memory with tensors, which copies would tear apart.
+        return self.__dict__ | {"_steps": None}
 
 
 class RLx2TD3(_RLx2, TD3):

@@ -15,7 +15,7 @@ from sb3_rlx2.validation import check_integer, check_number
 
 DEFAULT_MIN_SIZE = 100_000
 
-# Discounted sum, over the intermediate next states of a window, of their entropy bonus: see `RLx2ReplayBuffer.entropy_bonus`.
+# Gives the entropy bonus, -alpha * log pi of a fresh action, of each observation.
 EntropyBonus = Callable[[th.Tensor], th.Tensor]
 
 
@@ -65,7 +65,8 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
     :param n_steps: length of the n-step return; :class:`RLx2Callback` holds the attribute ``n_steps``, which is the
         length in force, at 1 until its delay has passed
     :param gamma: discount factor; the callback copies the algorithm's
-    :param buffer_min_size: transitions below which :meth:`shrink` does not go; the default follows a smaller buffer
+    :param buffer_min_size: transitions below which :meth:`shrink` does not go; may not exceed ``buffer_size``, but the
+        default, 100,000, follows a smaller buffer
     """
 
     def __init__(

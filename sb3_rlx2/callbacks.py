@@ -86,8 +86,13 @@ class RLx2Callback(BaseCallback):
         self.policy_distance = math.nan
         # Multiples of the interval, so that a continued run checks at the steps at which one run would.
         self._next_check = (self.model.num_timesteps // self.buffer_check_interval + 1) * self.buffer_check_interval
+        self._require_finite("an observation", self._first_obs())
         self._adopt_buffer()
         self._advance()
+
+    def _first_obs(self) -> Any:
+        """Give the observation that training starts from, as the environment gave it."""
+        return self.model._last_obs if self.model._vec_normalize_env is None else self.model._last_original_obs
 
     def _adopt_buffer(self) -> None:
         buffer = self.buffer
@@ -101,9 +106,8 @@ class RLx2Callback(BaseCallback):
         buffer.gamma = self.model.gamma  # the zoo's tuning changes the algorithm's gamma alone
         buffer.uses_entropy_bonus = self.soft_n_step and isinstance(self.model, SAC)
         buffer.entropy_bonus = self._entropy_bonus if buffer.uses_entropy_bonus else None
-        last_obs = self.model._last_obs if self.model._vec_normalize_env is None else self.model._last_original_obs
         newest = buffer.next_observations[buffer.pos - 1].reshape(buffer.n_envs, -1)
-        buffer.cut_last((newest != np.reshape(last_obs, newest.shape)).any(axis=1))  # type: ignore[arg-type]
+        buffer.cut_last((newest != np.reshape(self._first_obs(), newest.shape)).any(axis=1))
 
     def _on_step(self) -> bool:
         self._check_finite()
@@ -140,7 +144,7 @@ class RLx2Callback(BaseCallback):
 
     def _check_distance(self, buffer: RLx2ReplayBuffer) -> None:
         """Compare what the policy does now with what it did in the oldest transitions (Eq. 6, in the released form)."""
-        if self.model.num_timesteps <= self.model.learning_starts:
+        if self.model.num_timesteps <= self.model.learning_starts or buffer.live == 0:
             return
         observations, actions = buffer.oldest(OLDEST_BATCHES * self.model.batch_size)
         observations = np.asarray(buffer._normalize_obs(observations, self.model._vec_normalize_env))
@@ -165,16 +169,19 @@ class RLx2Callback(BaseCallback):
     def _check_finite(self) -> None:
         """Stop before a broken transition gets into the buffer."""
         normalizer = self.model._vec_normalize_env
-        rewards = self.locals["rewards"] if normalizer is None else normalizer.get_original_reward()
-        obs = self.locals["new_obs"] if normalizer is None else normalizer.get_original_obs()
-        terminal = [info["terminal_observation"] for info in self.locals["infos"] if "terminal_observation" in info]
-        for name, value in (("a reward", rewards), ("an observation", obs), *(("an observation", last) for last in terminal)):
-            for part in value.values() if isinstance(value, dict) else (value,):
-                if not np.isfinite(part).all():
-                    raise ValueError(
-                        f"the environment gave {name} with NaN or infinity at step {self.model.num_timesteps}: {part}; "
-                        "training stops before it is stored, go back to the last checkpoint"
-                    )
+        self._require_finite("a reward", self.locals["rewards"] if normalizer is None else normalizer.get_original_reward())
+        self._require_finite("an observation", self.locals["new_obs"] if normalizer is None else normalizer.get_original_obs())
+        for info in self.locals["infos"]:
+            if "terminal_observation" in info:
+                self._require_finite("an observation", info["terminal_observation"])
+
+    def _require_finite(self, what: str, value: Any) -> None:
+        for part in value.values() if isinstance(value, dict) else (value,):
+            if not np.isfinite(part).all():
+                raise ValueError(
+                    f"the environment gave {what} with NaN or infinity at step {self.model.num_timesteps}: {part}; "
+                    "training stops before it is stored, go back to the last checkpoint"
+                )
 
     def _log(self) -> None:
         record = self.logger.record

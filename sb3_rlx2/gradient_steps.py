@@ -9,21 +9,20 @@ networks on its own samples, and only the gradients are added up.
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.torch_layers import FlattenExtractor
 
-from sb3_rlx2 import backends
 from sb3_rlx2.adam import PlainAdam
 from sb3_rlx2.backends.csr import array, run_backward, run_forward, structure_of
 from sb3_rlx2.buffers import RLx2ReplayBuffer, Windows
 from sb3_rlx2.metrics import sparse_mlps
 from sb3_rlx2.sparse_mlp import SparseMLP
 from sb3_rlx2.squashed_gaussian import SquashedGaussian
+from sb3_rlx2.updater import check_gradients
 
 SAMPLES_PER_THREAD = 64  # one tile of the kernels
 Rows = slice
@@ -36,15 +35,15 @@ def serves(model: Any) -> bool:
 
     :param model: SB3's TD3 or SAC with a sparse policy
     """
-    modules = [model.policy.actor, model.policy.critic, model.policy.critic_target]
-    mlps = [mlp for module in modules for mlp in sparse_mlps(module)]
+    policy, buffer = model.policy, model.replay_buffer
+    targets = [getattr(policy, name) for name in ("actor_target", "critic_target") if hasattr(policy, name)]
     return (
-        all(type(module.features_extractor) is FlattenExtractor for module in modules)
-        and all(mlp.values.dtype == th.float32 and backends.uses_csr(mlp) for mlp in mlps)
-        and isinstance(model.replay_buffer, RLx2ReplayBuffer)
-        and model.replay_buffer.has_gather_kernel
-        and len(model.observation_space.shape) == 1
+        type(buffer) is RLx2ReplayBuffer
+        and buffer.has_gather_kernel
+        and len(buffer.obs_shape) == 1
         and model._vec_normalize_env is None
+        and policy.actor.sparse_heads()[0].values.dtype == th.float32
+        and policy.computes_in_arrays([policy.actor, policy.critic, *targets])
     )
 
 
@@ -86,7 +85,7 @@ class _GradientSteps:
         self.critics = [TrainedNetwork(mlp, self.threads) for mlp in sparse_mlps(self.policy.critic)]
         self.critic_targets = sparse_mlps(self.policy.critic_target)
         self.n_actions = self.buffer.action_dim
-        self.adams = {name: PlainAdam(getattr(self.policy, name).optimizer, hooks=1) for name in ("actor", "critic")}
+        self.adams = {name: PlainAdam(getattr(self.policy, name).optimizer, own_hooks=(1, 1)) for name in ("actor", "critic")}
 
     def fit(self, model: Any) -> bool:
         """
@@ -98,7 +97,7 @@ class _GradientSteps:
             self.policy is model.policy
             and self.buffer is model.replay_buffer
             and self.threads == th.get_num_threads()
-            and self.actor.mlp.values.is_cpu
+            and all(adam.optimizer is getattr(self.policy, name).optimizer for name, adam in self.adams.items())
         )
 
     def _split(self, batch: int) -> list[Rows]:
@@ -111,7 +110,11 @@ class _GradientSteps:
     def _run(self, section: Section, split: list[Rows]) -> float:
         """Run a section on all threads' samples and give the sum of its results."""
         others = [_pool(self.threads).submit(section, rows, part) for part, rows in enumerate(split) if part > 0]
-        return section(split[0], 0) + sum((other.result() for other in others), 0.0)
+        try:
+            total = section(split[0], 0)
+        finally:
+            wait(others)  # nobody writes into the gradients behind an error
+        return total + sum((other.result() for other in others), 0.0)
 
     def _step(self, name: str, networks: Sequence[TrainedNetwork], parts: int) -> None:
         """Let the optimizer step; plain Adam's own arithmetic is done by kernel."""
@@ -308,8 +311,9 @@ class SACSteps(_GradientSteps):
         loss = -float(model.log_ent_coef.detach()) * excess
         model.log_ent_coef.grad = th.full_like(model.log_ent_coef, -excess)
         if self.ent_coef_adam is None or self.ent_coef_adam.optimizer is not model.ent_coef_optimizer:
-            self.ent_coef_adam = PlainAdam(model.ent_coef_optimizer, hooks=0)
+            self.ent_coef_adam = PlainAdam(model.ent_coef_optimizer, own_hooks=(1, 0))
         if self.ent_coef_adam.serves():
+            check_gradients("entropy coefficient", model.ent_coef_optimizer)
             self.ent_coef_adam.step()
         else:
             model.ent_coef_optimizer.step()

@@ -84,7 +84,9 @@ def inference_flops(actor: nn.Module, dense: bool = False) -> float:
     return sum(pass_flops(mlp, dense).forward for mlp in sparse_mlps(actor))
 
 
-def td3_step_flops(actor: nn.Module, critic: nn.Module, policy_delay: float = 2, dense: bool = False) -> float:
+def td3_step_flops(
+    actor: nn.Module, critic: nn.Module, policy_delay: float = 2, dense: bool = False, discards: bool = True
+) -> float:
     """
     FLOPs of a gradient step of SB3's TD3, per sample, in the heads (features extractors are dense in both).
 
@@ -92,15 +94,17 @@ def td3_step_flops(actor: nn.Module, critic: nn.Module, policy_delay: float = 2,
     :param critic: the critics
     :param policy_delay: critic updates per actor update
     :param dense: count it as if all heads were dense
+    :param discards: whether the actor's loss also computes the gradient by the critic's weights and throws it away, as SB3
     """
     pi, q = _count(actor, dense), _count(critic, dense)
     critic_update = _sum(pi, "forward") + _sum(q, "forward") + _sum(q, "training")
-    # SB3's actor loss also computes (and throws away) the gradient by the first critic's weights.
-    actor_update = _sum(pi, "training") + q[0].training + q[0].grad_input
+    actor_update = _sum(pi, "training") + q[0].training + q[0].grad_input - (0 if discards else q[0].grad_weights)
     return critic_update + actor_update / policy_delay
 
 
-def sac_step_flops(actor: nn.Module, critic: nn.Module, entropy_states: float = 0.0, dense: bool = False) -> float:
+def sac_step_flops(
+    actor: nn.Module, critic: nn.Module, entropy_states: float = 0.0, dense: bool = False, discards: bool = True
+) -> float:
     """
     FLOPs of a gradient step of SB3's SAC, per sample, in the heads (features extractors are dense in both).
 
@@ -108,10 +112,12 @@ def sac_step_flops(actor: nn.Module, critic: nn.Module, entropy_states: float = 
     :param critic: the critics
     :param entropy_states: states on the way whose entropy the soft n-step return asks for, ``n_steps - 1``
     :param dense: count it as if all heads were dense
+    :param discards: whether the actor's loss also computes the gradient by the critic's weights and throws it away, as SB3
     """
     pi, q = _count(actor, dense), _count(critic, dense)
     critic_update = _sum(pi, "forward") + _sum(q, "forward") + _sum(q, "training")
     actor_update = _sum(pi, "training") + _sum(q, "training") + _sum(q, "grad_input")
+    actor_update -= 0 if discards else _sum(q, "grad_weights")
     return critic_update + actor_update + entropy_states * _sum(pi, "forward")
 
 
@@ -122,10 +128,11 @@ def step_flops(model: Any, dense: bool = False) -> float:
     :param model: SB3's TD3 (which has a ``policy_delay``) or SAC with a sparse policy
     :param dense: count it as if all heads were dense
     """
+    discards = dense or getattr(model, "_steps", None) is None  # gradient steps in arrays do not
     if hasattr(model, "policy_delay"):
-        return td3_step_flops(model.actor, model.critic, model.policy_delay, dense)
+        return td3_step_flops(model.actor, model.critic, model.policy_delay, dense, discards)
     soft = getattr(model.replay_buffer, "uses_entropy_bonus", False)
-    return sac_step_flops(model.actor, model.critic, model.replay_buffer.n_steps - 1 if soft else 0, dense)
+    return sac_step_flops(model.actor, model.critic, model.replay_buffer.n_steps - 1 if soft else 0, dense, discards)
 
 
 def summary(model: Any) -> str:

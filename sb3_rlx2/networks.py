@@ -1,5 +1,6 @@
 """SB3's actor and critic networks with sparse heads. Features extractors stay dense."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch as th
@@ -30,6 +31,10 @@ class SparseTD3Actor(TD3Actor):
         self.sparsity = sparsity
         self.mu = thin(self.mu, **sparsity)  # type: ignore[assignment]
 
+    def sparse_heads(self) -> Sequence[SparseMLP]:
+        """Give the one sparse network."""
+        return (self.mu,)  # type: ignore[return-value]
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {"sparsity": _without_generator(self.sparsity)}
 
@@ -54,6 +59,10 @@ class SparseSACActor(SACActor):
             both.bias.copy_(th.cat([mean.bias, log_std.bias]))
         self.mean_and_log_std: SparseMLP = thin(nn.Sequential(*self.latent_pi, both), **sparsity)
         del self.latent_pi, self.mu, self.log_std
+
+    def sparse_heads(self) -> Sequence[SparseMLP]:
+        """Give the one sparse network."""
+        return (self.mean_and_log_std,)
 
     def get_action_dist_params(self, obs: PyTorchObs) -> tuple[th.Tensor, th.Tensor, dict[str, th.Tensor]]:
         """
@@ -84,6 +93,10 @@ class SparseCritic(ContinuousCritic):
         self.q_networks: list[SparseMLP] = [thin(q_net, **sparsity) for q_net in self.q_networks]  # type: ignore[assignment]
         for number, q_net in enumerate(self.q_networks):
             setattr(self, f"qf{number}", q_net)
+
+    def sparse_heads(self) -> Sequence[SparseMLP]:
+        """Give the Q-networks."""
+        return self.q_networks
 
     def forward(self, obs: th.Tensor, actions: th.Tensor) -> tuple[th.Tensor, ...]:
         """

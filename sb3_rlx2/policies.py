@@ -1,5 +1,6 @@
 """SB3's TD3 and SAC policies with sparse actor and critic heads. Features extractors stay dense."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,10 @@ from sb3_rlx2.sparse_mlp import INITS, SparseMLP, spawn_generator
 from sb3_rlx2.updater import TopologyUpdater
 from sb3_rlx2.validation import check_number, lookup
 
+OWN_NETWORKS = {SparseTD3Actor, SparseSACActor, SparseCritic}
 # Modules that compute the same in training and evaluation mode.
 MODE_FREE = {
-    SparseTD3Actor,
-    SparseSACActor,
-    SparseCritic,
+    *OWN_NETWORKS,
     SparseMLP,
     FlattenExtractor,
     nn.Flatten,
@@ -118,7 +118,7 @@ class _SparseHeads:
             from sb3_rlx2.backends import csr  # late, because it imports numba
 
             flat = np.ascontiguousarray(observation.reshape(len(observation), -1), np.float32)
-            return self._actions(csr.infer(self._actor_mlp(), flat), deterministic)
+            return self._actions(csr.infer(self.actor.sparse_heads()[0], flat), deterministic)
         with th.no_grad():
             tensor, _ = self.obs_to_tensor(observation)  # type: ignore[attr-defined]
             return np.asarray(self._predict(tensor, deterministic=deterministic).cpu())  # type: ignore[attr-defined]
@@ -152,13 +152,24 @@ class _SparseHeads:
         return (
             isinstance(observation, np.ndarray)
             and observation.shape[1:] == self.observation_space.shape
-            and type(self.actor.features_extractor) is FlattenExtractor
             and observation.dtype.kind == "f"
-            and backends.uses_csr(self._actor_mlp())
+            and self.computes_in_arrays((self.actor,))
         )
 
-    def _actor_mlp(self) -> SparseMLP:
-        raise NotImplementedError
+    def computes_in_arrays(self, networks: Sequence[Any]) -> bool:
+        """
+        Tell whether arrays and kernels compute just what calling the networks would: they are this package's own, with no
+        overrides and no hooks, on flat observations, and the csr backend serves their heads.
+
+        :param networks: actors and critics of this policy
+        """
+        return type(self) in OWN_POLICIES and all(
+            type(network) in OWN_NETWORKS
+            and type(network.features_extractor) is FlattenExtractor
+            and not (network._forward_hooks or network._forward_pre_hooks)
+            and all(backends.uses_csr(mlp) and not mlp._forward_hooks for mlp in network.sparse_heads())
+            for network in networks
+        )
 
     def _actions(self, output: np.ndarray, deterministic: bool) -> np.ndarray:
         raise NotImplementedError
@@ -197,10 +208,6 @@ class SparseTD3Policy(_SparseHeads, TD3Policy):
     """
 
     actor_class = SparseTD3Actor
-
-    def _actor_mlp(self) -> SparseMLP:
-        mlp: SparseMLP = self.actor.mu
-        return mlp
 
     def _actions(self, output: np.ndarray, deterministic: bool) -> np.ndarray:
         return output
@@ -242,10 +249,6 @@ class SparseSACPolicy(_SparseHeads, SACPolicy):
     """
 
     actor_class = SparseSACActor
-
-    def _actor_mlp(self) -> SparseMLP:
-        mlp: SparseMLP = self.actor.mean_and_log_std
-        return mlp
 
     def _actions(self, output: np.ndarray, deterministic: bool) -> np.ndarray:
         mean, log_std = np.hsplit(output, 2)
@@ -308,3 +311,13 @@ class SparseSACMultiInputPolicy(SparseSACPolicy):
         self, *args: Any, features_extractor_class: type[BaseFeaturesExtractor] = CombinedExtractor, **kwargs: Any
     ) -> None:
         super().__init__(*args, features_extractor_class=features_extractor_class, **kwargs)
+
+
+OWN_POLICIES = {
+    SparseTD3Policy,
+    SparseTD3CnnPolicy,
+    SparseTD3MultiInputPolicy,
+    SparseSACPolicy,
+    SparseSACCnnPolicy,
+    SparseSACMultiInputPolicy,
+}

@@ -127,10 +127,12 @@ class TopologyUpdater(nn.Module):
 
         :param network: the network whose optimizer steps
         """
+        if network.nesting == 0:  # torch calls the hooks again for a `step` that calls its parent class's
+            self._prepare_step(network)
         network.nesting += 1
-        if network.nesting > 1:  # torch calls the hooks again for a `step` that calls its parent class's
-            return
-        _check_gradients(network)
+
+    def _prepare_step(self, network: EvolvingNetwork) -> None:
+        check_gradients(network.name, network.optimizer, f" at its optimizer step {network.steps + 1}")
         if self.method is None and not self._warned:
             self._warned = True
             warnings.warn("no RLx2Callback drives this sparse policy: its topology stays fixed", stacklevel=2)
@@ -214,18 +216,26 @@ class TopologyUpdater(nn.Module):
         for name, counters in state["counters"].items():
             network = self.networks[name]
             network.steps, network.updates, network.churn = counters
+            network.nesting = 0
         self._arm_all()
 
 
-def _check_gradients(network: EvolvingNetwork) -> None:
-    for group in network.optimizer.param_groups:
+def check_gradients(name: str, optimizer: th.optim.Optimizer, when: str = "") -> None:
+    """
+    Stop training before a step with a broken gradient.
+
+    :param name: what the optimizer trains, for the error
+    :param optimizer: the optimizer that is about to step
+    :param when: added to the error
+    """
+    for group in optimizer.param_groups:
         for parameter in group["params"]:
             # The sum is the cheap test; finite numbers can overflow it, so it does not decide.
             gradient = parameter.grad
             if gradient is not None and not math.isfinite(gradient.sum().item()) and not th.isfinite(gradient).all():
                 raise ValueError(
-                    f"the gradient of the {network.name} holds NaN or infinity at its optimizer step {network.steps + 1}; "
-                    "training stops before the step, go back to the last checkpoint"
+                    f"the gradient of the {name} holds NaN or infinity{when}; training stops before the step, "
+                    "go back to the last checkpoint"
                 )
 
 

@@ -571,3 +571,26 @@ def test_nothing_else_warns():
         warnings.simplefilter("always")
         make_stock(TD3).learn(40, callback=make_callback())
     assert not caught
+
+
+def test_a_check_with_an_empty_buffer_waits():
+    RLx2TD3("MlpPolicy", "Pendulum-v1", learning_starts=0, buffer_check_interval=1, buffer_size=100).learn(3)
+
+
+def test_learn_takes_the_hosts_positional_arguments():
+    model = RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=100)
+    assert model.learn(5, None, 4, "run", False, False) is model
+
+
+@pytest.mark.filterwarnings("ignore:no RLx2Callback")  # the optimizer is called by hand
+def test_steps_are_counted_again_after_an_error():
+    """Torch calls no hook behind a step that raised in a hook before it."""
+    model = RLx2TD3("MlpPolicy", "Pendulum-v1", learning_starts=10, buffer_size=100, backend="masked").learn(12)
+    network = model.policy.topology_updater.networks["critic"]
+    steps = network.steps
+    critic = model.critic.q_networks[0]
+    critic.values.grad = th.full_like(critic.values, float("nan"))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the gradient of the critic"):
+            model.critic.optimizer.step()
+    assert network.steps == steps

@@ -262,6 +262,7 @@ def test_broken_dict_environment(key):
         learn_until_error(model, "the environment gave an observation with NaN or infinity at step 7")
 
 
+@pytest.mark.filterwarnings("ignore:no RLx2Callback")  # the optimizers are called by hand
 def test_large_finite_values_are_no_error():
     # Their sum overflows, so a check by the sum alone would stop here.
     model = make(RLx2TD3, TinyEnv(poison="observation", value=(3e38, 3e38, 3e38), at=5), learning_starts=50)

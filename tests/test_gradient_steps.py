@@ -8,7 +8,8 @@ import pytest
 import torch as th
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_rlx2 import RLx2SAC, RLx2TD3, gradient_steps
+from sb3_rlx2 import RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseTD3Policy, gradient_steps
+from sb3_rlx2.backends import csr
 from sb3_rlx2.squashed_gaussian import SquashedGaussian
 
 SETTINGS = {
@@ -151,3 +152,82 @@ def test_array_steps_are_not_saved(tmp_path):
     assert model._steps is not None
     model.save(tmp_path / "model")
     assert RLx2TD3.load(tmp_path / "model")._steps is None
+
+
+def test_a_normalised_environment_set_later_is_served_by_the_host():
+    model = build(RLx2TD3, True).learn(310)
+    assert model._array_steps() is not None
+    model.set_env(VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")])))
+    assert model._array_steps() is None
+    model.learn(310)
+
+
+class ZeroPolicy(SparseTD3Policy):
+    """What a user may write: a policy with an idea of its own."""
+
+    def _predict(self, observation, deterministic=False):
+        return super()._predict(observation, deterministic) * 0
+
+
+class CountingBuffer(RLx2ReplayBuffer):
+    samples = 0
+
+    def sample(self, *args, **kwargs):
+        CountingBuffer.samples += 1
+        return super().sample(*args, **kwargs)
+
+
+def test_overrides_are_not_bypassed():
+    model = RLx2TD3(ZeroPolicy, "Pendulum-v1", backend="csr", **deepcopy(SETTINGS))
+    assert model.predict(np.ones(3, np.float32))[0] == 0
+    assert model._array_steps() is None
+    counting = build(RLx2TD3, True, replay_buffer_class=CountingBuffer).learn(310)
+    assert counting._array_steps() is None
+    assert CountingBuffer.samples == 10
+    hooked = build(RLx2TD3, True)
+    hooked.actor.register_forward_hook(lambda module, inputs, output: output * 0)
+    assert hooked.predict(np.ones(3, np.float32))[0] == 0
+    assert hooked._array_steps() is None
+
+
+@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
+def test_a_copied_model_trains_as_the_original(algorithm):
+    model = build(algorithm, True).learn(310)
+    copied = deepcopy(model)
+    runs = []
+    for one in (model, copied):
+        one.set_random_seed(1)
+        runs.append(finish(one, 20))
+    assert_equal(*runs, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore:no RLx2Callback")  # `train` is called by hand
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("network", ["actor", "critic"])
+@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
+def test_a_broken_gradient_stops_before_the_step(algorithm, network, threads):
+    th.set_num_threads(threads)
+    model = build(algorithm, True, policy_delay=1) if algorithm is RLx2TD3 else build(algorithm, True)
+    model.learn(305)
+    with th.no_grad():
+        getattr(model.policy, network).sparse_heads()[0].values[3] = float("nan")
+    before = {name: value.clone() for name, value in model.policy.state_dict().items() if isinstance(value, th.Tensor)}
+    entropy = model.log_ent_coef.detach().clone() if algorithm is RLx2SAC else None
+    culprit = "entropy coefficient" if algorithm is RLx2SAC and network == "actor" else "critic|actor"
+    with pytest.raises(ValueError, match=rf"the gradient of the ({culprit}) holds NaN"):
+        model.train(gradient_steps=1, batch_size=256)
+    after = model.policy.state_dict()
+    for name, value in before.items():
+        if network in name or algorithm is RLx2SAC:
+            assert th.equal(after[name].nan_to_num(), value.nan_to_num()), name
+    if entropy is not None and network == "actor":
+        assert th.equal(model.log_ent_coef.detach(), entropy)
+
+
+def test_workspaces_of_many_batch_sizes_are_shared():
+    mlp = build(RLx2TD3, True).actor.mu
+    csr.Workspace._free.clear()
+    for batch in range(400, 500):
+        csr.infer(mlp, np.zeros((batch, 3), np.float32))
+        csr.run_forward(mlp, np.zeros((batch, 3), np.float32), np.empty((batch, 1), np.float32))
+    assert sum(len(arrays) for arrays in csr.Workspace._free.values()) <= 6

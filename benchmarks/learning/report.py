@@ -17,29 +17,33 @@ def report() -> str:
     """Give the table as Markdown; a cell that has not run is said to be missing."""
     groups = defaultdict(list)
     for cell in CELLS:
-        groups[cell.check, cell.env, cell.method, cell.steps].append(cell)
+        groups[cell.env, cell.method, cell.steps].append(cell)
     lines = [
-        "| run | steps | mean of the last 3 evaluations, per seed | dense at the same steps (1 seed) | share of dense |",
-        "|---|---|---|---|---|",
+        "| run | steps | return at the end, per seed | share of dense at that step | mean of the last 3 evaluations | share |",
+        "|---|---|---|---|---|---|",
     ]
-    for (_, env, method, steps), cells in groups.items():
-        finals = [final(RESULTS / f"{cell.name}.csv", steps) for cell in cells]
-        dense = final(BASELINES[env], steps) if env in BASELINES else None
-        shown = ", ".join("missing" if value is None else f"{value:,.0f}" for value in finals)
-        known = [value for value in finals if value is not None]
-        share = f"{np.mean(known) / dense:.0%}" if known and dense else "-"
-        lines.append(f"| {env}, {method} | {steps:,} | {shown} | {'-' if dense is None else f'{dense:,.0f}'} | {share} |")
+    for (env, method, steps), cells in groups.items():
+        paths = [RESULTS / f"{cell.name}.csv" for cell in cells]
+        row = [f"{env}, {method}", f"{steps:,}"]
+        for evaluations in (1, 3):
+            row += shown([final(path, steps, evaluations) for path in paths], final(BASELINES.get(env), steps, evaluations))
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
-def final(path: Path, steps: int) -> float | None:
-    """Mean return of the last three evaluations up to ``steps``; None if the curve is missing or too short."""
-    if not path.exists():
+def shown(values: list[float | None], dense: float | None) -> list[str]:
+    """Give the seeds' returns, and their mean as a share of the dense run's."""
+    known = [value for value in values if value is not None]
+    share = f"{np.mean(known) / dense:.0%} (of {dense:,.0f}, 1 seed)" if known and dense else "-"
+    return [", ".join("missing" if value is None else f"{value:,.0f}" for value in values), share]
+
+
+def final(path: Path | None, steps: int, evaluations: int) -> float | None:
+    """Mean return of the last evaluations up to ``steps``; None if the curve is missing or too short."""
+    if path is None or not path.exists():
         return None
     at, returns = read(path)
-    if at.max() < steps:
-        return None
-    return float(returns[at <= steps][-3:].mean())
+    return float(returns[at <= steps][-evaluations:].mean()) if at.max() >= steps else None
 
 
 def plot() -> None:

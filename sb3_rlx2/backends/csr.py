@@ -127,13 +127,13 @@ class Workspace:
     _free: ClassVar[dict[tuple[int, int, Any], list[np.ndarray]]] = {}
 
     def __init__(self, features: int, batch: int, dtype: Any) -> None:
-        key = (features, batch, dtype)
+        pitch = kernels.workspace_pitch(batch, dtype.itemsize)  # many batch sizes share one, so the pool stays small
+        key = (features, pitch, dtype)
         self._home = self._free.get(key) or self._free.setdefault(key, [])
         try:
             self.array = self._home.pop()
         except IndexError:
             # Fresh memory from the operating system costs as much as half a kernel; torch aligns to 64 bytes, numpy does not.
-            pitch = kernels.workspace_pitch(batch, dtype.itemsize)
             self.array = th.empty(features, pitch, dtype=th.from_numpy(np.empty(0, dtype)).dtype).numpy()
         self.batch = batch
 

@@ -6,7 +6,7 @@ def gather_windows(
     obs, action, next_obs, returns, terminated, discounts, lengths,
 ):  # fmt: skip
     """
-    Gather a batch of transitions with n-step returns; what is computed is defined by ``RLx2ReplayBuffer._get_samples``.
+    Gather a batch of transitions with n-step returns; what is computed is defined by ``RLx2ReplayBuffer._gather_any``.
 
     :param rows: sampled rows of the ring, ``[batch]``
     :param environments: sampled environments, ``[batch]``
