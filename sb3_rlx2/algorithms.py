@@ -164,7 +164,7 @@ class _RLx2:
 
         if not gradient_steps.serves(self):
             self._steps = None
-        elif self._steps is None or not self._steps.fit(self):
+        elif self._steps is None or not self._steps.still_fits(self):
             self._steps = (gradient_steps.TD3Steps if isinstance(self, TD3) else gradient_steps.SACSteps)(self)
         return self._steps
 

@@ -87,7 +87,7 @@ class _GradientSteps:
         self.n_actions = self.buffer.action_dim
         self.adams = {name: PlainAdam(getattr(self.policy, name).optimizer, own_hooks=(1, 1)) for name in ("actor", "critic")}
 
-    def fit(self, model: Any) -> bool:
+    def still_fits(self, model: Any) -> bool:
         """
         Tell whether they were made for the model as it stands.
 

@@ -24,15 +24,25 @@ def drop_and_grow(index: th.Tensor, magnitude: th.Tensor, grow_scores: th.Tensor
     """
     if not 0 <= k <= len(index):
         raise ValueError(f"k={k} must lie in [0, {len(index)}], the number of live links")
-    # Stable sorts: equal magnitudes or scores (such as two zeros) fall the same way on every run.
-    by_magnitude = th.argsort(magnitude, descending=True, stable=True)
-    kept = index[by_magnitude[: len(index) - k]]
-    # Kept links are pushed below every other one by position, not by a small score that a real score could pass.
+    kept = index[_largest(magnitude, th.ones_like(magnitude, dtype=th.bool), len(index) - k)]
     candidates = th.ones_like(grow_scores, dtype=th.bool)
     candidates[kept] = False
-    candidates = candidates.nonzero().squeeze(1)
-    by_score = th.argsort(grow_scores[candidates], descending=True, stable=True)
-    return th.cat([kept, candidates[by_score[:k]]]).sort().values
+    return th.cat([kept, _largest(grow_scores, candidates, k)]).sort().values
+
+
+def _largest(scores: th.Tensor, candidates: th.Tensor, k: int) -> th.Tensor:
+    """
+    Give the positions of the ``k`` largest scores among the candidates. Equal scores (such as two zeros) fall to the lower
+    position, on every run; sorting all scores would do that too, but takes seconds for a wide layer.
+    """
+    if k == 0:
+        return th.empty(0, dtype=th.int64, device=scores.device)
+    scores = scores.masked_fill(~candidates, -th.inf)
+    threshold = scores.topk(k).values[-1]
+    above = (scores > threshold).nonzero().squeeze(1)
+    # By mask and not by score: a candidate's own score may be -inf.
+    ties = ((scores == threshold) & candidates).nonzero().squeeze(1)
+    return th.cat([above, ties[: k - len(above)]])
 
 
 class Topology(Protocol):

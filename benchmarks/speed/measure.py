@@ -1,0 +1,186 @@
+"""Starts workers, lets them run in turn, and stores what they took."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.speed.cells import ROOT
+
+RESULTS = Path(__file__).parent / "results"
+SBX_PYTHON = ROOT / ".venv-sbx/bin/python"
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+ONE_THREAD_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+PACKAGES = ("sb3_rlx2", "stable_baselines3", "torch", "numpy", "numba", "gymnasium", "mujoco")
+SBX_PACKAGES = ("sbx-rl", "jax", "jaxlib", "stable_baselines3", "numpy")
+
+
+class Worker:
+    """
+    A process that measures.
+
+    :param threads: number of threads and of cores
+    :param python: its interpreter, which may live in another environment
+    """
+
+    def __init__(self, threads: int = 1, python: Path | str = sys.executable) -> None:
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+        environment |= {"XLA_FLAGS": ONE_THREAD_XLA, "JAX_PLATFORMS": "cpu", "PYTHONHASHSEED": "0"}
+        self.process = subprocess.Popen(
+            [str(python), "-m", "benchmarks.speed.worker", str(threads)],
+            cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def run(self, task: str, n: int, arguments: dict[str, Any]) -> tuple[float, Any]:
+        """
+        Run a task ``n`` times.
+
+        :return: seconds, and what the task gave
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps([task, arguments, n]) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the worker of {task} {arguments} has died with {self.process.wait()}, see above")
+        seconds, value = json.loads(answer)
+        return seconds, value
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate()  # closes its input, at which it ends
+
+
+@dataclass
+class Job:
+    """
+    Something to time.
+
+    :param task: name in ``tasks.TASKS``
+    :param n: how many times in a go
+    :param arguments: the task's arguments
+    :param threads: threads of its worker
+    :param python: interpreter of its worker
+    """
+
+    task: str
+    n: int
+    arguments: dict[str, Any] = field(default_factory=dict)
+    threads: int = 1
+    python: Path | str = sys.executable
+
+    def start(self) -> Worker:
+        return Worker(self.threads, self.python)
+
+
+@dataclass
+class Bench:
+    """
+    How much to measure, and where to store it.
+
+    :param repeats: rounds in which all variants of a cell take their turn
+    :param scale: share of the usual amount of work; tiny for a functional check
+    :param results: folder
+    :param sbx: interpreter with sbx-rl, None if there is none
+    """
+
+    repeats: int
+    scale: float
+    results: Path
+    sbx: Path | None
+
+    def alternate(self, jobs: dict[str, Job], worker: Worker | None = None) -> dict[str, list[float]]:
+        """
+        Time jobs in turn, so that whatever disturbs the machine disturbs all of them.
+
+        :param jobs: what to time, by name
+        :param worker: serves all of them; by default each has its own
+        :return: seconds per unit of work, one number for each round, by name
+        """
+        with ExitStack() as stack:
+            workers = {name: worker or stack.enter_context(job.start()) for name, job in jobs.items()}
+            for name, job in jobs.items():
+                self._time(workers[name], job, 0.1)  # builds, compiles, fills caches
+            seconds: dict[str, list[float]] = {name: [] for name in jobs}
+            for _ in range(self.repeats):
+                for name, job in jobs.items():
+                    seconds[name].append(self._time(workers[name], job))
+        return seconds
+
+    def amount(self, n: int) -> int:
+        return max(1, round(n * self.scale))
+
+    def _time(self, worker: Worker, job: Job, share: float = 1.0) -> float:
+        n = self.amount(round(job.n * share))
+        seconds, _ = worker.run(job.task, n, job.arguments)
+        return seconds / n
+
+    def store(self, section: str, measure: Callable[["Bench"], list[dict[str, Any]]]) -> None:
+        """Measure a section and write it in one go, so that a file that exists is complete."""
+        start, before = time.time(), machine()
+        rows = [row | {"summary": summary(row)} for row in measure(self)]
+        about = {
+            "section": section,
+            "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            "minutes": round((time.time() - start) / 60, 1),
+            "command": f"python -m benchmarks.speed run {section}",
+            "repeats": self.repeats,
+            "scale": self.scale,
+            "machine": before,
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+            "sbx_versions": sbx_versions(self.sbx),
+        }
+        self.results.mkdir(parents=True, exist_ok=True)
+        partial = self.results / f"{section}.part"
+        partial.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+        partial.rename(self.results / f"{section}.json")
+
+
+def summary(row: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Give median and spread of each variant's seconds."""
+    return {
+        name: {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+        for name, seconds in row.get("seconds", {}).items()
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine, without its name or paths."""
+    return {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.system(), "load before": os.getloadavg()[0]}
+
+
+def cpu_model() -> str:
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    vector = "AVX-512" if "avx512f" in fields.get("flags", "") else "AVX2" if "avx2" in fields.get("flags", "") else "no AVX2"
+    return f"{fields['model name']} ({vector})" if "model name" in fields else platform.machine()
+
+
+def find_sbx() -> Path | None:
+    """Give the interpreter that has sbx-rl, None if ``make bench`` could not install it."""
+    if not SBX_PYTHON.exists():
+        return None
+    found = subprocess.run([SBX_PYTHON, "-c", "import importlib.util as u; assert u.find_spec('sbx')"], capture_output=True)
+    return SBX_PYTHON if found.returncode == 0 else None
+
+
+def sbx_versions(python: Path | None) -> dict[str, str]:
+    if python is None:
+        return {}
+    code = f"import json; from importlib.metadata import version; print(json.dumps({{n: version(n) for n in {SBX_PACKAGES}}}))"
+    versions: dict[str, str] = json.loads(subprocess.run([python, "-c", code], capture_output=True, check=True).stdout)
+    return versions

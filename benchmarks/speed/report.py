@@ -1,0 +1,69 @@
+"""Writes the README's table, ``RESULTS.md`` and the plot of the scaling, from what is stored and nothing else."""
+
+from pathlib import Path
+
+from benchmarks import readme
+from benchmarks.speed import checks
+from benchmarks.speed.measure import RESULTS
+from benchmarks.speed.results import Section, load, markdown, median
+from benchmarks.speed.sections import NNZ_MULTIPLES, WIDTHS
+from benchmarks.speed.tables import TABLES
+
+NOT_MEASURED = "not measured"
+
+
+def report(folder: Path = RESULTS) -> str:
+    """Give the README's part: the cells end to end, then all other targets."""
+    sections = load(folder)
+    if "end_to_end" not in sections:
+        return NOT_MEASURED
+    rows = [check.row for name in checks.OF if name in sections for check in checks.OF[name](sections[name])]
+    table = TABLES["end_to_end"][1](sections)
+    targets = markdown(["", "measured", "target", ""], rows)
+    return f"{table}\n\n{sections['end_to_end'].conditions}\n\n{targets}"
+
+
+def full_report(folder: Path = RESULTS) -> str:
+    """Give ``RESULTS.md``: all tables."""
+    sections, parts = (
+        load(folder),
+        ["# Speed", "Written by `python -m benchmarks.speed report`. The targets are in the README."],
+    )
+    for name, (title, table) in TABLES.items():
+        parts.append(f"## {title}")
+        parts += [table(sections), sections[name].conditions] if name in sections else [f"{NOT_MEASURED}."]
+    return "\n\n".join(parts) + "\n"
+
+
+def plot(section: Section, path: Path) -> None:
+    """Draw the time of a gradient step over width and over links."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for what, colour in (("dense", "grey"), ("sparse", "tab:blue")):
+        left.plot(
+            WIDTHS, [1e3 * median(section.one(what=what), str(width)) for width in WIDTHS], "o-", color=colour, label=what
+        )
+    left.set(xscale="log", yscale="log", xlabel="width, the same number of links", ylabel="ms per gradient step")
+    left.set_xticks(WIDTHS, [str(width) for width in WIDTHS])
+    left.minorticks_off()
+    left.legend()
+    links = section.one(what="links")
+    names = [str(multiple) for multiple in NNZ_MULTIPLES]
+    right.plot([links["bytes"][name]["nnz"] for name in names], [1e3 * median(links, name) for name in names], "o-")
+    right.set(xlabel=f"links, width {links['width']}", ylabel="ms per gradient step", xlim=(0, None), ylim=(0, None))
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def write() -> None:
+    """Write all of it."""
+    sections = load(RESULTS)
+    if "scaling" in sections:
+        plot(sections["scaling"], RESULTS / "scaling.png")
+    (RESULTS.parent / "RESULTS.md").write_text(full_report())
+    readme.write("speed", report())
+    print(report())

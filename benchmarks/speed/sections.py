@@ -1,0 +1,195 @@
+"""The sections of the benchmark: each measures side by side what is compared, and gives rows of seconds per unit of work."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+from benchmarks.speed.cells import ALGORITHMS, CELLS, ROOT, agent
+from benchmarks.speed.measure import Bench, Job, Worker
+
+Rows = list[dict[str, Any]]
+
+# Steps in a go, so that a go takes one to two seconds
+STEPS = {"rlx2": 1_000, "dense": 200, "sbx": 300}
+WARM_UP = 300
+BATCHES = (1, 32, 100, 256, 1024)
+DENSITIES = (0.03, 0.05, 0.10, 0.20)
+PRODUCTS = ("forward", "input gradient", "weight gradient")
+WIDTHS = (256, 512, 1024, 2048)
+LAYERS = (1, 5)  # a layer inside a network costs a quarter of the difference
+NNZ_MULTIPLES = (1, 2, 4, 8, 16)
+NNZ_WIDTH = 1024
+
+
+def end_to_end(bench: Bench) -> Rows:
+    """Points 1 and 2: environment steps, each with a gradient step."""
+    return [{"algorithm": a, "env": e, "seconds": bench.alternate(_end_to_end_jobs(bench, a, e))} for a, e in CELLS]
+
+
+def _end_to_end_jobs(bench: Bench, algorithm: str, env: str) -> dict[str, Job]:
+    warm_up = {"warm_up": bench.amount(WARM_UP)}
+    jobs = {kind: Job("end_to_end", n, warm_up | agent(kind, algorithm, env)) for kind, n in STEPS.items()}
+    if bench.sbx is None:
+        del jobs["sbx"]
+    else:
+        jobs["sbx"].python = bench.sbx
+    return jobs
+
+
+def gradient_step(bench: Bench) -> Rows:
+    """Point 3: the gradient step, ours in SB3's algorithms and in our own."""
+    rows = []
+    for algorithm, env in product(ALGORITHMS, ("HalfCheetah-v4", "Hopper-v4")):
+        jobs = {
+            kind: Job("gradient_step", n, {"warm_up": bench.amount(WARM_UP)} | agent(kind, algorithm, env))
+            for kind, n in (("dense", 150), ("parts", 600), ("rlx2", 800))
+        }
+        rows.append({"algorithm": algorithm, "env": env, "seconds": bench.alternate(jobs)})
+    return rows
+
+
+def threads(bench: Bench) -> Rows:
+    """Point 4: one thread and two."""
+    if (os.cpu_count() or 1) < 2:
+        return []
+    rows = []
+    for (algorithm, env), task in product(CELLS, ("gradient_step", "end_to_end")):
+        arguments = {"warm_up": bench.amount(WARM_UP)} | agent("rlx2", algorithm, env)
+        jobs = {str(count): Job(task, 800, arguments, threads=count) for count in (1, 2)}
+        rows.append({"algorithm": algorithm, "env": env, "task": task, "seconds": bench.alternate(jobs)})
+    return rows
+
+
+def predict(bench: Bench) -> Rows:
+    """Point 5: one observation."""
+    rows = []
+    for (algorithm, env), task in [*product(CELLS, ["predict"]), (("TD3", "HalfCheetah-v4"), "bare_forward")]:
+        jobs = {kind: Job(task, 5_000, agent(kind, algorithm, env)) for kind in ("rlx2", "dense")}
+        rows.append({"algorithm": algorithm, "env": env, "task": task, "seconds": bench.alternate(jobs)})
+    return rows
+
+
+def kernels(bench: Bench) -> Rows:
+    """Point 6: each product of a 256 x 256 layer against torch's dense one."""
+    with Worker() as worker:
+        return [
+            {"batch": batch, "density": density, "seconds": bench.alternate(_kernel_jobs(batch, density), worker)}
+            for batch, density in product(BATCHES, DENSITIES)
+        ]
+
+
+def _kernel_jobs(batch: int, density: float) -> dict[str, Job]:
+    n = min(max(200_000 // batch, 200), 5_000)
+    jobs = {"dense": Job("dense_product", n, {"width": 256, "batch": batch})}
+    for name, layers in product(PRODUCTS, LAYERS):
+        shape = {"product": name, "width": 256, "layers": layers, "density": density, "batch": batch}
+        jobs[f"{name}, {layers}"] = Job("sparse_product", n, shape)
+    return jobs
+
+
+def scaling(bench: Bench) -> Rows:
+    """Point 7: wider networks with as many links, and more links in networks of one width."""
+    return [*_widths(bench), *_links(bench)]
+
+
+def _widths(bench: Bench) -> Rows:
+    arguments = {"warm_up": bench.amount(20)}
+    sparse = {str(width): Job("gradient_step", 400, arguments | _wide("rlx2", width)) for width in WIDTHS}
+    updates = {str(width): Job("topology_update", 20_000 // width, arguments | _wide("rlx2", width)) for width in WIDTHS}
+    dense = {str(width): Job("gradient_step", 200 * 256**2 // width**2, arguments | _wide("dense", width)) for width in WIDTHS}
+    return [
+        {"what": "sparse", "seconds": bench.alternate(sparse), "bytes": _bytes(sparse)},
+        {"what": "topology update", "seconds": bench.alternate(updates)},
+        {"what": "dense", "seconds": bench.alternate(dense), "bytes": _bytes(dense)},
+    ]
+
+
+def _links(bench: Bench) -> Rows:
+    arguments = {"warm_up": bench.amount(20)}
+    jobs = {str(m): Job("gradient_step", 600 // m + 50, arguments | _wide("rlx2", NNZ_WIDTH, m)) for m in NNZ_MULTIPLES}
+    return [{"what": "links", "width": NNZ_WIDTH, "seconds": bench.alternate(jobs), "bytes": _bytes(jobs)}]
+
+
+def _bytes(jobs: dict[str, Job]) -> dict[str, dict[str, int]]:
+    found = {}
+    for name, job in jobs.items():
+        with job.start() as worker:
+            _, found[name] = worker.run("memory", 1, job.arguments | {"warm_up": 4})
+    return found
+
+
+def _wide(kind: str, width: int, multiple: float = 1.0) -> dict[str, Any]:
+    """Describe a TD3 on HalfCheetah (17 inputs, 6 actions) with as many links as the paper's, or a multiple of that."""
+    paper = agent("rlx2", "TD3", "HalfCheetah-v4")
+    sizes = {"actor_sparsity": (17, 6), "critic_sparsity": (17 + 6, 1)}
+    own = {}
+    for name, (inputs, outputs) in sizes.items():
+        usual, wide = (side * (inputs + side + outputs) for side in (256, width))
+        own[name] = 1 - multiple * (1 - paper[name]) * usual / wide
+    return agent(kind, "TD3", "HalfCheetah-v4", width, **(own if kind == "rlx2" else {}))
+
+
+IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+COMPILE = """
+import time
+import sb3_rlx2
+start = time.perf_counter()
+from sb3_rlx2.backends.compile import load_kernels
+for dtype in ("float32", "float64"):
+    load_kernels(dtype)
+print(time.perf_counter() - start)
+"""
+
+
+def startup(bench: Bench) -> Rows:
+    """Point 8: imports in fresh processes; kernels for float32 and float64 (the environments' observations)."""
+    imports: dict[str, list[float]] = {"stable_baselines3": [], "sb3_rlx2": []}
+    compiles: dict[str, list[float]] = {"cold": [], "warm": []}
+    for _ in range(bench.repeats):
+        for module, seconds in imports.items():
+            seconds.append(_fresh(IMPORT.format(module)))
+    for _ in range(max(2, bench.repeats // 2)):
+        with tempfile.TemporaryDirectory() as folder:
+            for seconds in compiles.values():
+                seconds.append(_fresh(COMPILE, SB3_RLX2_CACHE_DIR=folder))
+    return [{"what": "import", "seconds": imports}, {"what": "compile", "seconds": compiles}]
+
+
+def _fresh(code: str, **environment: str) -> float:
+    """Run code that prints seconds in a process of its own, on one core."""
+    pin = "import os\nif hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])\n"
+    command = [sys.executable, "-c", pin + code]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def stages(bench: Bench) -> Rows:
+    """Where a step's time goes, next to its floor."""
+    rows = []
+    for algorithm, env in product(ALGORITHMS, ("HalfCheetah-v4", "Hopper-v4")):
+        ours = agent("rlx2", algorithm, env)
+        with Worker() as worker:
+            rows.append({"algorithm": algorithm, "env": env, **_stages(bench, worker, ours)})
+    return rows
+
+
+def _stages(bench: Bench, worker: Worker, ours: dict[str, Any]) -> dict[str, Any]:
+    n, arguments = bench.amount(1_000), {"warm_up": bench.amount(WARM_UP)} | ours
+    _, work = worker.run("stage_work", 1, ours)
+    numbers = round(work["optimizer"] / 7 / 4)
+    worker.run("stages", bench.amount(100), arguments)
+    seconds: dict[str, list[float]] = {"addition": []}
+    for _ in range(bench.repeats):
+        seconds["addition"].append(worker.run("bandwidth", 1_000, {"numbers": numbers})[0] / 1_000)
+        for stage, took in worker.run("stages", n, arguments)[1].items():
+            seconds.setdefault(stage, []).append(took / n)
+    return {"seconds": seconds, "work": work, "addition_bytes": 12 * numbers}
+
+
+SECTIONS: dict[str, Callable[[Bench], Rows]] = {
+    section.__name__: section for section in (end_to_end, gradient_step, threads, predict, kernels, scaling, startup, stages)
+}

@@ -1,0 +1,92 @@
+"""Times the stages of a training step from inside, and counts what they have to do at least."""
+
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, gradient_steps, metrics, squashed_gaussian
+
+BATCH = 256
+
+
+class Stopwatch:
+    """Gives each stage the time spent in its functions, without that of other stages called from there."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._inner = [0.0]
+
+    def restart(self) -> None:
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
+
+    def wrap(self, owner: Any, attribute: str, stage: str) -> None:
+        """Put a timed function in the place of an attribute."""
+        self.seconds[stage] = 0.0
+        setattr(owner, attribute, self._timed(getattr(owner, attribute), stage))
+
+    def _timed(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        @wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._inner.append(0.0)
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                took = time.perf_counter() - start
+                self.seconds[stage] += took - self._inner.pop()
+                self._inner[-1] += took
+
+        return timed
+
+
+def watch(model: Any) -> Stopwatch:
+    """Time the stages of an RLx2TD3 or RLx2SAC, in the order in which the table shows them."""
+    stopwatch = Stopwatch()
+    for owner, attribute, stage in (
+        (model.env, "step", "environment"),
+        (model, "_sample_action", "action"),
+        (model, "_store_transition", "storing"),
+        (RLx2Callback, "on_step", "callback"),
+        (model, "collect_rollouts", "rest of the rollout"),
+        (RLx2ReplayBuffer, "sample_windows", "sampling"),
+        (RLx2ReplayBuffer, "states_on_the_way", "sampling"),
+        (gradient_steps, "run_forward", "forward"),
+        (squashed_gaussian, "run_forward", "forward"),
+        (gradient_steps, "run_backward", "backward"),
+        (gradient_steps._GradientSteps, "_step", "optimizer"),
+        (gradient_steps.SACSteps, "_update_entropy_coefficient", "optimizer"),
+        (gradient_steps._GradientSteps, "_move_targets", "Polyak"),
+        (model, "train", "rest of train()"),
+        (model, "learn", "rest of learn()"),
+    ):
+        stopwatch.wrap(owner, attribute, stage)
+    return stopwatch
+
+
+def work(model: Any) -> dict[str, float]:
+    """FLOPs of the kernels and bytes of the element-wise stages, per step."""
+    pi, qs = (list(map(metrics.pass_flops, metrics.sparse_mlps(net))) for net in (model.actor, model.critic))
+    forward, backward = _td3_flops(pi[0], qs, model) if hasattr(model, "policy_delay") else _sac_flops(pi[0], qs, model)
+    actor, critic = (sum(parameter.nbytes for parameter in net.parameters()) for net in (model.actor, model.critic))
+    delay = getattr(model, "policy_delay", 1)
+    actor_target = actor / delay if hasattr(model, "actor_target") else 0
+    return {
+        "forward": BATCH * forward,
+        "backward": BATCH * backward,
+        "optimizer": 7 * (critic + actor / delay),  # reads weight, gradient, two moments; writes all but the gradient
+        "Polyak": 3 * (critic / delay + actor_target),
+    }
+
+
+def _td3_flops(pi: metrics.PassFlops, qs: list[metrics.PassFlops], model: Any) -> tuple[float, float]:
+    share = 1 / model.policy_delay
+    forward = pi.forward + 2 * sum(q.forward for q in qs) + share * (pi.forward + qs[0].forward)
+    actor = pi.grad_weights + pi.grad_hidden + qs[0].grad_hidden + qs[0].grad_input
+    return forward, sum(q.grad_weights + q.grad_hidden for q in qs) + share * actor
+
+
+def _sac_flops(pi: metrics.PassFlops, qs: list[metrics.PassFlops], model: Any) -> tuple[float, float]:
+    forward = (model.replay_buffer.n_steps + 1) * pi.forward + 3 * sum(q.forward for q in qs)  # n - 1 on the way, two more
+    critics = sum(q.grad_weights + 2 * q.grad_hidden + q.grad_input for q in qs)
+    return forward, critics + pi.grad_weights + pi.grad_hidden

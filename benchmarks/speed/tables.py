@@ -1,0 +1,202 @@
+"""Each section's table, from its stored result."""
+
+from collections.abc import Callable
+
+from benchmarks.speed.checks import MEAN_TARGETS, TARGET_AGAINST_SBX, target_against_sb3, update_share
+from benchmarks.speed.kernel_rates import dense_rate, rate, typical
+from benchmarks.speed.results import Row, Section, geometric_mean, line_fit, markdown, median, ratio, shown_ratio, shown_time
+from benchmarks.speed.sections import NNZ_MULTIPLES, PRODUCTS, WIDTHS
+
+Sections = dict[str, Section]
+
+
+def end_to_end(sections: Sections) -> str:
+    section = sections["end_to_end"]
+    header = ["", "SB3, steps/s", "SBX, steps/s", "RLx2, steps/s", "against SB3", "target", "against SBX", "target"]
+    return markdown(header, [*map(_end_to_end_row, section.rows), _end_to_end_mean(section.rows)])
+
+
+def _end_to_end_row(row: Row) -> list[str]:
+    algorithm, env = row["algorithm"], row["env"]
+    speeds = [f"{1 / median(row, kind):,.0f}" if kind in row["seconds"] else "-" for kind in ("dense", "sbx", "rlx2")]
+    against_sb3 = _against(row, "dense", target_against_sb3(algorithm, env))
+    return [f"{algorithm} {env}", *speeds, *against_sb3, *_against(row, "sbx", TARGET_AGAINST_SBX)]
+
+
+def _against(row: Row, opponent: str, target: float) -> list[str]:
+    if opponent not in row["seconds"]:
+        return ["not installed", f"{target:g}x"]
+    return [shown_ratio(row, opponent, "rlx2"), _verdict(ratio(row, opponent, "rlx2"), target)]
+
+
+def _verdict(value: float, target: float) -> str:
+    return f"{target:g}x {'met' if value >= target else '**not met**'}"
+
+
+def _end_to_end_mean(rows: list[Row]) -> list[str]:
+    shown = []
+    for opponent, target in MEAN_TARGETS.items():
+        ratios = [ratio(row, opponent, "rlx2") for row in rows if opponent in row["seconds"]]
+        mean = geometric_mean(ratios) if ratios else None
+        shown += ["not installed", f"{target:g}x"] if mean is None else [f"{mean:.2f}x", _verdict(mean, target)]
+    return ["geometric mean", "", "", "", *shown]
+
+
+def gradient_step(sections: Sections) -> str:
+    header = ["", "dense SB3", "parts in SB3", "RLx2", "parts against dense", "RLx2 against dense"]
+    rows = [
+        [
+            f"{row['algorithm']} {row['env']}",
+            *(shown_time(median(row, kind)) for kind in ("dense", "parts", "rlx2")),
+            *(shown_ratio(row, "dense", kind) for kind in ("parts", "rlx2")),
+        ]
+        for row in sections["gradient_step"].rows
+    ]
+    return markdown(header, rows)
+
+
+def threads(sections: Sections) -> str:
+    rows = [
+        [
+            f"{row['algorithm']} {row['env']}",
+            row["task"].replace("_", " "),
+            *(shown_time(median(row, count)) for count in ("1", "2")),
+            shown_ratio(row, "1", "2"),
+        ]
+        for row in sections["threads"].rows
+    ]
+    return markdown(["", "", "one thread", "two threads", "speed-up"], rows) if rows else "Needs two cores."
+
+
+def predict(sections: Sections) -> str:
+    rows = [
+        [
+            f"{row['algorithm']} {row['env']}",
+            "`predict`" if row["task"] == "predict" else "bare forward",
+            *(shown_time(median(row, kind)) for kind in ("dense", "rlx2")),
+            shown_ratio(row, "dense", "rlx2"),
+        ]
+        for row in sections["predict"].rows
+    ]
+    return markdown(["", "one observation", "dense SB3", "RLx2", "speed-up"], rows)
+
+
+def kernels(sections: Sections) -> str:
+    section = sections["kernels"]
+    header = ["batch", "density", "dense product, GFLOP/s", *(f"{product}, GFLOP/s (share)" for product in PRODUCTS)]
+    note = (
+        "A 256 x 256 layer. First the call for a network of one layer, with its Python, bias and change of layout; behind the "
+        "semicolon a further layer inside a network (and ReLU), from networks of five layers and of one."
+    )
+    return f"{note}\n\n{markdown(header, [_kernel_row(section, row) for row in section.rows])}"
+
+
+def _kernel_row(section: Section, row: Row) -> list[str]:
+    dense, shown = dense_rate(section, row["batch"]), []
+    for product in PRODUCTS:
+        of = rate(row, product)
+        shown.append(f"{of.single:.1f} ({of.single / dense:.0%}); {of.inside:.1f} ({of.inside / dense:.0%})")
+    return [str(row["batch"]), f"{row['density']:.0%}", f"{dense:.1f}", *shown]
+
+
+def scaling(sections: Sections) -> str:
+    section = sections["scaling"]
+    return f"![scaling](results/scaling.png)\n\n{_widths(section)}\n\n{_links(section)}\n\n{_memory(section)}"
+
+
+def _widths(section: Section) -> str:
+    sparse, dense, updates = (section.one(what=what) for what in ("sparse", "dense", "topology update"))
+    header = [
+        "width",
+        "sparse",
+        "of width 256",
+        "dense",
+        "of width 256",
+        "step with a topology update",
+        "updates' share of training",
+    ]
+    rows = [
+        [
+            width,
+            *(
+                part
+                for row in (sparse, dense)
+                for part in (shown_time(median(row, width)), f"{ratio(row, width, '256'):.2f}x")
+            ),
+            shown_time(median(updates, width)),
+            f"{update_share(section, width):.3%}",
+        ]
+        for width in map(str, WIDTHS)
+    ]
+    return f"Gradient step of TD3 on HalfCheetah-v4, all widths with the links of width 256.\n\n{markdown(header, rows)}"
+
+
+def _links(section: Section) -> str:
+    row = section.one(what="links")
+    names = [str(multiple) for multiple in NNZ_MULTIPLES]
+    nnz, times = [row["bytes"][name]["nnz"] for name in names], [median(row, name) for name in names]
+    constant, off = line_fit(nnz, times)
+    table = markdown(["links", "gradient step"], [[f"{n:,}", shown_time(t)] for n, t in zip(nnz, times, strict=True)])
+    fit = f"A line through them begins at {shown_time(constant)} and is at most {off:.1%} off."
+    return f"The same at width {row['width']}, with more links.\n\n{table}\n\n{fit}"
+
+
+def _memory(section: Section) -> str:
+    parts = ("parameters", "gradients", "moments", "targets")
+    named = [(f"width {width}", section.one(what="sparse")["bytes"][str(width)]) for width in WIDTHS]
+    named += [(f"width {section.one(what='links')['width']}", size) for size in section.one(what="links")["bytes"].values()]
+    named += [(f"width {width}, dense", section.one(what="dense")["bytes"][str(width)]) for width in WIDTHS]
+    rows = [
+        [name, f"{size['nnz']:,}" if size["nnz"] else "all", *(f"{size[part] / 1e3:,.0f}" for part in parts)]
+        for name, size in named
+    ]
+    return f"kB of float32 (biases are dense).\n\n{markdown(['', 'links', *parts], rows)}"
+
+
+def startup(sections: Sections) -> str:
+    rows = [
+        [f"{row['what']}, {name}", shown_time(median(row, name)), f"{shown_time(min(times))} - {shown_time(max(times))}"]
+        for row in sections["startup"].rows
+        for name, times in row["seconds"].items()
+    ]
+    return markdown(["", "median", "spread"], rows)
+
+
+def stages(sections: Sections) -> str:
+    rows = sections["stages"].rows
+    names = [name for name in rows[-1]["seconds"] if name != "addition"]
+    cells = [f"{row['algorithm']} {row['env']}" for row in rows]
+    lines = [[name, *(_stage(sections, row, name) for row in rows)] for name in names]
+    total = [f"**{shown_time(sum(median(row, name) for name in row['seconds'] if name != 'addition'))}**" for row in rows]
+    note = (
+        "Time per environment step; in brackets the floor, which is the FLOPs over the rate of the section `kernels` (density "
+        "10 %, batch 256, inside a network), or the bytes over the bandwidth of adding two arrays of the parameters' size."
+    )
+    return f"{note}\n\n{markdown(['', *cells], [*lines, ['**sum**', *total]])}"
+
+
+def _stage(sections: Sections, row: Row, name: str) -> str:
+    floor = _floor(sections, row, name)
+    return shown_time(median(row, name)) + (f" ({shown_time(floor)})" if floor else "")
+
+
+def _floor(sections: Sections, row: Row, stage: str) -> float | None:
+    if stage in ("optimizer", "Polyak"):
+        return row["work"][stage] * median(row, "addition") / row["addition_bytes"]
+    if stage not in row["work"] or "kernels" not in sections:
+        return None
+    products = ("forward",) if stage == "forward" else ("input gradient", "weight gradient")
+    seconds_per_flop = sum(1 / typical(sections["kernels"], product) / 1e9 for product in products) / len(products)
+    return row["work"][stage] * seconds_per_flop
+
+
+TABLES: dict[str, tuple[str, Callable[[Sections], str]]] = {
+    "end_to_end": ("End to end, one thread", end_to_end),
+    "gradient_step": ("Gradient step, one thread", gradient_step),
+    "threads": ("Two threads", threads),
+    "predict": ("One observation", predict),
+    "kernels": ("Kernels", kernels),
+    "scaling": ("Scaling", scaling),
+    "startup": ("Start-up", startup),
+    "stages": ("Where a step's time goes", stages),
+}
