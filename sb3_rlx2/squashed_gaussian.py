@@ -1,14 +1,11 @@
 """SAC's action distribution in arrays, with its gradient."""
 
-import math
-
 import numpy as np
+from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 
 from sb3_rlx2.backends.csr import Pass, run_forward
+from sb3_rlx2.networks import EPSILON, LOG_SQRT_2_PI
 from sb3_rlx2.sparse_mlp import SparseMLP
-
-LOG_STD_MIN, LOG_STD_MAX = -20, 2  # as stable_baselines3.sac.policies
-LOG_SQRT_2_PI = math.log(math.sqrt(2 * math.pi))
 
 
 class SquashedGaussian:
@@ -21,8 +18,6 @@ class SquashedGaussian:
     :param keep: whether to go backward later
     """
 
-    EPSILON = 1e-6  # as SB3's TanhBijector
-
     def __init__(self, mlp: SparseMLP, obs: np.ndarray, noise: np.ndarray, keep: bool = False) -> None:
         self.raw = np.empty((len(obs), 2 * noise.shape[1]), np.float32)
         self.done: Pass = run_forward(mlp, obs, self.raw, keep)
@@ -32,7 +27,7 @@ class SquashedGaussian:
         self.scaled_noise = np.exp(log_std) * noise
         self.actions = np.tanh(mean + self.scaled_noise)
         self.slope = 1 - self.actions**2
-        log_density = noise**2 / -2 - log_std - np.log(self.slope + self.EPSILON)
+        log_density = noise**2 / -2 - log_std - np.log(self.slope + EPSILON)
         self.log_prob = log_density.sum(axis=1, keepdims=True) - n_actions * LOG_SQRT_2_PI
 
     def backward(self, grad_actions: np.ndarray, grad_log_prob: float) -> np.ndarray:
@@ -44,7 +39,7 @@ class SquashedGaussian:
         :return: gradient by mean and log standard deviation, ``[batch, 2A]``
         """
         grad_mean = grad_actions * self.slope
-        grad_mean += 2 * grad_log_prob * self.actions * self.slope / (self.slope + self.EPSILON)
+        grad_mean += 2 * grad_log_prob * self.actions * self.slope / (self.slope + EPSILON)
         grad_log_std = grad_mean * self.scaled_noise - grad_log_prob
         grad_log_std[(self.log_std < LOG_STD_MIN) | (self.log_std > LOG_STD_MAX)] = 0
         return np.concatenate([grad_mean, grad_log_std], axis=1)

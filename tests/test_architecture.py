@@ -32,13 +32,13 @@ ALLOWED = {
     "policies": {"backends", "distributions", "metrics", "networks", "sparse_mlp", "updater", "validation"},
     "schedules": set(),
     "sparse_mlp": {"backends", "validation"},
-    "squashed_gaussian": {"backends", "sparse_mlp"},
+    "squashed_gaussian": {"backends", "networks", "sparse_mlp"},
     "topology": set(),
     "updater": {"schedules", "sparse_mlp", "topology", "validation"},
     "validation": set(),
     "zoo": {"__init__", "metrics"},
 }
-SB3_USERS = {"algorithms", "buffers", "callbacks", "gradient_steps", "networks", "policies", "zoo"}
+SB3_USERS = {"algorithms", "buffers", "callbacks", "gradient_steps", "networks", "policies", "squashed_gaussian", "zoo"}
 MODULES = {str(path.relative_to(PACKAGE).with_suffix("")).replace("\\", "/"): path for path in PACKAGE.rglob("*.py")}
 
 
