@@ -36,7 +36,7 @@ class PlainAdam:
 
     def step(self) -> None:
         """Move the parameters by their gradients."""
-        group, kernel = self.optimizer.param_groups[0], load_kernels("float32").adam
+        group, kernel = self.optimizer.param_groups[0], load_kernels("optimizer").adam
         beta1, beta2 = group["betas"]
         for parameter in group["params"]:
             values, mean, square, step = self._arrays(parameter)

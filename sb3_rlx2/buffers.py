@@ -263,7 +263,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
             discounts=np.empty((batch, 1), np.float32),
             lengths=np.empty(batch, np.int64),
         )
-        load_kernels(self.observations.dtype.name).gather_windows(
+        load_kernels("replay", self.observations.dtype.name).gather_windows(
             rows, windows.environments, (self.pos - 1) % self.buffer_size, self.n_steps, self._powers(),
             _flat(self.observations, 2), _flat(self.next_observations, 2), _flat(self.actions, 2),
             self.rewards, self.dones, self.timeouts, _flat(windows.obs, 1), windows.actions, _flat(windows.next_obs, 1),

@@ -17,6 +17,7 @@ import numpy as np
 import torch as th
 
 from sb3_rlx2.adam import PlainAdam
+from sb3_rlx2.backends.compile import load_kernels
 from sb3_rlx2.backends.csr import array, run_backward, run_forward, structure_of
 from sb3_rlx2.buffers import RLx2ReplayBuffer, Windows
 from sb3_rlx2.metrics import sparse_mlps
@@ -131,10 +132,11 @@ class _GradientSteps:
 
     def _move_targets(self, networks: Sequence[TrainedNetwork], targets: Sequence[SparseMLP]) -> None:
         """As SB3's ``polyak_update``."""
+        polyak = load_kernels("optimizer").polyak
         for network, target in zip(networks, targets, strict=True):
             online, behind = structure_of(network.mlp), structure_of(target)
-            online.kernels.polyak(online.values, behind.values, self.model.tau)
-            online.kernels.polyak(online.bias, behind.bias, self.model.tau)
+            polyak(online.values, behind.values, self.model.tau)
+            polyak(online.bias, behind.bias, self.model.tau)
 
     def _least_target_value(self, obs: np.ndarray, actions: np.ndarray) -> np.ndarray:
         inputs = np.concatenate([obs, actions], axis=1)

@@ -105,7 +105,7 @@ def _derive(network: "SparseMLP", origin: tuple[int, ...]) -> Structure:
         order=np.concatenate(orders).astype(np.int32),
         output_code=OUTPUT_CODES[type(network.output_activation)],
         features=int(widths.sum()),
-        kernels=load_kernels(values.dtype.name),
+        kernels=load_kernels("network", values.dtype.name),
         origin=origin,
     )
 
