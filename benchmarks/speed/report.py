@@ -7,28 +7,29 @@ from benchmarks.speed import checks
 from benchmarks.speed.measure import RESULTS
 from benchmarks.speed.results import Section, load, markdown, median
 from benchmarks.speed.sections import NNZ_MULTIPLES, WIDTHS
-from benchmarks.speed.tables import TABLES
+from benchmarks.speed.tables import TABLES, end_to_end_summary
 
 NOT_MEASURED = "not measured"
 
 
 def report(folder: Path = RESULTS) -> str:
-    """Give the README's part: the cells end to end, then all other targets."""
+    """Give the README's part: the cells end to end."""
     sections = load(folder)
     if "end_to_end" not in sections:
         return NOT_MEASURED
-    rows = [check.row for name in checks.OF if name in sections for check in checks.OF[name](sections[name])]
-    table = TABLES["end_to_end"][1](sections)
-    targets = markdown(["", "measured", "target", ""], rows)
-    return f"{table}\n\n{sections['end_to_end'].conditions}\n\n{targets}"
+    return f"{end_to_end_summary(sections)}\n\n{sections['end_to_end'].conditions}"
 
 
 def full_report(folder: Path = RESULTS) -> str:
-    """Give ``RESULTS.md``: all tables."""
-    sections, parts = (
-        load(folder),
-        ["# Speed", "Written by `python -m benchmarks.speed report`. The targets are in the README."],
-    )
+    """Give ``RESULTS.md``: all targets, then all tables."""
+    sections = load(folder)
+    rows = [check.row for name in checks.OF if name in sections for check in checks.OF[name](sections[name])]
+    parts = [
+        "# Speed",
+        "Written by `python -m benchmarks.speed report`; what was tried is in [NOTES.md](NOTES.md).",
+        "## Targets",
+    ]
+    parts.append(markdown(["", "measured", "target", ""], rows) if rows else f"{NOT_MEASURED}.")
     for name, (title, table) in TABLES.items():
         parts.append(f"## {title}")
         parts += [table(sections), sections[name].conditions] if name in sections else [f"{NOT_MEASURED}."]

@@ -10,6 +10,15 @@ from benchmarks.speed.sections import NNZ_MULTIPLES, PRODUCTS, WIDTHS
 Sections = dict[str, Section]
 
 
+def end_to_end_summary(sections: Sections) -> str:
+    """Give the README's table: speeds and ratios."""
+    rows = [
+        [*row[:5], row[6]]
+        for row in [*map(_end_to_end_row, sections["end_to_end"].rows), _end_to_end_mean(sections["end_to_end"].rows)]
+    ]
+    return markdown(["", "SB3, steps/s", "SBX, steps/s", "RLx2, steps/s", "against SB3", "against SBX"], rows)
+
+
 def end_to_end(sections: Sections) -> str:
     section = sections["end_to_end"]
     header = ["", "SB3, steps/s", "SBX, steps/s", "RLx2, steps/s", "against SB3", "target", "against SBX", "target"]
