@@ -26,6 +26,8 @@ from sb3_rlx2.squashed_gaussian import SquashedGaussian
 from sb3_rlx2.updater import check_gradients
 
 SAMPLES_PER_THREAD = 64  # one tile of the kernels
+# Critic links times samples below which a second thread costs more than it brings (benchmarks/speed, section threads).
+WORTH_SPLITTING = 4_000_000
 Rows = slice
 Section = Callable[[Rows, int], float]
 
@@ -104,6 +106,8 @@ class _GradientSteps:
     def _split(self, batch: int) -> list[Rows]:
         """Share the samples of a step out to threads."""
         parts = max(1, min(self.threads, batch // SAMPLES_PER_THREAD))
+        if batch * sum(critic.mlp.nnz for critic in self.critics) < WORTH_SPLITTING:
+            parts = 1
         if any(network.mlp.records_dense_gradient for network in (self.actor, *self.critics)):
             parts = 1  # what is recorded is one pass over the whole batch
         return [slice(batch * part // parts, batch * (part + 1) // parts) for part in range(parts)]
