@@ -73,7 +73,7 @@ def structure_of(network: "SparseMLP") -> Structure:
     :param network: the network
     :return: its structure
     """
-    index = network._buffers["index"]  # torch's attribute access takes longer than the rest of this function
+    index = network._buffers["index"]  # torch's attribute access is slow
     values, bias = network._parameters["values"], network._parameters["bias"]
     origin = (index.data_ptr(), index._version, values.data_ptr(), bias.data_ptr())  # type: ignore[union-attr]
     cached: Structure | None = network.compute_cache
@@ -133,7 +133,7 @@ class Workspace:
         try:
             self.array = self._home.pop()
         except IndexError:
-            # Fresh memory from the operating system costs as much as half a kernel; torch aligns to 64 bytes, numpy does not.
+            # Fresh memory costs page faults; torch aligns to 64 bytes, numpy does not.
             self.array = th.empty(features, pitch, dtype=th.from_numpy(np.empty(0, dtype)).dtype).numpy()
         self.batch = batch
 

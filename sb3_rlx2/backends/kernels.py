@@ -47,7 +47,7 @@ inline = njit(**INLINE, **OPTIONS)
 def workspace_pitch(batch: int, itemsize: int) -> int:
     """
     Give the fastest pitch of a workspace: aligned rows of an odd number of cache lines. An even number (batch 256 without
-    padding) maps the tiles of all rows to the same few sets of the L1 cache, which costs a quarter of the speed.
+    padding) maps the tiles of all rows to the same few sets of the L1 cache.
 
     :param batch: number of samples
     :param itemsize: bytes of one number
@@ -137,7 +137,7 @@ def sddmm_tile(
 def tanh(value):
     """math.tanh, or for float32 a rational function accurate to 3e-7.
 
-    LLVM vectorises the latter, which makes it 25 times faster.
+    LLVM vectorises the latter.
     """
 
 

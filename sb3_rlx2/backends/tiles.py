@@ -2,8 +2,8 @@
 Register tiles for numba: a run of consecutive samples as one LLVM vector, so that sums over links stay in registers.
 
 LLVM splits a tile into the vector registers that the CPU has (4 zmm, 8 ymm, 16 xmm or NEON). An incomplete tile at the
-end of a batch carries a mask of its first lanes; a full one carries None, which costs nothing. A plain numba loop,
-unrolled over links, reaches about two thirds of the speed.
+end of a batch carries a mask of its first lanes; a full one carries None, which costs nothing. A plain numba loop would
+load and store the running sum for every few links.
 """
 
 from llvmlite import ir
@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-# 256 bytes (64 float32) is the measured optimum: wide enough to hide the latency of the multiply-add, narrow enough that
+# 256 bytes (64 float32): wide enough to hide the latency of the multiply-add, narrow enough that
 # half of a 256-feature tile of the input stays in a 32 KiB L1 cache.
 TILE_BYTES = 256
 
