@@ -1,6 +1,8 @@
 """Adam's step by kernel: torch's takes several passes over memory and a Python call for each."""
 
 import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -20,7 +22,8 @@ class PlainAdam:
     def __init__(self, optimizer: th.optim.Optimizer, own_hooks: tuple[int, int]) -> None:
         self.optimizer = optimizer
         self.own_hooks = own_hooks
-        self._views: dict[th.Tensor, tuple[th.Tensor, tuple[np.ndarray, ...]]] = {}
+        self._state: Any = None
+        self._views: list[tuple[int, th.Tensor, tuple[np.ndarray, ...]]] = []
 
     def serves(self) -> bool:
         """Tell whether the kernel can do the next step: no extras, no other hooks, and not the first step."""
@@ -34,22 +37,31 @@ class PlainAdam:
             and (len(optimizer._optimizer_step_pre_hooks), len(optimizer._optimizer_step_post_hooks)) == self.own_hooks
         )
 
-    def step(self) -> None:
-        """Move the parameters by their gradients."""
+    def step(self, gradients: Sequence[np.ndarray]) -> None:
+        """
+        Move the parameters.
+
+        :param gradients: gradient by each parameter
+        """
         group, kernel = self.optimizer.param_groups[0], load_kernels("optimizer").adam
         beta1, beta2 = group["betas"]
-        for parameter in group["params"]:
-            values, mean, square, step = self._arrays(parameter)
+        for (values, mean, square, step), gradient in zip(self._arrays(group["params"]), gradients, strict=True):
             step += 1
             count = float(step)
             size, correction = group["lr"] / (1 - beta1**count), math.sqrt(1 - beta2**count)
-            kernel(values, array(parameter.grad), mean, square, beta1, beta2, size, correction, group["eps"])
+            kernel(values, gradient, mean, square, beta1, beta2, size, correction, group["eps"])
 
-    def _arrays(self, parameter: th.Tensor) -> tuple[np.ndarray, ...]:
-        """View parameter and state as arrays, anew if the state was loaded or the parameter has moved."""
-        state = self.optimizer.state[parameter]
-        known = self._views.get(parameter)
-        if known is None or known[0] is not state["exp_avg"] or known[1][0].ctypes.data != parameter.data_ptr():
-            arrays = (array(parameter), *(array(state[name]) for name in ("exp_avg", "exp_avg_sq", "step")))
-            known = self._views[parameter] = (state["exp_avg"], arrays)
-        return known[1]
+    def _arrays(self, parameters: Sequence[th.Tensor]) -> Iterable[tuple[np.ndarray, ...]]:
+        """View parameters and state as arrays, anew if the state was loaded or a parameter has moved."""
+        state = self.optimizer.state
+        if self._state is not state or any(parameter.data_ptr() != place for place, parameter, _ in self._views):
+            self._state = state
+            self._views = [
+                (
+                    parameter.data_ptr(),
+                    parameter,
+                    (array(parameter), *(array(state[parameter][name]) for name in ("exp_avg", "exp_avg_sq", "step"))),
+                )
+                for parameter in parameters
+            ]
+        return [arrays for _, _, arrays in self._views]

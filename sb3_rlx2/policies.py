@@ -77,6 +77,7 @@ class _SparseHeads:
         self.actor_sparsity, self.critic_sparsity = actor_sparsity, critic_sparsity
         self.thinning = {"distribution": distribution, "init": init, "backend": backend}
         self.generator = spawn_generator()
+        self._latest: list[Any] = [None, None]  # the latest observation that `predict` was asked about, and the actor's output
 
     def _build(self, lr_schedule: Schedule) -> None:
         chosen = self.optimizer_kwargs.keys() & {"fused", "foreach", "capturable", "differentiable"}
@@ -104,7 +105,8 @@ class _SparseHeads:
         if self._walks_modules:
             super().set_training_mode(mode)  # type: ignore[misc]
         elif self.training != mode:
-            self.training = self.actor.training = self.critic.training = mode
+            for module in (self, self._modules["actor"], self._modules["critic"]):  # type: ignore[attr-defined]
+                module.__dict__["training"] = mode  # torch's own assignment is slow
 
     def act(self, observation: Any, deterministic: bool = True) -> np.ndarray:
         """
@@ -115,10 +117,7 @@ class _SparseHeads:
         :return: actions, ``[n, A]``
         """
         if self._acts_in_arrays(observation):
-            from sb3_rlx2.backends import csr  # late, because it imports numba
-
-            flat = np.ascontiguousarray(observation.reshape(len(observation), -1), np.float32)
-            return self._actions(csr.infer(self.actor.sparse_heads()[0], flat), deterministic)
+            return self._actions(self._infer(observation), deterministic)
         with th.no_grad():
             tensor, _ = self.obs_to_tensor(observation)  # type: ignore[attr-defined]
             return np.asarray(self._predict(tensor, deterministic=deterministic).cpu())  # type: ignore[attr-defined]
@@ -145,8 +144,26 @@ class _SparseHeads:
         if not self._acts_in_arrays(several):
             return super().predict(observation, state, episode_start, deterministic)  # type: ignore[misc, no-any-return]
         self.set_training_mode(False)
-        actions = self.unscale_action(self.act(several, deterministic).reshape(-1, *self.action_space.shape))
+        output = self._infer(several)
+        self._latest[:] = observation, output
+        actions = self.unscale_action(self._actions(output, deterministic).reshape(-1, *self.action_space.shape))
         return (actions[0] if single else actions), state
+
+    def noise_free_action(self, observation: Any) -> np.ndarray:
+        """
+        Give the deterministic action, without computing it again where :meth:`predict` was just asked about the same array.
+
+        :param observation: observations, ``[n, ...]``
+        :return: actions in ``[-1, 1]``, ``[n, A]``
+        """
+        latest, output = self._latest
+        return self._actions(output, True) if latest is observation else self.act(observation)
+
+    def _infer(self, observation: np.ndarray) -> np.ndarray:
+        from sb3_rlx2.backends import csr  # late, because it imports numba
+
+        flat = np.ascontiguousarray(observation.reshape(len(observation), -1), np.float32)
+        return csr.infer(self.actor.sparse_heads()[0], flat)
 
     def _acts_in_arrays(self, observation: Any) -> bool:
         return (
@@ -165,7 +182,7 @@ class _SparseHeads:
         """
         return type(self) in OWN_POLICIES and all(
             type(network) in OWN_NETWORKS
-            and type(network.features_extractor) is FlattenExtractor
+            and type(network._modules["features_extractor"]) is FlattenExtractor
             and not (network._forward_hooks or network._forward_pre_hooks)
             and all(backends.uses_csr(mlp) and not mlp._forward_hooks for mlp in network.sparse_heads())
             for network in networks

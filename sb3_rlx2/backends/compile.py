@@ -24,9 +24,9 @@ import numpy as np
 from filelock import FileLock
 from numba import from_dtype, njit, types
 
-from sb3_rlx2.backends import kernels, optimizer_kernels, replay_kernels
+from sb3_rlx2.backends import kernels, optimizer_kernels, options, replay_kernels, step_kernels
 
-OPTIONS = {kernels.mlp_single: kernels.SINGLE_OPTIONS}
+OPTIONS = {kernels.mlp_single: options.SINGLE_OPTIONS}
 MANIFEST = "checksums.json"
 
 
@@ -35,9 +35,9 @@ def load_kernels(group: str, dtype: str = "float32") -> SimpleNamespace:
     """
     Compile a group of kernels or read it from the disk cache.
 
-    :param group: ``"network"``, ``"replay"`` or ``"optimizer"``
+    :param group: ``"network"``, ``"step"``, ``"replay"`` or ``"optimizer"``
     :param dtype: ``"float32"`` or ``"float64"``: of the network, of the stored observations (what is sampled is float32);
-        the optimizer's kernels are float32
+        the other groups are float32
     :return: the kernels by name
     """
     folder = cache_folder(group, dtype)
@@ -100,52 +100,75 @@ def _manifest(folder: Path) -> Any:
 
 def _compile(group: str, dtype: str, folder: Path | None) -> SimpleNamespace:
     """Compile, or read from the folder what is there. Each function has a name of its own and a single signature."""
-    compiled = {}
+    dispatchers = {}
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or "")
     try:
         for function, signature in SIGNATURES[group](from_dtype(np.dtype(dtype))).items():
             name = f"{function.__name__}_{dtype}"
             copy = FunctionType(function.__code__, function.__globals__, name)
             copy.__qualname__ = name
-            options = OPTIONS.get(function, kernels.OPTIONS)
-            compiled[function.__name__] = njit(types.void(*signature), cache=folder is not None, **options)(copy)
+            chosen = OPTIONS.get(function, options.OPTIONS)
+            dispatchers[function.__name__] = njit(signature, cache=folder is not None, **chosen)(copy)
     finally:
         numba.config.CACHE_DIR = before
-    return SimpleNamespace(**compiled)
+    # Behind numba's dispatcher, which would look for a signature in each call. The entry checks its arguments' types itself.
+    entries = {name: next(iter(each.overloads.values())).entry_point for name, each in dispatchers.items()}
+    return SimpleNamespace(**entries, dispatchers=dispatchers)
 
 
-def _network_signatures(real: Any) -> dict[Any, tuple[Any, ...]]:
-    vector, matrix, index, code = real[::1], real[:, ::1], types.int32[::1], types.int64
-    network = (types.int64[::1], index, index, vector)  # widths, row_pointers, columns, values
-    by_column = (index, index, index)
+def _network_signatures(real: Any) -> dict[Any, Any]:
+    vector, matrix, tiles, index, number = real[::1], real[:, ::1], real[:, :, ::1], types.int32[::1], types.int64
+    network = types.NamedTuple((types.int64[::1], index, index, vector, vector, index, index, index, number), kernels.Network)
+    span = (number, number)
     return {
-        kernels.mlp_forward: (*network, vector, matrix, matrix, matrix, code),
-        kernels.mlp_backward: (
-            *(*network, *by_column, matrix, matrix, matrix, code),
-            *(vector, vector, matrix, types.boolean, types.boolean),
-        ),
-        kernels.mlp_single: (*network, vector, vector, vector, vector, code),
+        kernels.mlp_forward: types.void(network, tiles, tiles, tiles, number, *span),
+        kernels.mlp_backward: types.void(network, tiles, tiles, tiles, tiles, vector, vector, tiles, number, *span),
+        kernels.mlp_fit: types.float64(network, tiles, tiles, number, real, tiles, tiles, vector, vector, tiles, *span),
+        kernels.mlp_single: types.void(network, vector, vector, vector),
+        kernels.to_tiles: types.void(matrix, tiles),
+        kernels.from_tiles: types.void(tiles, matrix),
     }
 
 
-def _replay_signatures(real: Any) -> dict[Any, tuple[Any, ...]]:
-    stored, rows, number = real[:, ::1], types.int64[::1], types.int64
-    vector, matrix = types.float32[::1], types.float32[:, ::1]
+def _step_signatures(real: Any) -> dict[Any, Any]:
+    vector, matrix, tiles, number, scalar = real[::1], real[:, ::1], real[:, :, ::1], types.int64, types.float64
+    span = (number, number)
     return {
-        replay_kernels.gather_windows: (
+        step_kernels.add_clipped_noise: types.void(tiles, number, matrix, scalar, *span),
+        step_kernels.bellman: types.void(tiles, tiles, scalar, vector, vector, vector, tiles, *span),
+        step_kernels.mean_gradient: scalar(tiles, number, number, tiles, *span),
+        step_kernels.squash: types.void(tiles, matrix, tiles, number, tiles, *span),
+        step_kernels.squash_gradient: types.void(tiles, matrix, tiles, number, tiles, scalar, tiles, *span),
+        step_kernels.add_entropy: types.void(types.int64[::1], vector, tiles, scalar, vector),
+        step_kernels.batch_sum: scalar(tiles, number, *span),
+    }
+
+
+def _replay_signatures(real: Any) -> dict[Any, Any]:
+    stored, rows, number = real[:, ::1], types.int64[::1], types.int64
+    vector, matrix, tiles = types.float32[::1], types.float32[:, ::1], types.float32[:, :, ::1]
+    return {
+        replay_kernels.gather_windows: types.void(
             *(rows, rows, number, number, vector),
             *(stored, stored, matrix, matrix, matrix, matrix),
-            *(matrix, matrix, matrix, vector, vector, vector, rows),
+            *(tiles, tiles, number, tiles, vector, vector, vector, rows),
         ),
+        replay_kernels.gather_on_the_way: types.void(rows, rows, rows, vector, stored, number, tiles, rows, vector),
     }
 
 
-def _optimizer_signatures(real: Any) -> dict[Any, tuple[Any, ...]]:
+def _optimizer_signatures(real: Any) -> dict[Any, Any]:
     vector, scalar = real[::1], types.float64
     return {
-        optimizer_kernels.adam: (vector, vector, vector, vector, scalar, scalar, scalar, scalar, scalar),
-        optimizer_kernels.polyak: (vector, vector, scalar),
+        optimizer_kernels.adam: types.void(vector, vector, vector, vector, scalar, scalar, scalar, scalar, scalar),
+        optimizer_kernels.polyak: types.void(vector, vector, scalar),
+        optimizer_kernels.total: real(vector),
     }
 
 
-SIGNATURES = {"network": _network_signatures, "replay": _replay_signatures, "optimizer": _optimizer_signatures}
+SIGNATURES = {
+    "network": _network_signatures,
+    "step": _step_signatures,
+    "replay": _replay_signatures,
+    "optimizer": _optimizer_signatures,
+}

@@ -39,3 +39,11 @@ def polyak(values, target, tau):
     keep, new = np.float32(1 - tau), np.float32(tau)
     for i in range(values.size):
         target[i] = target[i] * keep + new * values[i]
+
+
+def total(values):
+    """Sum all entries, in float32: an overflow says that a closer look is due."""
+    total = np.float32(0)
+    for i in range(values.size):
+        total += values[i]
+    return total

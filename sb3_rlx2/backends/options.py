@@ -1,0 +1,15 @@
+"""How numba compiles: options that all kernels share."""
+
+from typing import Any
+
+from numba import njit
+
+# No "nnan" and "ninf": NaN and infinity must propagate as in plain loops, or a diverging run would not show.
+FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
+OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
+
+# LLVM would vectorise the sparse dot product of one observation with gathers, which are slower than four separate sums.
+SINGLE_OPTIONS = OPTIONS | {"fastmath": FASTMATH - {"reassoc"}}
+
+# Helpers are compiled into the kernels that use them; Python never calls them.
+inline = njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
