@@ -1,6 +1,5 @@
 """Adam's step by kernel: torch's takes several passes over memory and a Python call for each."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,12 +43,9 @@ class PlainAdam:
         :param gradients: gradient by each parameter
         """
         group, kernel = self.optimizer.param_groups[0], load_kernels("optimizer").adam
-        beta1, beta2 = group["betas"]
-        for (values, mean, square, step), gradient in zip(self._arrays(group["params"]), gradients, strict=True):
-            step += 1
-            count = float(step)
-            size, correction = group["lr"] / (1 - beta1**count), math.sqrt(1 - beta2**count)
-            kernel(values, gradient, mean, square, beta1, beta2, size, correction, group["eps"])
+        lr, (beta1, beta2), epsilon = group["lr"], group["betas"], group["eps"]
+        for arrays, gradient in zip(self._arrays(group["params"]), gradients, strict=True):
+            kernel(*arrays, gradient, lr, beta1, beta2, epsilon)
 
     def _arrays(self, parameters: Sequence[th.Tensor]) -> Iterable[tuple[np.ndarray, ...]]:
         """View parameters and state as arrays, anew if the state was loaded or a parameter has moved."""
@@ -60,7 +56,10 @@ class PlainAdam:
                 (
                     parameter.data_ptr(),
                     parameter,
-                    (array(parameter), *(array(state[parameter][name]) for name in ("exp_avg", "exp_avg_sq", "step"))),
+                    (
+                        array(parameter),
+                        *(array(state[parameter][name]).reshape(-1) for name in ("exp_avg", "exp_avg_sq", "step")),
+                    ),
                 )
                 for parameter in parameters
             ]

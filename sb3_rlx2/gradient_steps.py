@@ -19,7 +19,7 @@ import torch as th
 
 from sb3_rlx2.adam import PlainAdam
 from sb3_rlx2.backends.compile import load_kernels
-from sb3_rlx2.backends.csr import FLOAT, Workspace, array, record_dense_gradients, structure_of, tiled, tiles
+from sb3_rlx2.backends.csr import FLOAT, array, record_dense_gradients, structure_of, tiled, tiles
 from sb3_rlx2.buffers import RLx2ReplayBuffer
 from sb3_rlx2.metrics import sparse_mlps
 from sb3_rlx2.samples import Batch
@@ -97,6 +97,7 @@ class GradientSteps:
         self.critic_targets = sparse_mlps(self.policy.critic_target)
         self.n_actions = self.buffer.action_dim
         self.adams = {name: PlainAdam(getattr(self.policy, name).optimizer, own_hooks=(1, 1)) for name in ("actor", "critic")}
+        self.critic_links = sum(critic.mlp.nnz for critic in self.critics)
         self.step_kernels = load_kernels("step")
         self.size = 0
 
@@ -121,6 +122,7 @@ class GradientSteps:
         self.buffer.sample_into(self.batch)
 
     def _allocate(self, size: int) -> None:
+        self._memories: dict[tuple[str, int, int, bool], np.ndarray] = {}
         self.tiles = tiles(size, FLOAT)
         self.obs_dim = self.critics[0].mlp.layers[0].in_features - self.n_actions
         self.batch = Batch(self._tiled(self.obs_dim + self.n_actions), self._tiled(self.obs_dim + self.n_actions), size)
@@ -131,17 +133,34 @@ class GradientSteps:
     def _tiled(self, features: int) -> np.ndarray:
         return tiled(self.tiles, features, FLOAT)
 
+    def _memory(self, role: str, mlp: SparseMLP, part: int, keep: bool) -> np.ndarray:
+        """
+        Give an array for the outputs of a network's layers, or the gradients by them; the same one at each step.
+
+        :param role: what it is for; arrays of one role and network are not in use at the same time
+        :param mlp: the network
+        :param part: number of the thread
+        :param keep: whether it is for all tiles, or for one, which stays in cache
+        """
+        key = role, id(mlp), part, keep
+        memory = self._memories.get(key)
+        if memory is None:
+            memory = self._memories[key] = tiled(self.tiles if keep else 1, structure_of(mlp).outputs, FLOAT)
+        return memory
+
     def _split(self) -> list[Tiles]:
         """Share the tiles of a step out to threads."""
         parts = max(1, min(self.threads, self.tiles))
-        if self.size * sum(critic.mlp.nnz for critic in self.critics) < WORTH_SPLITTING:
+        if self.size * self.critic_links < WORTH_SPLITTING:
             parts = 1
-        if any(network.mlp.records_dense_gradient for network in (self.actor, *self.critics)):
+        if parts > 1 and any(network.mlp.records_dense_gradient for network in (self.actor, *self.critics)):
             parts = 1  # what is recorded is one pass over the whole batch
         return [(self.tiles * part // parts, self.tiles * (part + 1) // parts) for part in range(parts)]
 
     def _run(self, section: Section, split: list[Tiles]) -> float:
         """Run a section on all threads' tiles and give the sum of its results."""
+        if len(split) == 1:
+            return section(split[0], 0)
         others = [_pool(self.threads).submit(section, some, part) for part, some in enumerate(split) if part > 0]
         try:
             total = section(split[0], 0)
@@ -170,48 +189,46 @@ class GradientSteps:
             polyak(online.values, behind.values, self.model.tau)
             polyak(online.bias, behind.bias, self.model.tau)
 
-    def _forward(self, mlp: SparseMLP, x: np.ndarray, y: np.ndarray, row: int, some: Tiles, keep: bool = False) -> Workspace:
-        """Run a network on some tiles; ``y`` receives the output from ``row`` on."""
-        s = structure_of(mlp)
-        activations = Workspace(len(x) if keep else 1, s.outputs, FLOAT)
-        s.kernels.mlp_forward(s.network, x, activations.array, y, row, *some)
+    def _forward(
+        self, mlp: SparseMLP, x: np.ndarray, y: np.ndarray, row: int, some: Tiles, part: int, keep: bool = False
+    ) -> np.ndarray:
+        """Run a network on some tiles; ``y`` receives the output from ``row`` on. Give the outputs of its layers."""
+        s, activations = structure_of(mlp), self._memory("activations", mlp, part, keep)
+        s.kernels.mlp_forward(s.network, x, activations, y, row, *some)
         return activations
 
-    def _backward(self, network: TrainedNetwork, activations: Workspace, gy: np.ndarray, some: Tiles, part: int) -> None:
+    def _backward(self, network: TrainedNetwork, activations: np.ndarray, gy: np.ndarray, some: Tiles, part: int) -> None:
         """Go backward to a network's parameters, with the batch as its input."""
-        s, x = structure_of(network.mlp), self.batch.inputs
-        records = network.mlp.records_dense_gradient
-        gradients = Workspace(self.tiles if records else 1, s.outputs, FLOAT)
-        s.kernels.mlp_backward(
-            s.network, x, activations.array, gradients.array, gy, *network.arrays[part], NO_COLUMNS, 0, *some
-        )
+        s, x, records = structure_of(network.mlp), self.batch.inputs, network.mlp.records_dense_gradient
+        gradients = self._memory("gradients", network.mlp, part, records)
+        s.kernels.mlp_backward(s.network, x, activations, gradients, gy, *network.arrays[part], NO_COLUMNS, 0, *some)
         if records:
-            record_dense_gradients(network.mlp, x, activations.array, gradients.array, (activations, gradients))
+            record_dense_gradients(network.mlp, x, activations, gradients)
 
-    def _backward_to_actions(self, mlp: SparseMLP, activations: Workspace, into: np.ndarray, some: Tiles) -> None:
+    def _backward_to_actions(self, mlp: SparseMLP, activations: np.ndarray, into: np.ndarray, some: Tiles, part: int) -> None:
         """Go backward from ``grad_value`` through a critic to the actions, the last of its inputs."""
-        s = structure_of(mlp)
+        s, gradients = structure_of(mlp), self._memory("gradients", mlp, part, keep=False)
         s.kernels.mlp_backward(
-            s.network, self.batch.inputs, activations.array, Workspace(1, s.outputs, FLOAT).array, self.grad_value,
-            NOTHING, NOTHING, into, self.obs_dim, *some,
-        )  # fmt: skip
+            s.network, self.batch.inputs, activations, gradients, self.grad_value, NOTHING, NOTHING, into, self.obs_dim, *some
+        )
 
-    def _value_next_states(self, some: Tiles) -> None:
+    def _value_next_states(self, some: Tiles, part: int) -> None:
         for critic, mlp in enumerate(self.critic_targets):
-            self._forward(mlp, self.batch.next_inputs, self.values, critic, some)
+            self._forward(mlp, self.batch.next_inputs, self.values, critic, some, part)
 
     def _fit_critics(self, scale: float, some: Tiles, part: int) -> float:
         """Go backward from ``scale / 2 * sum((q - target)^2)`` over all critics; give the sum of squares."""
         total, x = 0.0, self.batch.inputs
         for critic in self.critics:
             s, records = structure_of(critic.mlp), critic.mlp.records_dense_gradient
-            activations, gradients = (Workspace(self.tiles if records else 1, s.outputs, FLOAT) for _ in range(2))
+            activations, gradients = (
+                self._memory(role, critic.mlp, part, records) for role in ("fitted activations", "gradients")
+            )
             total += s.kernels.mlp_fit(
-                s.network, x, self.target, self.size, scale, activations.array, gradients.array, *critic.arrays[part],
-                NO_COLUMNS, *some,
-            )  # fmt: skip
+                s.network, x, self.target, self.size, scale, activations, gradients, *critic.arrays[part], NO_COLUMNS, *some
+            )
             if records:
-                record_dense_gradients(critic.mlp, x, activations.array, gradients.array, (activations, gradients))
+                record_dense_gradients(critic.mlp, x, activations, gradients)
         return total
 
 

@@ -268,9 +268,10 @@ class SparseSACPolicy(_SparseHeads, SACPolicy):
     actor_class = SparseSACActor
 
     def _actions(self, output: np.ndarray, deterministic: bool) -> np.ndarray:
-        mean, log_std = np.hsplit(output, 2)
+        n_actions = output.shape[1] // 2
+        mean, log_std = output[:, :n_actions], output[:, n_actions:]
         if not deterministic:
-            noise = th.normal(th.zeros(mean.shape), th.ones(mean.shape)).numpy()  # as `Normal.rsample` draws
+            noise = th.randn(mean.shape).numpy()  # as `Normal.rsample` draws
             mean = mean + np.exp(log_std.clip(LOG_STD_MIN, LOG_STD_MAX)) * noise
         actions: np.ndarray = np.tanh(mean)
         return actions

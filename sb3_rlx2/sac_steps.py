@@ -1,5 +1,6 @@
 """SAC's gradient step in arrays and kernels."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -48,7 +49,7 @@ class SACSteps(GradientSteps):
     def _update(self, losses: dict[str, list[float]]) -> None:
         model, size = self.model, self.size
         learned = model.ent_coef_optimizer is not None
-        alpha = float(model.log_ent_coef.detach().exp() if learned else model.ent_coef_tensor)
+        alpha = math.exp(model.log_ent_coef.item()) if learned else model.ent_coef_tensor.item()
         self._add_entropy_bonus(alpha)
         noise, next_noise = self._noise(size), self._noise(size)
         split = self._split()
@@ -80,7 +81,7 @@ class SACSteps(GradientSteps):
         samples, discounts = np.empty(count, np.int64), np.empty(count, np.float32)
         buffer.gather_on_the_way(batch, next_obs.array, samples, discounts)
         noise = self._noise(count)
-        self._forward(self.actor.mlp, next_obs.array, raw.array, 0, (0, n_tiles))
+        self._forward(self.actor.mlp, next_obs.array, raw.array, 0, (0, n_tiles), 0)
         self.step_kernels.squash(raw.array, noise, actions.array, 0, log_prob.array, 0, n_tiles)
         self.step_kernels.add_entropy(samples, discounts, log_prob.array, alpha, batch.returns)
 
@@ -88,11 +89,11 @@ class SACSteps(GradientSteps):
         self, noise: np.ndarray, next_noise: np.ndarray, alpha: float, passes: list[Any], some: Tiles, part: int
     ) -> float:
         batch, kernels, actor = self.batch, self.step_kernels, self.actor.mlp
-        passes[part] = self._forward(actor, batch.inputs, self.raw, 0, some, keep=True)
+        passes[part] = self._forward(actor, batch.inputs, self.raw, 0, some, part, keep=True)
         kernels.squash(self.raw, noise, self.actions, 0, self.log_prob, *some)
-        self._forward(actor, batch.next_inputs, self.next_raw, 0, some)
+        self._forward(actor, batch.next_inputs, self.next_raw, 0, some, part)
         kernels.squash(self.next_raw, next_noise, batch.next_inputs, self.obs_dim, self.next_log_prob, *some)
-        self._value_next_states(some)
+        self._value_next_states(some, part)
         kernels.bellman(
             self.values, self.next_log_prob, alpha, batch.returns, batch.terminated, batch.discounts, self.target, *some
         )
@@ -100,28 +101,32 @@ class SACSteps(GradientSteps):
 
     def _update_entropy_coefficient(self, log_prob: float) -> float:
         model = self.model
-        excess = log_prob + float(model.target_entropy)
-        loss = -float(model.log_ent_coef.detach()) * excess
-        model.log_ent_coef.grad = th.full_like(model.log_ent_coef, -excess)
+        log_alpha, excess = model.log_ent_coef, log_prob + float(model.target_entropy)
+        loss = -log_alpha.item() * excess
+        if log_alpha.grad is None:
+            log_alpha.grad = th.empty_like(log_alpha)
+        gradient = array(log_alpha.grad)
+        gradient[:] = -excess
+        if not math.isfinite(excess):
+            check_gradients("entropy coefficient", model.ent_coef_optimizer)
         if self.ent_coef_adam is None or self.ent_coef_adam.optimizer is not model.ent_coef_optimizer:
             self.ent_coef_adam = PlainAdam(model.ent_coef_optimizer, own_hooks=(1, 0))
         if self.ent_coef_adam.serves():
-            check_gradients("entropy coefficient", model.ent_coef_optimizer)
-            self.ent_coef_adam.step([array(model.log_ent_coef.grad)])
+            self.ent_coef_adam.step([gradient])
         else:
             model.ent_coef_optimizer.step()
-        return loss
+        return float(loss)
 
     def _actor_section(self, noise: np.ndarray, alpha: float, passes: list[Any], some: Tiles, part: int) -> float:
         x, own = self.batch.inputs, slice(*some)
         x[own, self.obs_dim :] = self.actions[own]
         critics = [critic.mlp for critic in self.critics]
-        done = [self._forward(mlp, x, self.values, critic, some, keep=True) for critic, mlp in enumerate(critics)]
+        done = [self._forward(mlp, x, self.values, critic, some, part, keep=True) for critic, mlp in enumerate(critics)]
         total = 0.0
         self.grad_actions[own] = 0
         for critic, mlp in enumerate(critics):
             total += self.step_kernels.mean_gradient(self.values, critic, self.size, self.grad_value, *some)
-            self._backward_to_actions(mlp, done[critic], self.grad_by_critic, some)
+            self._backward_to_actions(mlp, done[critic], self.grad_by_critic, some, part)
             self.grad_actions[own] += self.grad_by_critic[own]
         self.step_kernels.squash_gradient(
             self.raw, noise, self.actions, 0, self.grad_actions, alpha / self.size, self.grad_raw, *some

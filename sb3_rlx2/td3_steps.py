@@ -51,9 +51,9 @@ class TD3Steps(GradientSteps):
 
     def _critic_section(self, noise: np.ndarray, some: Tiles, part: int) -> float:
         batch, kernels = self.batch, self.step_kernels
-        self._forward(self.actor_target, batch.next_inputs, batch.next_inputs, self.obs_dim, some)
+        self._forward(self.actor_target, batch.next_inputs, batch.next_inputs, self.obs_dim, some, part)
         kernels.add_clipped_noise(batch.next_inputs, self.obs_dim, noise, self.model.target_noise_clip, *some)
-        self._value_next_states(some)
+        self._value_next_states(some, part)
         kernels.bellman(
             self.values, self.target, 0.0, batch.returns, batch.terminated, batch.discounts, self.target, *some
         )  # fmt: skip
@@ -67,9 +67,9 @@ class TD3Steps(GradientSteps):
 
     def _actor_section(self, some: Tiles, part: int) -> float:
         x, critic, value = self.batch.inputs, self.critics[0].mlp, self.values[:, :1].copy()
-        done = self._forward(self.actor.mlp, x, x, self.obs_dim, some, keep=True)
-        critic_done = self._forward(critic, x, value, 0, some, keep=True)
+        done = self._forward(self.actor.mlp, x, x, self.obs_dim, some, part, keep=True)
+        critic_done = self._forward(critic, x, value, 0, some, part, keep=True)
         total: float = self.step_kernels.mean_gradient(value, 0, self.size, self.grad_value, *some)
-        self._backward_to_actions(critic, critic_done, self.grad_actions, some)
+        self._backward_to_actions(critic, critic_done, self.grad_actions, some, part)
         self._backward(self.actor, done, self.grad_actions, some, part)
         return total

@@ -160,7 +160,7 @@ def _replay_signatures(real: Any) -> dict[Any, Any]:
 def _optimizer_signatures(real: Any) -> dict[Any, Any]:
     vector, scalar = real[::1], types.float64
     return {
-        optimizer_kernels.adam: types.void(vector, vector, vector, vector, scalar, scalar, scalar, scalar, scalar),
+        optimizer_kernels.adam: types.void(vector, vector, vector, vector, vector, scalar, scalar, scalar, scalar),
         optimizer_kernels.polyak: types.void(vector, vector, scalar),
         optimizer_kernels.total: real(vector),
     }
