@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -20,6 +20,7 @@ import torch as th
 from sb3_rlx2.adam import PlainAdam
 from sb3_rlx2.backends.compile import load_kernels
 from sb3_rlx2.backends.csr import FLOAT, array, record_dense_gradients, structure_of, tiled, tiles
+from sb3_rlx2.backends.kernels import Learner
 from sb3_rlx2.buffers import RLx2ReplayBuffer
 from sb3_rlx2.metrics import sparse_mlps
 from sb3_rlx2.samples import Batch
@@ -29,8 +30,6 @@ from sb3_rlx2.sparse_mlp import SparseMLP
 WORTH_SPLITTING = 4_000_000
 Tiles = tuple[int, int]  # the first one, and the one behind the last
 Section = Callable[[Tiles, int], float]
-NOTHING = np.empty(0, FLOAT)  # stands for a gradient that is not asked for
-NO_COLUMNS = np.empty((1, 0, 1), FLOAT)
 
 
 def serves(model: Any) -> bool:
@@ -87,6 +86,8 @@ class TrainedNetwork:
 class GradientSteps:
     """What both algorithms share."""
 
+    kernel_group: ClassVar[str]
+
     def __init__(self, model: Any) -> None:
         self.model = model
         self.policy = model.policy
@@ -98,7 +99,7 @@ class GradientSteps:
         self.n_actions = self.buffer.action_dim
         self.adams = {name: PlainAdam(getattr(self.policy, name).optimizer, own_hooks=(1, 1)) for name in ("actor", "critic")}
         self.critic_links = sum(critic.mlp.nnz for critic in self.critics)
-        self.step_kernels = load_kernels("step")
+        self.kernels = load_kernels(self.kernel_group, critics=len(self.critics))
         self.size = 0
 
     def still_fits(self, model: Any) -> bool:
@@ -133,7 +134,7 @@ class GradientSteps:
     def _tiled(self, features: int) -> np.ndarray:
         return tiled(self.tiles, features, FLOAT)
 
-    def _memory(self, role: str, mlp: SparseMLP, part: int, keep: bool) -> np.ndarray:
+    def _memory(self, role: str, mlp: SparseMLP, part: int, keep: bool = False) -> np.ndarray:
         """
         Give an array for the outputs of a network's layers, or the gradients by them; the same one at each step.
 
@@ -148,14 +149,15 @@ class GradientSteps:
             memory = self._memories[key] = tiled(self.tiles if keep else 1, structure_of(mlp).outputs, FLOAT)
         return memory
 
-    def _split(self) -> list[Tiles]:
-        """Share the tiles of a step out to threads."""
-        parts = max(1, min(self.threads, self.tiles))
+    def _split(self, count: int | None = None) -> list[Tiles]:
+        """Share tiles out to threads, by default those of the batch."""
+        count = self.tiles if count is None else count
+        parts = max(1, min(self.threads, count))
         if self.size * self.critic_links < WORTH_SPLITTING:
             parts = 1
         if parts > 1 and any(network.mlp.records_dense_gradient for network in (self.actor, *self.critics)):
             parts = 1  # what is recorded is one pass over the whole batch
-        return [(self.tiles * part // parts, self.tiles * (part + 1) // parts) for part in range(parts)]
+        return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
     def _run(self, section: Section, split: list[Tiles]) -> float:
         """Run a section on all threads' tiles and give the sum of its results."""
@@ -189,47 +191,23 @@ class GradientSteps:
             polyak(online.values, behind.values, self.model.tau)
             polyak(online.bias, behind.bias, self.model.tau)
 
-    def _forward(
-        self, mlp: SparseMLP, x: np.ndarray, y: np.ndarray, row: int, some: Tiles, part: int, keep: bool = False
-    ) -> np.ndarray:
-        """Run a network on some tiles; ``y`` receives the output from ``row`` on. Give the outputs of its layers."""
-        s, activations = structure_of(mlp), self._memory("activations", mlp, part, keep)
-        s.kernels.mlp_forward(s.network, x, activations, y, row, *some)
-        return activations
+    def _learner(self, trained: TrainedNetwork, part: int, keep: bool = False) -> Learner:
+        """
+        Give a network with memory for a thread.
 
-    def _backward(self, network: TrainedNetwork, activations: np.ndarray, gy: np.ndarray, some: Tiles, part: int) -> None:
-        """Go backward to a network's parameters, with the batch as its input."""
-        s, x, records = structure_of(network.mlp), self.batch.inputs, network.mlp.records_dense_gradient
-        gradients = self._memory("gradients", network.mlp, part, records)
-        s.kernels.mlp_backward(s.network, x, activations, gradients, gy, *network.arrays[part], NO_COLUMNS, 0, *some)
-        if records:
-            record_dense_gradients(network.mlp, x, activations, gradients)
+        :param trained: the network
+        :param part: number of the thread
+        :param keep: whether to keep the activations of all tiles; else those of one, which stays in cache
+        """
+        mlp, records = trained.mlp, trained.mlp.records_dense_gradient
+        activations = self._memory("activations", mlp, part, keep or records)
+        gradients = self._memory("gradients", mlp, part, records)
+        return Learner(structure_of(mlp).network, activations, gradients, *trained.arrays[part])
 
-    def _backward_to_actions(self, mlp: SparseMLP, activations: np.ndarray, into: np.ndarray, some: Tiles, part: int) -> None:
-        """Go backward from ``grad_value`` through a critic to the actions, the last of its inputs."""
-        s, gradients = structure_of(mlp), self._memory("gradients", mlp, part, keep=False)
-        s.kernels.mlp_backward(
-            s.network, self.batch.inputs, activations, gradients, self.grad_value, NOTHING, NOTHING, into, self.obs_dim, *some
-        )
-
-    def _value_next_states(self, some: Tiles, part: int) -> None:
-        for critic, mlp in enumerate(self.critic_targets):
-            self._forward(mlp, self.batch.next_inputs, self.values, critic, some, part)
-
-    def _fit_critics(self, scale: float, some: Tiles, part: int) -> float:
-        """Go backward from ``scale / 2 * sum((q - target)^2)`` over all critics; give the sum of squares."""
-        total, x = 0.0, self.batch.inputs
-        for critic in self.critics:
-            s, records = structure_of(critic.mlp), critic.mlp.records_dense_gradient
-            activations, gradients = (
-                self._memory(role, critic.mlp, part, records) for role in ("fitted activations", "gradients")
-            )
-            total += s.kernels.mlp_fit(
-                s.network, x, self.target, self.size, scale, activations, gradients, *critic.arrays[part], NO_COLUMNS, *some
-            )
-            if records:
-                record_dense_gradients(critic.mlp, x, activations, gradients)
-        return total
+    def _record(self, trained: TrainedNetwork, learner: Learner) -> None:
+        """Tell the network where its dense gradients lie, if the next optimizer step is a topology update."""
+        if trained.mlp.records_dense_gradient:
+            record_dense_gradients(trained.mlp, self.batch.inputs, learner.activations, learner.gradients)
 
 
 @cache

@@ -2,13 +2,12 @@
 
 import math
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch as th
 
 from sb3_rlx2.adam import PlainAdam
-from sb3_rlx2.backends.csr import FLOAT, Workspace, array, tiles
+from sb3_rlx2.backends.csr import FLOAT, Workspace, array, structure_of, tiles
 from sb3_rlx2.gradient_steps import GradientSteps, Tiles
 from sb3_rlx2.updater import check_gradients
 
@@ -20,6 +19,7 @@ class SACSteps(GradientSteps):
     :param model: the algorithm
     """
 
+    kernel_group = "sac"
     ent_coef_adam: PlainAdam | None = None
 
     def train(self, gradient_steps: int, batch_size: int) -> dict[str, list[float]]:
@@ -53,13 +53,12 @@ class SACSteps(GradientSteps):
         self._add_entropy_bonus(alpha)
         noise, next_noise = self._noise(size), self._noise(size)
         split = self._split()
-        passes: list[Any] = [None] * len(split)  # each thread's, from one section to the other
-        total = self._run(partial(self._critic_section, noise, next_noise, alpha, passes), split)
-        log_prob = self.step_kernels.batch_sum(self.log_prob, size, 0, self.tiles) / size
+        total = self._run(partial(self._critic_section, noise, next_noise, alpha), split)
+        log_prob = self.kernels.batch_sum(self.log_prob, size, 0, self.tiles) / size
         if learned:
             losses["ent_coef_loss"].append(self._update_entropy_coefficient(log_prob))
         self._step("critic", self.critics, len(split))
-        value = self._run(partial(self._actor_section, noise, alpha, passes), split)
+        value = self._run(partial(self._actor_section, noise, alpha), split)
         self._step("actor", [self.actor], len(split))
         losses["ent_coef"].append(alpha)
         losses["critic_loss"].append(0.5 * total / size)
@@ -80,24 +79,31 @@ class SACSteps(GradientSteps):
         )
         samples, discounts = np.empty(count, np.int64), np.empty(count, np.float32)
         buffer.gather_on_the_way(batch, next_obs.array, samples, discounts)
-        noise = self._noise(count)
-        self._forward(self.actor.mlp, next_obs.array, raw.array, 0, (0, n_tiles), 0)
-        self.step_kernels.squash(raw.array, noise, actions.array, 0, log_prob.array, 0, n_tiles)
-        self.step_kernels.add_entropy(samples, discounts, log_prob.array, alpha, batch.returns)
+        noise, network = self._noise(count), structure_of(self.actor.mlp).network
 
-    def _critic_section(
-        self, noise: np.ndarray, next_noise: np.ndarray, alpha: float, passes: list[Any], some: Tiles, part: int
-    ) -> float:
-        batch, kernels, actor = self.batch, self.step_kernels, self.actor.mlp
-        passes[part] = self._forward(actor, batch.inputs, self.raw, 0, some, part, keep=True)
-        kernels.squash(self.raw, noise, self.actions, 0, self.log_prob, *some)
-        self._forward(actor, batch.next_inputs, self.next_raw, 0, some, part)
-        kernels.squash(self.next_raw, next_noise, batch.next_inputs, self.obs_dim, self.next_log_prob, *some)
-        self._value_next_states(some, part)
-        kernels.bellman(
-            self.values, self.next_log_prob, alpha, batch.returns, batch.terminated, batch.discounts, self.target, *some
-        )
-        return self._fit_critics(1 / self.size, some, part)
+        def section(some: Tiles, part: int) -> float:
+            scratch = self._memory("activations", self.actor.mlp, part)
+            self.kernels.sac_log_prob(
+                network, scratch, next_obs.array, noise, raw.array, actions.array, log_prob.array, *some
+            )  # fmt: skip
+            return 0.0
+
+        self._run(section, self._split(n_tiles))
+        self.kernels.add_entropy(samples, discounts, log_prob.array, alpha, batch.returns)
+
+    def _critic_section(self, noise: np.ndarray, next_noise: np.ndarray, alpha: float, some: Tiles, part: int) -> float:
+        batch, targets = self.batch, self.critic_targets
+        critics = tuple(self._learner(critic, part) for critic in self.critics)
+        total: float = self.kernels.sac_critics(
+            self._learner(self.actor, part, keep=True), self._memory("activations", self.actor.mlp, part),
+            tuple(structure_of(target).network for target in targets), self._memory("activations", targets[0], part),
+            critics, batch.inputs, batch.next_inputs, noise, next_noise, alpha,
+            batch.returns, batch.terminated, batch.discounts, self.raw, self.actions, self.log_prob,
+            self.next_raw, self.next_log_prob, self.values, self.target, *some,
+        )  # fmt: skip
+        for critic, learner in zip(self.critics, critics, strict=True):
+            self._record(critic, learner)
+        return total
 
     def _update_entropy_coefficient(self, log_prob: float) -> float:
         model = self.model
@@ -117,19 +123,13 @@ class SACSteps(GradientSteps):
             model.ent_coef_optimizer.step()
         return float(loss)
 
-    def _actor_section(self, noise: np.ndarray, alpha: float, passes: list[Any], some: Tiles, part: int) -> float:
-        x, own = self.batch.inputs, slice(*some)
-        x[own, self.obs_dim :] = self.actions[own]
-        critics = [critic.mlp for critic in self.critics]
-        done = [self._forward(mlp, x, self.values, critic, some, part, keep=True) for critic, mlp in enumerate(critics)]
-        total = 0.0
-        self.grad_actions[own] = 0
-        for critic, mlp in enumerate(critics):
-            total += self.step_kernels.mean_gradient(self.values, critic, self.size, self.grad_value, *some)
-            self._backward_to_actions(mlp, done[critic], self.grad_by_critic, some, part)
-            self.grad_actions[own] += self.grad_by_critic[own]
-        self.step_kernels.squash_gradient(
-            self.raw, noise, self.actions, 0, self.grad_actions, alpha / self.size, self.grad_raw, *some
-        )
-        self._backward(self.actor, passes[part], self.grad_raw, some, part)
+    def _actor_section(self, noise: np.ndarray, alpha: float, some: Tiles, part: int) -> float:
+        actor, critics = self._learner(self.actor, part, keep=True), [critic.mlp for critic in self.critics]
+        total: float = self.kernels.sac_actor(
+            actor, tuple(structure_of(critic).network for critic in critics),
+            tuple(self._memory("activations", critic, part, keep=True) for critic in critics),
+            self._memory("gradients", critics[0], part), self.batch.inputs, noise, alpha, self.raw, self.actions,
+            self.values, self.grad_value, self.grad_by_critic, self.grad_actions, self.grad_raw, *some,
+        )  # fmt: skip
+        self._record(self.actor, actor)
         return total

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_rlx2.backends.csr import array
+from sb3_rlx2.backends.csr import array, structure_of
 from sb3_rlx2.gradient_steps import GradientSteps, Tiles
 from sb3_rlx2.metrics import sparse_mlps
 
@@ -17,6 +17,8 @@ class TD3Steps(GradientSteps):
 
     :param model: the algorithm
     """
+
+    kernel_group = "td3"
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -50,14 +52,17 @@ class TD3Steps(GradientSteps):
         return total / self.size
 
     def _critic_section(self, noise: np.ndarray, some: Tiles, part: int) -> float:
-        batch, kernels = self.batch, self.step_kernels
-        self._forward(self.actor_target, batch.next_inputs, batch.next_inputs, self.obs_dim, some, part)
-        kernels.add_clipped_noise(batch.next_inputs, self.obs_dim, noise, self.model.target_noise_clip, *some)
-        self._value_next_states(some, part)
-        kernels.bellman(
-            self.values, self.target, 0.0, batch.returns, batch.terminated, batch.discounts, self.target, *some
+        batch, actor, targets = self.batch, self.actor_target, self.critic_targets
+        critics = tuple(self._learner(critic, part) for critic in self.critics)
+        total: float = self.kernels.td3_critics(
+            structure_of(actor).network, self._memory("activations", actor, part),
+            tuple(structure_of(target).network for target in targets), self._memory("activations", targets[0], part),
+            critics, batch.inputs, batch.next_inputs, noise, self.model.target_noise_clip,
+            batch.returns, batch.terminated, batch.discounts, self.values, self.target, *some,
         )  # fmt: skip
-        return self._fit_critics(2 / self.size, some, part)
+        for critic, learner in zip(self.critics, critics, strict=True):
+            self._record(critic, learner)
+        return total
 
     def _update_actor(self) -> float:
         split = self._split()
@@ -66,10 +71,11 @@ class TD3Steps(GradientSteps):
         return -total / self.size
 
     def _actor_section(self, some: Tiles, part: int) -> float:
-        x, critic, value = self.batch.inputs, self.critics[0].mlp, self.values[:, :1].copy()
-        done = self._forward(self.actor.mlp, x, x, self.obs_dim, some, part, keep=True)
-        critic_done = self._forward(critic, x, value, 0, some, part, keep=True)
-        total: float = self.step_kernels.mean_gradient(value, 0, self.size, self.grad_value, *some)
-        self._backward_to_actions(critic, critic_done, self.grad_actions, some, part)
-        self._backward(self.actor, done, self.grad_actions, some, part)
+        actor, critic = self._learner(self.actor, part, keep=True), self.critics[0].mlp
+        total: float = self.kernels.td3_actor(
+            actor, structure_of(critic).network, self._memory("activations", critic, part, keep=True),
+            self._memory("gradients", critic, part), self.batch.inputs, self.size, self.target, self.grad_value,
+            self.grad_actions, *some,
+        )  # fmt: skip
+        self._record(self.actor, actor)
         return total

@@ -41,7 +41,7 @@ class Structure:
 
     :param network: the network as the kernels read it
     :param outputs: number of outputs of all layers together
-    :param kernels: the compiled kernels for the parameters' dtype
+    :param kernels: the compiled kernels that go forward, for the parameters' dtype
     :param origin: what it was derived from, to notice a change
     """
 
@@ -90,7 +90,7 @@ def _derive(mlp: "SparseMLP", origin: tuple[int, ...]) -> Structure:
         order=np.concatenate(orders).astype(np.int32),
         output_activation=OUTPUT_CODES[type(mlp.output_activation)],
     )
-    return Structure(network, sum(widths[1:]), load_kernels("network", values.dtype.name), origin)
+    return Structure(network, sum(widths[1:]), load_kernels("forward", values.dtype.name), origin)
 
 
 def _pointers(counts: list[np.ndarray]) -> np.ndarray:
@@ -211,7 +211,7 @@ def run_backward(
     s.kernels.to_tiles(grad_y, gy)
     gx = np.empty((count, 0 if grad_x is None else grad_x.shape[1], width), x.dtype)
     nothing = np.empty(0, x.dtype)
-    s.kernels.mlp_backward(
+    load_kernels("backward", x.dtype.name).mlp_backward(
         s.network, x, done.activations.array, gradients.array, gy, *(grad_parameters or (nothing, nothing)), gx, 0, 0, count
     )
     if grad_x is not None:

@@ -7,13 +7,13 @@ runs through all layers before the next, so that its activations stay in cache; 
 feature's vector by a weight and add it to a sum in registers.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from sb3_rlx2.backends.elementary import tanh
-from sb3_rlx2.backends.options import OPTIONS, SINGLE_OPTIONS, inline
+from sb3_rlx2.backends.options import SINGLE_OPTIONS, inline, kernel
 from sb3_rlx2.backends.tiles import (
     TILE_BYTES,
     add_sums,
@@ -29,6 +29,7 @@ from sb3_rlx2.backends.tiles import (
 )
 
 IDENTITY, RELU, TANH = 0, 1, 2
+FIRST = np.int64(0)  # a row; for a plain 0 numba would compile a variant
 
 
 class Network(NamedTuple):
@@ -57,8 +58,22 @@ class Network(NamedTuple):
     output_activation: int
 
 
-# Tile by tile they are called and not inlined, which keeps compile time down.
-tile_kernel: Any = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
+class Learner(NamedTuple):
+    """
+    A network with memory to learn in.
+
+    :param network: the network
+    :param activations: for the outputs of all layers, ``[tiles or 1, sum of outs, lanes]``; one tile stays in cache
+    :param gradients: for the gradients by them before the activation function, likewise
+    :param grad_values: for the gradient by the values, ``[nnz]``
+    :param grad_bias: for the gradient by the biases, ``[sum of outs]``
+    """
+
+    network: Network
+    activations: np.ndarray
+    gradients: np.ndarray
+    grad_values: np.ndarray
+    grad_bias: np.ndarray
 
 
 # One tile of one layer. A layer is a range of rows of the packed structure: `first_row` is its first output (`first_column`
@@ -124,7 +139,7 @@ def sddmm_tile(network, first_row, row_count, gz, gz_start, x, x_start, grad_val
             add_sums(grad_values, j, stop - j, a, b, c, c)
 
 
-@tile_kernel
+@kernel  # not inlined, which keeps compile time down
 def forward_tile(network, x, x_start, activations, start):
     """Run one tile of samples through all layers."""
     lanes = TILE_BYTES // x.itemsize
@@ -142,7 +157,7 @@ def forward_tile(network, x, x_start, activations, start):
             flat[i] = tanh(flat[i])
 
 
-@tile_kernel
+@kernel  # not inlined, which keeps compile time down
 def backward_tile(
     network, by_column, x, x_start, activations, start, gradients, gradients_start,
     grad_values, grad_bias, gx, gx_start, first_column,
@@ -203,6 +218,7 @@ def tile_start(array, tile):
     return tile * array.shape[1] * array.shape[2] if array.shape[0] > 1 else 0
 
 
+@kernel
 def mlp_forward(network, x, activations, y, y_row, first, last):
     """
     Run a network on some tiles.
@@ -226,6 +242,7 @@ def mlp_forward(network, x, activations, y, y_row, first, last):
                 y[tile, y_row + row, i] = activations[place, before + row, i]
 
 
+@kernel
 def mlp_backward(
     network, x, activations, gradients, gy, grad_values, grad_bias, gx, first_column, first, last
 ):  # fmt: skip
@@ -256,16 +273,17 @@ def mlp_backward(
         )  # fmt: skip
 
 
-def mlp_fit(network, x, target, batch, scale, activations, gradients, grad_values, grad_bias, no_gx, first, last):
+@kernel
+def mlp_fit(learner, x, target, batch, scale, first, last):
     """
     Go forward and backward from ``scale / 2 * sum((y - target)^2)`` tile by tile, with one output.
 
     :param target: what the output should be, ``[tiles, 1, lanes]``
     :param batch: number of samples in all tiles; the rest is padding
-    :param activations: as ``gradients``, with one tile (which stays in cache) or all, which may be looked at afterwards
-    :param no_gx: an array without columns
     :return: sum of squares
     """
+    network, activations, gradients, grad_values, grad_bias = learner
+    no_gx = np.empty((1, 0, 1), x.dtype)
     before = activations.shape[1] - 1
     by_column = weights_by_column(network)
     grad_values[:] = 0

@@ -11,5 +11,6 @@ OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": FASTMATH, "error_model": "
 # LLVM would vectorise the sparse dot product of one observation with gathers, which are slower than four separate sums.
 SINGLE_OPTIONS = OPTIONS | {"fastmath": FASTMATH - {"reassoc"}}
 
-# Helpers are compiled into the kernels that use them; Python never calls them.
-inline = njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
+# What kernels call; Python does not call these. Where a kernel is also an entry of its own, compile.py compiles it again.
+kernel: Any = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
+inline: Any = njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)

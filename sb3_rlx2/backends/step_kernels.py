@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from sb3_rlx2.backends.elementary import exp, log, tanh
-from sb3_rlx2.backends.options import inline
+from sb3_rlx2.backends.options import inline, kernel
 
 EPSILON = np.float32(1e-6)  # as SB3's TanhBijector
 LOG_SQRT_2_PI = np.float32(math.log(math.sqrt(2 * math.pi)))
@@ -36,6 +36,25 @@ def copy_column(samples, begin, column, into):
         into[i] = samples[begin + i, column]
 
 
+@kernel
+def copy_rows(source, target, row, first, last):
+    """Copy ``[tiles, rows, lanes]`` to the rows of another array from ``row`` on."""
+    for tile in range(first, last):
+        for r in range(source.shape[1]):
+            for i in range(source.shape[2]):
+                target[tile, row + r, i] = source[tile, r, i]
+
+
+@kernel
+def add_rows(source, target, keep, first, last):
+    """Add ``[tiles, rows, lanes]`` to an array of the same shape, or to zeros."""
+    for tile in range(first, last):
+        for r in range(source.shape[1]):
+            for i in range(source.shape[2]):
+                target[tile, r, i] = source[tile, r, i] + (target[tile, r, i] if keep else np.float32(0))
+
+
+@kernel
 def add_clipped_noise(actions, row, noise, clip, first, last):
     """
     Smooth TD3's target actions, clipped to [-1, 1].
@@ -58,6 +77,7 @@ def add_clipped_noise(actions, row, noise, clip, first, last):
                 actions[tile, row + a, i] = smoothed
 
 
+@kernel
 def bellman(values, log_prob, alpha, returns, terminated, discounts, target, first, last):
     """
     Compute the critics' target, ``return + discount * (least value - alpha * log_prob)``.
@@ -82,6 +102,7 @@ def bellman(values, log_prob, alpha, returns, terminated, discounts, target, fir
             target[tile, 0, i] = returns[sample] + (ONE - terminated[sample]) * discounts[sample] * least
 
 
+@kernel
 def mean_gradient(values, critic, batch, gradient, first, last):
     """
     Compute the gradient of ``-mean(least value)`` by one critic's value.
@@ -106,6 +127,7 @@ def mean_gradient(values, critic, batch, gradient, first, last):
     return total
 
 
+@kernel
 def squash(raw, noise, actions, row, log_prob, first, last):
     """
     Compute actions ``tanh(mean + std * noise)`` and their log-probability.
@@ -130,6 +152,7 @@ def squash(raw, noise, actions, row, log_prob, first, last):
                 total[i] += MINUS_HALF * drawn[i] * drawn[i] - clipped(log_stds[i]) - log(slope + EPSILON) - LOG_SQRT_2_PI
 
 
+@kernel
 def squash_gradient(raw, noise, actions, row, grad_actions, grad_log_prob, grad_raw, first, last):
     """
     Go backward through :func:`squash`.
@@ -171,6 +194,7 @@ def add_entropy(samples, discounts, log_prob, alpha, returns):
         returns[samples[state]] -= discounts[state] * weight * log_prob[state // lanes, 0, state % lanes]
 
 
+@kernel
 def batch_sum(values, batch, first, last):
     """Sum ``[tiles, 1, lanes]`` over the samples of some tiles."""
     lanes, total = values.shape[2], 0.0
