@@ -20,7 +20,7 @@ import torch as th
 from sb3_rlx2.adam import PlainAdam
 from sb3_rlx2.backends.compile import load_kernels
 from sb3_rlx2.backends.csr import FLOAT, array, record_dense_gradients, structure_of, tiled, tiles
-from sb3_rlx2.backends.kernels import Learner
+from sb3_rlx2.backends.networks import Learner
 from sb3_rlx2.buffers import RLx2ReplayBuffer
 from sb3_rlx2.metrics import sparse_mlps
 from sb3_rlx2.samples import Batch

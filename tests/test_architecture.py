@@ -31,6 +31,7 @@ ALLOWED = {
     "backends/elementary": {"backends"},
     "backends/kernels": {"backends"},
     "backends/masked": {"sparse_mlp (types)"},
+    "backends/networks": set(),
     "backends/optimizer_kernels": set(),
     "backends/options": set(),
     "backends/replay_kernels": set(),

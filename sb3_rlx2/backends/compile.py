@@ -25,6 +25,7 @@ from filelock import FileLock
 from numba import from_dtype, njit, types
 
 from sb3_rlx2.backends import kernels, optimizer_kernels, options, replay_kernels, sac_kernels, step_kernels, td3_kernels
+from sb3_rlx2.backends.networks import Learner, Network
 
 OPTIONS = {kernels.mlp_single: options.SINGLE_OPTIONS}
 MANIFEST = "checksums.json"
@@ -122,7 +123,7 @@ def _compile(group: str, dtype: str, critics: int, folder: Path | None) -> Simpl
 def _network_type(real: Any) -> Any:
     vector, index = real[::1], types.int32[::1]
     arrays = (types.int64[::1], index, index, vector, vector, index, index, index, types.int64)
-    return types.NamedTuple(arrays, kernels.Network)
+    return types.NamedTuple(arrays, Network)
 
 
 def _forward_signatures(real: Any, critics: int) -> dict[Any, Any]:
@@ -145,7 +146,7 @@ def _backward_signatures(real: Any, critics: int) -> dict[Any, Any]:
 def _td3_signatures(real: Any, critics: int) -> dict[Any, Any]:
     vector, matrix, tiles, number, scalar = real[::1], real[:, ::1], real[:, :, ::1], types.int64, types.float64
     network, span = _network_type(real), (number, number)
-    learner = types.NamedTuple((network, tiles, tiles, vector, vector), kernels.Learner)
+    learner = types.NamedTuple((network, tiles, tiles, vector, vector), Learner)
     return {
         td3_kernels.td3_critics: scalar(
             *(network, tiles, types.UniTuple(network, critics), tiles, types.UniTuple(learner, critics)),
@@ -158,7 +159,7 @@ def _td3_signatures(real: Any, critics: int) -> dict[Any, Any]:
 def _sac_signatures(real: Any, critics: int) -> dict[Any, Any]:
     vector, matrix, tiles, number, scalar = real[::1], real[:, ::1], real[:, :, ::1], types.int64, types.float64
     network, span = _network_type(real), (number, number)
-    learner = types.NamedTuple((network, tiles, tiles, vector, vector), kernels.Learner)
+    learner = types.NamedTuple((network, tiles, tiles, vector, vector), Learner)
     networks = types.UniTuple(network, critics)
     return {
         sac_kernels.sac_log_prob: types.void(network, tiles, tiles, matrix, tiles, tiles, tiles, *span),

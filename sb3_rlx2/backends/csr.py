@@ -11,15 +11,15 @@ import torch as th
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from sb3_rlx2.backends import kernels
 from sb3_rlx2.backends.compile import load_kernels
+from sb3_rlx2.backends.networks import IDENTITY, RELU, TANH, Network
 from sb3_rlx2.backends.tiles import TILE_BYTES
 
 if TYPE_CHECKING:
     from sb3_rlx2.sparse_mlp import SparseMLP
 
 FLOAT = np.dtype(np.float32)
-OUTPUT_CODES: dict[type[nn.Module], int] = {nn.Identity: kernels.IDENTITY, nn.ReLU: kernels.RELU, nn.Tanh: kernels.TANH}
+OUTPUT_CODES: dict[type[nn.Module], int] = {nn.Identity: IDENTITY, nn.ReLU: RELU, nn.Tanh: TANH}
 
 
 def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, ...]:
@@ -45,7 +45,7 @@ class Structure:
     :param origin: what it was derived from, to notice a change
     """
 
-    network: kernels.Network
+    network: Network
     outputs: int
     kernels: SimpleNamespace
     origin: tuple[int, ...]
@@ -79,7 +79,7 @@ def _derive(mlp: "SparseMLP", origin: tuple[int, ...]) -> Structure:
         orders.append(by_column + mlp.slices[number].start)
     values = array(mlp.values)
     widths = [mlp.layers[0].in_features, *(layer.out_features for layer in mlp.layers)]
-    network = kernels.Network(
+    network = Network(
         widths=np.array(widths, dtype=np.int64),
         row_pointers=_pointers(row_counts),
         columns=np.concatenate(all_columns).astype(np.int32),
