@@ -307,7 +307,9 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         next_obs = self._normalized(self.next_observations[rows, windows.environments[samples]], env)
         return samples, self._powers()[steps + 1], next_obs
 
-    def gather_on_the_way(self, batch: Batch, next_obs: np.ndarray, samples: np.ndarray, discounts: np.ndarray) -> None:
+    def gather_on_the_way(
+        self, batch: Batch | Windows, next_obs: np.ndarray, samples: np.ndarray, discounts: np.ndarray
+    ) -> None:
         """
         Gather by kernel what :meth:`states_on_the_way` gives.
 
@@ -323,6 +325,15 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
             next_obs, samples, discounts,
         )  # fmt: skip
 
+    def _gather_on_the_way(self, windows: Windows, env: VecNormalize | None) -> tuple[np.ndarray, ...]:
+        if env is not None or not self.has_gather_kernel:
+            return self.states_on_the_way(windows, env)
+        count = int(windows.lengths.sum()) - len(windows.lengths)
+        next_obs = np.empty((count, *self.obs_shape), np.float32)
+        samples, discounts = np.empty(count, np.int64), np.empty(count, np.float32)
+        self.gather_on_the_way(windows, next_obs.reshape(count, math.prod(self.obs_shape), 1), samples, discounts)
+        return samples, discounts, next_obs
+
     def _add_entropy_bonus(self, windows: Windows, env: VecNormalize | None) -> None:
         """Add the discounted entropy of the states on the way; SAC itself adds the bootstrap state's."""
         if self.entropy_bonus is None:
@@ -330,7 +341,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
                 f"n_steps={self.n_steps} with SAC needs the entropy of the states on the way, and nobody lends it to the "
                 "buffer; train with RLx2Callback (soft_n_step=False gives SB3's form, entropy at the bootstrap only)"
             )
-        samples, discounts, next_obs = self.states_on_the_way(windows, env)
+        samples, discounts, next_obs = self._gather_on_the_way(windows, env)
         if len(samples) > 0:
             entropy = self.entropy_bonus(self._to_device(next_obs)).cpu().numpy().reshape(-1)
             np.add.at(windows.returns[:, 0], samples, discounts * entropy)

@@ -129,7 +129,8 @@ def test_squashed_gaussian_against_autograd():
     grad_actions = th.randn(100, 2)
     (expected,) = th.autograd.grad((grad_actions * actions).sum() + 0.3 * log_prob.sum(), [raw])
     njit(squash_gradient.py_func)(
-        tiled(raw.detach()), noise.numpy(), own_actions, 1, tiled(grad_actions), 0.3, grad_raw, 0, 2
+        *(tiled(raw.detach()), noise.numpy(), own_actions, 1, tiled(grad_actions)),
+        *(np.full((2, 1, 64), 0.3, np.float32), grad_raw, 0, 2),
     )  # fmt: skip
     np.testing.assert_allclose(untiled(grad_raw), expected, atol=1e-4)
     assert (grad_raw.transpose(0, 2, 1).reshape(128, -1)[100:] == 0).all()  # padding

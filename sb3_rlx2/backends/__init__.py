@@ -41,6 +41,22 @@ def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, .
     return masked.forward(networks, x)
 
 
+def squash(raw: th.Tensor, noise: th.Tensor, network: "SparseMLP") -> tuple[th.Tensor, th.Tensor]:
+    """
+    Compute a squashed Gaussian's actions ``tanh(mean + std * noise)`` and their log-probability, as SB3's distribution does.
+
+    :param raw: mean and log standard deviation, ``[batch, 2A]``
+    :param noise: standard normal, ``[batch, A]``
+    :param network: the network that gave ``raw``; its backend computes this, too
+    :return: actions, ``[batch, A]``, and their log-probability, ``[batch]``
+    """
+    if raw.dtype == th.float32 and uses_csr(network):
+        from sb3_rlx2.backends import csr  # late, as above
+
+        return csr.squash(raw, noise)
+    return masked.squash(raw, noise)
+
+
 def uses_csr(network: "SparseMLP") -> bool:
     """
     Tell which backend serves a network.

@@ -36,7 +36,7 @@ def load_kernels(group: str, dtype: str = "float32", critics: int = 0) -> Simple
     """
     Compile a group of kernels or read it from the disk cache.
 
-    :param group: ``"forward"``, ``"backward"``, ``"td3"``, ``"sac"``, ``"replay"`` or ``"optimizer"``
+    :param group: ``"forward"``, ``"backward"``, ``"squash"``, ``"td3"``, ``"sac"``, ``"replay"`` or ``"optimizer"``
     :param dtype: ``"float32"`` or ``"float64"``: of the network, of the stored observations (what is sampled is float32);
         the other groups are float32
     :param critics: number of critics, for ``"td3"`` and ``"sac"``
@@ -143,6 +143,14 @@ def _backward_signatures(real: Any, critics: int) -> dict[Any, Any]:
     return {kernels.mlp_backward: types.void(_network_type(real), *arrays, number, number, number)}
 
 
+def _squash_signatures(real: Any, critics: int) -> dict[Any, Any]:
+    matrix, tiles, number = real[:, ::1], real[:, :, ::1], types.int64
+    return {
+        step_kernels.squash: types.void(tiles, matrix, tiles, number, tiles, number, number),
+        step_kernels.squash_gradient: types.void(tiles, matrix, tiles, number, tiles, tiles, tiles, number, number),
+    }
+
+
 def _td3_signatures(real: Any, critics: int) -> dict[Any, Any]:
     vector, matrix, tiles, number, scalar = real[::1], real[:, ::1], real[:, :, ::1], types.int64, types.float64
     network, span = _network_type(real), (number, number)
@@ -200,6 +208,7 @@ def _optimizer_signatures(real: Any, critics: int) -> dict[Any, Any]:
 SIGNATURES = {
     "forward": _forward_signatures,
     "backward": _backward_signatures,
+    "squash": _squash_signatures,
     "td3": _td3_signatures,
     "sac": _sac_signatures,
     "replay": _replay_signatures,

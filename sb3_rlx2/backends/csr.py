@@ -42,13 +42,20 @@ class Structure:
     :param network: the network as the kernels read it
     :param outputs: number of outputs of all layers together
     :param kernels: the compiled kernels that go forward, for the parameters' dtype
+    :param dtype: name of the parameters' dtype
     :param origin: what it was derived from, to notice a change
     """
 
     network: Network
     outputs: int
     kernels: SimpleNamespace
+    dtype: str
     origin: tuple[int, ...]
+
+    @property
+    def backward(self) -> SimpleNamespace:
+        """The compiled kernels that go backward; training in arrays has others, so they are compiled when they are needed."""
+        return load_kernels("backward", self.dtype)
 
 
 def structure_of(mlp: "SparseMLP") -> Structure:
@@ -90,7 +97,8 @@ def _derive(mlp: "SparseMLP", origin: tuple[int, ...]) -> Structure:
         order=np.concatenate(orders).astype(np.int32),
         output_activation=OUTPUT_CODES[type(mlp.output_activation)],
     )
-    return Structure(network, sum(widths[1:]), load_kernels("forward", values.dtype.name), origin)
+    name = values.dtype.name
+    return Structure(network, sum(widths[1:]), load_kernels("forward", name), name, origin)
 
 
 def _pointers(counts: list[np.ndarray]) -> np.ndarray:
@@ -211,7 +219,7 @@ def run_backward(
     s.kernels.to_tiles(grad_y, gy)
     gx = np.empty((count, 0 if grad_x is None else grad_x.shape[1], width), x.dtype)
     nothing = np.empty(0, x.dtype)
-    load_kernels("backward", x.dtype.name).mlp_backward(
+    s.backward.mlp_backward(
         s.network, x, done.activations.array, gradients.array, gy, *(grad_parameters or (nothing, nothing)), gx, 0, 0, count
     )
     if grad_x is not None:
@@ -313,3 +321,45 @@ class _SparseMLPs(th.autograd.Function):
             grads += own or [None, None]
             grad_x = into if grad_x is None or into is None else grad_x + into
         return None, None if grad_x is None else grad_x.to(ctx.x_dtype), *grads
+
+
+def squash(raw: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    Compute a squashed Gaussian's actions and their log-probability, see :func:`sb3_rlx2.backends.squash`.
+
+    :param raw: mean and log standard deviation, float32, ``[batch, 2A]``
+    :param noise: standard normal, ``[batch, A]``
+    """
+    return _Squash.apply(raw, noise)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _Squash(th.autograd.Function):
+    """As :func:`sb3_rlx2.backends.masked.squash`, in two calls instead of some twenty operations of torch."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        (batch, n_actions), count = noise.shape, tiles(len(noise), FLOAT)
+        ctx.tiles = [Workspace(count, features, FLOAT) for features in (2 * n_actions, n_actions, 1)]
+        ctx.noise = array(noise)
+        inputs, squashed, log_prob = (workspace.array for workspace in ctx.tiles)
+        convert = load_kernels("forward")
+        convert.to_tiles(array(raw.contiguous()), inputs)
+        load_kernels("squash").squash(inputs, ctx.noise, squashed, 0, log_prob, 0, count)
+        actions, densities = np.empty((batch, n_actions), FLOAT), np.empty((batch, 1), FLOAT)
+        convert.from_tiles(squashed, actions)
+        convert.from_tiles(log_prob, densities)
+        return th.from_numpy(actions), th.from_numpy(densities[:, 0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_actions: th.Tensor, grad_log_prob: th.Tensor) -> tuple[th.Tensor, None]:
+        (batch, n_actions), count = ctx.noise.shape, len(ctx.tiles[0].array)
+        inputs, squashed, _ = (workspace.array for workspace in ctx.tiles)
+        borrowed = [Workspace(count, features, FLOAT) for features in (n_actions, 1, 2 * n_actions)]
+        by_actions, by_log_prob, by_raw = (workspace.array for workspace in borrowed)
+        convert, grad_raw = load_kernels("forward"), np.empty((batch, 2 * n_actions), FLOAT)
+        convert.to_tiles(array(grad_actions.contiguous()), by_actions)
+        convert.to_tiles(array(grad_log_prob.contiguous()).reshape(-1, 1), by_log_prob)
+        load_kernels("squash").squash_gradient(inputs, ctx.noise, squashed, 0, by_actions, by_log_prob, by_raw, 0, count)
+        convert.from_tiles(by_raw, grad_raw)
+        return th.from_numpy(grad_raw), None

@@ -92,7 +92,8 @@ def sac_actor(
             grad_by_critic, obs_dim, first, last,
         )  # fmt: skip
         add_rows(grad_by_critic, grad_actions, critic > 0, first, last)
-    squash_gradient(raw, noise, actions, FIRST, grad_actions, alpha / batch, grad_raw, first, last)
+    grad_value[first:last] = np.float32(alpha / batch)  # from here on by the log-probability
+    squash_gradient(raw, noise, actions, FIRST, grad_actions, grad_value, grad_raw, first, last)
     mlp_backward(
         actor.network, inputs, actor.activations, actor.gradients, grad_raw, actor.grad_values, actor.grad_bias,
         np.empty((1, 0, 1), np.float32), FIRST, first, last,

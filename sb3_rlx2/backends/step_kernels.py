@@ -6,17 +6,15 @@ sample from the replay buffer or a random generator. Kernels work on the tiles f
 number of samples, behind which there is padding.
 """
 
-import math
-
 import numpy as np
 
+from sb3_rlx2.backends import masked
 from sb3_rlx2.backends.elementary import exp, log, tanh
 from sb3_rlx2.backends.options import inline, kernel
 
-EPSILON = np.float32(1e-6)  # as SB3's TanhBijector
-LOG_SQRT_2_PI = np.float32(math.log(math.sqrt(2 * math.pi)))
+EPSILON, LOG_SQRT_2_PI = np.float32(masked.EPSILON), np.float32(masked.LOG_SQRT_2_PI)
 ONE, TWO, MINUS_HALF = np.float32(1), np.float32(2), np.float32(-0.5)  # a plain 1 would make float64 of all
-LOG_STD_MIN, LOG_STD_MAX = np.float32(-20), np.float32(2)  # as SB3's
+LOG_STD_MIN, LOG_STD_MAX = np.float32(masked.LOG_STD_MIN), np.float32(masked.LOG_STD_MAX)
 
 
 @inline
@@ -158,22 +156,22 @@ def squash_gradient(raw, noise, actions, row, grad_actions, grad_log_prob, grad_
     Go backward through :func:`squash`.
 
     :param grad_actions: gradient by the actions, ``[tiles, A, lanes]``
-    :param grad_log_prob: gradient by the log-probability of each sample
+    :param grad_log_prob: gradient by the log-probability, ``[tiles, 1, lanes]``
     :param grad_raw: receives the gradient by mean and log standard deviation, ``[tiles, 2A, lanes]``, 0 in padding
     """
     lanes, n_actions = raw.shape[2], noise.shape[1]
-    weight = np.float32(grad_log_prob)
     drawn = np.zeros(lanes, np.float32)
     for tile in range(first, last):
         count = min(lanes, noise.shape[0] - tile * lanes)
         for a in range(n_actions):
             log_stds, action, gradient = raw[tile, n_actions + a], actions[tile, row + a], grad_actions[tile, a]
+            weight = grad_log_prob[tile, 0]
             grad_mean, grad_log_std = grad_raw[tile, a], grad_raw[tile, n_actions + a]
             copy_column(noise, tile * lanes, a, drawn)
             for i in range(lanes):
                 slope = ONE - action[i] * action[i]
-                grad_mean[i] = gradient[i] * slope + TWO * weight * action[i] * slope / (slope + EPSILON)
-                grad_log_std[i] = grad_mean[i] * exp(clipped(log_stds[i])) * drawn[i] - weight
+                grad_mean[i] = gradient[i] * slope + TWO * weight[i] * action[i] * slope / (slope + EPSILON)
+                grad_log_std[i] = grad_mean[i] * exp(clipped(log_stds[i])) * drawn[i] - weight[i]
                 if log_stds[i] < LOG_STD_MIN or log_stds[i] > LOG_STD_MAX:
                     grad_log_std[i] = 0
             grad_mean[count:] = 0
