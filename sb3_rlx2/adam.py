@@ -6,35 +6,39 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_rlx2.backends.compile import load_kernels
-from sb3_rlx2.backends.csr import array
-
 
 class PlainAdam:
     """
     ``torch.optim.Adam``'s step by kernel, on the optimizer's own state, which stays torch's to save and load.
 
     :param optimizer: the optimizer
-    :param own_hooks: number of hooks before and after a step that the caller itself calls in their place
     """
 
-    def __init__(self, optimizer: th.optim.Optimizer, own_hooks: tuple[int, int]) -> None:
+    def __init__(self, optimizer: th.optim.Optimizer) -> None:
         self.optimizer = optimizer
-        self.own_hooks = own_hooks
         self._state: Any = None
         self._views: list[tuple[int, th.Tensor, tuple[np.ndarray, ...]]] = []
 
     def serves(self) -> bool:
-        """Tell whether the kernel can do the next step: no extras, no other hooks, and not the first step."""
+        """Tell whether the kernel can do the next step: no extras, and not the first step."""
         group, optimizer = self.optimizer.param_groups[0], self.optimizer
         return (
-            type(optimizer) is th.optim.Adam
+            type(optimizer) in (th.optim.Adam, KernelAdam)
             and len(optimizer.param_groups) == 1
             and len(optimizer.state) == len(group["params"])
             and not any(group[extra] for extra in ("weight_decay", "amsgrad", "maximize", "capturable", "differentiable"))
             and isinstance(group["lr"], float)
-            and (len(optimizer._optimizer_step_pre_hooks), len(optimizer._optimizer_step_post_hooks)) == self.own_hooks
         )
+
+    def has_hooks(self, before: int, after: int) -> bool:
+        """
+        Tell whether these numbers of hooks are all there are, so that a caller may call them in the optimizer's place.
+
+        :param before: number of hooks before a step
+        :param after: number of hooks after a step
+        """
+        hooks = (self.optimizer._optimizer_step_pre_hooks, self.optimizer._optimizer_step_post_hooks)
+        return (len(hooks[0]), len(hooks[1])) == (before, after)
 
     def step(self, gradients: Sequence[np.ndarray]) -> None:
         """
@@ -42,6 +46,8 @@ class PlainAdam:
 
         :param gradients: gradient by each parameter
         """
+        from sb3_rlx2.backends.compile import load_kernels  # late, because it imports numba
+
         group, kernel = self.optimizer.param_groups[0], load_kernels("optimizer").adam
         lr, (beta1, beta2), epsilon = group["lr"], group["betas"], group["eps"]
         for arrays, gradient in zip(self._arrays(group["params"]), gradients, strict=True):
@@ -57,10 +63,52 @@ class PlainAdam:
                     parameter.data_ptr(),
                     parameter,
                     (
-                        array(parameter),
-                        *(array(state[parameter][name]).reshape(-1) for name in ("exp_avg", "exp_avg_sq", "step")),
+                        _array(parameter),
+                        *(_array(state[parameter][name]).reshape(-1) for name in ("exp_avg", "exp_avg_sq", "step")),
                     ),
                 )
                 for parameter in parameters
             ]
         return [arrays for _, _, arrays in self._views]
+
+
+class KernelAdam(th.optim.Adam):
+    """``torch.optim.Adam``, with a step by kernel where one serves. The state is the same, so checkpoints are, too."""
+
+    def step(self, closure: Any = None) -> Any:
+        """
+        Move the parameters.
+
+        :param closure: as torch's
+        """
+        plain: PlainAdam | None = self.__dict__.get("_plain")  # copies come without it
+        if plain is None:
+            plain = self._plain = PlainAdam(self)
+        parameters = self.param_groups[0]["params"]
+        if closure is not None or not plain.serves() or not all(map(_has_plain_gradient, parameters)):
+            return super().step(closure)
+        plain.step([_array(parameter.grad) for parameter in parameters])
+        return None
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """
+        Forget the gradients.
+
+        :param set_to_none: as torch's
+        """
+        if not set_to_none:
+            super().zero_grad(set_to_none)
+            return
+        for group in self.param_groups:  # torch's own does the same and takes longer over its bookkeeping
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+def _has_plain_gradient(parameter: th.Tensor) -> bool:
+    gradient = parameter.grad
+    return gradient is not None and gradient.is_cpu and gradient.dtype == th.float32 and gradient.stride() == (1,)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    view: np.ndarray = tensor.detach().numpy()
+    return view

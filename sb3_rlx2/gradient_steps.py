@@ -97,7 +97,7 @@ class GradientSteps:
         self.critics = [TrainedNetwork(mlp, self.threads) for mlp in sparse_mlps(self.policy.critic)]
         self.critic_targets = sparse_mlps(self.policy.critic_target)
         self.n_actions = self.buffer.action_dim
-        self.adams = {name: PlainAdam(getattr(self.policy, name).optimizer, own_hooks=(1, 1)) for name in ("actor", "critic")}
+        self.adams = {name: PlainAdam(getattr(self.policy, name).optimizer) for name in ("actor", "critic")}
         self.critic_links = sum(critic.mlp.nnz for critic in self.critics)
         self.kernels = load_kernels(self.kernel_group, critics=len(self.critics))
         self.size = 0
@@ -175,7 +175,7 @@ class GradientSteps:
         for network in networks:
             network.publish_gradients(parts)
         updater, adam = self.policy.topology_updater, self.adams[name]
-        if not adam.serves():
+        if not (adam.has_hooks(1, 1) and adam.serves()):
             adam.optimizer.step()
             return
         updater.before_step(updater.networks[name], all(network.is_finite() for network in networks))

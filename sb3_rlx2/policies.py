@@ -13,6 +13,7 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
 from sb3_rlx2 import backends
+from sb3_rlx2.adam import KernelAdam
 from sb3_rlx2.distributions import DISTRIBUTIONS
 from sb3_rlx2.metrics import sparse_mlps
 from sb3_rlx2.networks import SparseCritic, SparseSACActor, SparseTD3Actor
@@ -80,11 +81,13 @@ class _SparseHeads:
         self._latest: list[Any] = [None, None]  # the latest observation that `predict` was asked about, and the actor's output
 
     def _build(self, lr_schedule: Schedule) -> None:
+        given = self.optimizer_class, self.optimizer_kwargs
         chosen = self.optimizer_kwargs.keys() & {"fused", "foreach", "capturable", "differentiable"}
         if self.optimizer_class is th.optim.Adam and self.thinning["backend"] != "masked" and not chosen:
             # One pass over memory for all parameters; `masked` stays bit-identical to SB3.
-            self.optimizer_kwargs = self.optimizer_kwargs | {"fused": True}
+            self.optimizer_class, self.optimizer_kwargs = KernelAdam, self.optimizer_kwargs | {"fused": True}
         super()._build(lr_schedule)  # type: ignore[misc]
+        self.optimizer_class, self.optimizer_kwargs = given
         self.topology_updater = TopologyUpdater(self.generator)
         for name in ("actor", "critic"):
             network = getattr(self, name)

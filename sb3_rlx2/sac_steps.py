@@ -116,8 +116,8 @@ class SACSteps(GradientSteps):
         if not math.isfinite(excess):
             check_gradients("entropy coefficient", model.ent_coef_optimizer)
         if self.ent_coef_adam is None or self.ent_coef_adam.optimizer is not model.ent_coef_optimizer:
-            self.ent_coef_adam = PlainAdam(model.ent_coef_optimizer, own_hooks=(1, 0))
-        if self.ent_coef_adam.serves():
+            self.ent_coef_adam = PlainAdam(model.ent_coef_optimizer)
+        if self.ent_coef_adam.has_hooks(1, 0) and self.ent_coef_adam.serves():
             self.ent_coef_adam.step([gradient])
         else:
             model.ent_coef_optimizer.step()

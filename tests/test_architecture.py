@@ -45,7 +45,7 @@ ALLOWED = {
     "gradient_steps": {"adam", "backends", "buffers", "metrics", "samples", "sparse_mlp", "updater"},
     "metrics": {"sparse_mlp"},
     "networks": {"backends", "distributions", "sparse_mlp", "validation"},
-    "policies": {"backends", "distributions", "metrics", "networks", "sparse_mlp", "updater", "validation"},
+    "policies": {"adam", "backends", "distributions", "metrics", "networks", "sparse_mlp", "updater", "validation"},
     "sac_steps": {"adam", "backends", "gradient_steps", "updater"},
     "samples": set(),
     "schedules": set(),
