@@ -86,7 +86,9 @@ class KernelAdam(th.optim.Adam):
             plain = self._plain = PlainAdam(self)
         parameters = self.param_groups[0]["params"]
         if closure is not None or not plain.serves() or not all(map(_has_plain_gradient, parameters)):
-            return super().step(closure)
+            step: Any = th.optim.Adam.step
+            # Torch puts the hooks around the `step` of each class; this one's have been called.
+            return (step.__wrapped__ if getattr(step, "hooked", False) else step)(self, closure)
         plain.step([_array(parameter.grad) for parameter in parameters])
         return None
 
