@@ -162,9 +162,10 @@ class _RLx2:
     def _array_steps(self) -> Any:
         from sb3_rlx2 import gradient_steps, sac_steps, td3_steps  # late, because they import numba
 
-        if not gradient_steps.serves(self):
-            self._steps = None
-        elif self._steps is None or not self._steps.still_fits(self):
+        if self._steps is not None and self._steps.still_fits(self):
+            return self._steps
+        self._steps = None
+        if gradient_steps.serves(self):
             self._steps = (td3_steps.TD3Steps if isinstance(self, TD3) else sac_steps.SACSteps)(self)
         return self._steps
 

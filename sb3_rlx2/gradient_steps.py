@@ -18,6 +18,7 @@ import numpy as np
 import torch as th
 
 from sb3_rlx2.adam import PlainAdam
+from sb3_rlx2.backends import uses_csr
 from sb3_rlx2.backends.compile import load_kernels
 from sb3_rlx2.backends.csr import FLOAT, array, record_dense_gradients, structure_of, tiled, tiles
 from sb3_rlx2.backends.networks import Learner
@@ -28,6 +29,7 @@ from sb3_rlx2.sparse_mlp import SparseMLP
 
 # Critic links times samples below which a second thread costs more than it brings (benchmarks/speed, section threads).
 WORTH_SPLITTING = 4_000_000
+NETWORKS = ("actor", "critic", "actor_target", "critic_target")  # SAC has no target actor
 Tiles = tuple[int, int]  # the first one, and the one behind the last
 Section = Callable[[Tiles, int], float]
 
@@ -39,14 +41,14 @@ def serves(model: Any) -> bool:
     :param model: SB3's TD3 or SAC with a sparse policy
     """
     policy, buffer = model.policy, model.replay_buffer
-    targets = [getattr(policy, name) for name in ("actor_target", "critic_target") if hasattr(policy, name)]
+    networks = [getattr(policy, name) for name in NETWORKS if hasattr(policy, name)]
     return (
         type(buffer) is RLx2ReplayBuffer
         and buffer.has_gather_kernel
         and len(buffer.obs_shape) == 1
         and model._vec_normalize_env is None
         and policy.actor.sparse_heads()[0].values.dtype == th.float32
-        and policy.computes_in_arrays([policy.actor, policy.critic, *targets])
+        and policy.computes_in_arrays(networks)
     )
 
 
@@ -98,21 +100,29 @@ class GradientSteps:
         self.critic_targets = sparse_mlps(self.policy.critic_target)
         self.n_actions = self.buffer.action_dim
         self.adams = {name: PlainAdam(getattr(self.policy, name).optimizer) for name in ("actor", "critic")}
+        self.optimized = [(self.adams[name], getattr(self.policy, name)) for name in ("actor", "critic")]
+        networks = [getattr(self.policy, name) for name in NETWORKS if hasattr(self.policy, name)]
+        self.mlps = [mlp for network in networks for mlp in sparse_mlps(network)]
+        self.modules = [*networks, *self.mlps]
         self.critic_links = sum(critic.mlp.nnz for critic in self.critics)
         self.kernels = load_kernels(self.kernel_group, critics=len(self.critics))
         self.size = 0
 
     def still_fits(self, model: Any) -> bool:
         """
-        Tell whether they were made for the model as it stands.
+        Tell whether they were made for the model as it stands. What may change between two steps is looked at anew, at less
+        cost than :func:`serves`.
 
         :param model: the algorithm
         """
         return (
             self.policy is model.policy
             and self.buffer is model.replay_buffer
+            and model._vec_normalize_env is None
             and self.threads == th.get_num_threads()
-            and all(adam.optimizer is getattr(self.policy, name).optimizer for name, adam in self.adams.items())
+            and not any(module._forward_hooks or module._forward_pre_hooks for module in self.modules)
+            and all(map(uses_csr, self.mlps))
+            and all(adam.optimizer is network.optimizer for adam, network in self.optimized)
         )
 
     def _sample(self, size: int) -> None:
