@@ -33,7 +33,9 @@ def test_wheel_is_complete(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "sb3_rlx2").rglob("*.py")}
     configs = {f"sb3_rlx2/hyperparams/{path.name}" for path in (ROOT / "hyperparams").glob("*.yml")}
-    assert modules | configs | {"sb3_rlx2/py.typed", "sb3_rlx2/report/page.html"} == {name for name in names if ".dist-info/" not in name}
+    assert modules | configs | {"sb3_rlx2/py.typed", "sb3_rlx2/report/page.html"} == {
+        name for name in names if ".dist-info/" not in name
+    }
     assert len(configs) == 4
 
 

@@ -21,12 +21,14 @@ from sb3_rlx2.report.style import colour_of, label, short, style
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description="Write one self-contained HTML page of a run, or of several side by side.")
+    parser = argparse.ArgumentParser(
+        prog="rlx2 report", description="Write one self-contained HTML page of a run, or of several side by side."
+    )
     parser.add_argument("folders", metavar="LOGDIR", nargs="+", type=Path, help="folder of a run, as logs/rlx2td3/Hopper-v5_1")
     parser.add_argument("-o", "--output", type=Path, help="the page (default: report.html in the folder that holds all runs)")
     args = parser.parse_args()
     try:
-        runs = [read_run(folder) for folder in dict.fromkeys(args.folders)]
+        runs = [read_run(folder) for folder in {folder.resolve(): folder for folder in args.folders}.values()]
         output = args.output or Path(os.path.commonpath([folder.resolve() for folder in args.folders])) / "report.html"
         if not output.parent.is_dir():
             raise RunError(f"--output={output}: the folder {output.parent} does not exist")

@@ -64,7 +64,7 @@ class Evaluations:
         return int(self.means.argmax())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth value
 class Run:
     """
     What a run has left in its folder.
