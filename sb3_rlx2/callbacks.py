@@ -12,6 +12,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_rlx2 import metrics
 from sb3_rlx2.buffers import RLx2ReplayBuffer
+from sb3_rlx2.recording import write_row
 from sb3_rlx2.topology import TOPOLOGIES
 from sb3_rlx2.updater import TopologyUpdater
 from sb3_rlx2.validation import check_integer, check_number, lookup
@@ -109,6 +110,9 @@ class RLx2Callback(BaseCallback):
         newest = buffer.next_observations[buffer.pos - 1].reshape(buffer.n_envs, -1)
         buffer.cut_last((newest != np.reshape(self._first_obs(), newest.shape)).any(axis=1))
 
+    def _on_rollout_start(self) -> None:
+        self._log_updates()
+
     def _on_step(self) -> bool:
         self._check_finite()
         self._advance()
@@ -127,8 +131,10 @@ class RLx2Callback(BaseCallback):
         self.updater.advance(min(max((self.model.num_timesteps - starts) / max(total - starts, 1), 0.0), 1.0))
         if self.buffer is not None:
             n_steps = self.buffer.final_n_steps if self.updater.progress >= self.n_steps_delay else 1
-            if self.verbose > 0 and n_steps > self.buffer.n_steps:
-                self.logger.info(f"n-step targets begin at step {self.model.num_timesteps}, n={n_steps}")
+            if n_steps > self.buffer.n_steps:
+                write_row(self.logger, {"rlx2/n_steps": n_steps}, self.model.num_timesteps)
+                if self.verbose > 0:
+                    self.logger.info(f"n-step targets begin at step {self.model.num_timesteps}, n={n_steps}")
             self.buffer.n_steps = n_steps
 
     def _policy_action(self) -> np.ndarray:
@@ -149,8 +155,10 @@ class RLx2Callback(BaseCallback):
         observations, actions = buffer.oldest(OLDEST_BATCHES * self.model.batch_size)
         observations = np.asarray(buffer._normalize_obs(observations, self.model._vec_normalize_env))
         self.policy_distance = float(0.5 * np.mean((self._act(observations) - actions) ** 2))
+        write_row(self.logger, self._buffer_values(buffer), self.model.num_timesteps)
         if self.policy_distance > self.policy_distance_threshold:
             dropped = buffer.shrink()
+            write_row(self.logger, self._buffer_values(buffer), self.model.num_timesteps)
             if self.verbose > 0 and dropped > 0:
                 self.logger.info(
                     f"policy distance {self.policy_distance:.3f} at step {self.model.num_timesteps}: dropped the oldest "
@@ -183,6 +191,19 @@ class RLx2Callback(BaseCallback):
                     "training stops before it is stored, go back to the last checkpoint"
                 )
 
+    def _log_updates(self) -> None:
+        """Write a row for each topology update since the last call: several may fall between two dumps of the log."""
+        updates, self.updater.latest_updates = self.updater.latest_updates, []
+        for update in updates:
+            row = {
+                f"rlx2/{update.network}_updates": update.number,
+                f"rlx2/{update.network}_churn": update.churn,
+                "rlx2/drop_fraction": update.drop_fraction,
+            }
+            for mlp, shares in enumerate(update.layer_churn):
+                row |= {f"rlx2/{update.network}_churn/{mlp}.{layer}": share for layer, share in enumerate(shares)}
+            write_row(self.logger, row, self.model.num_timesteps)
+
     def _log(self) -> None:
         record = self.logger.record
         for name, network in self.updater.networks.items():
@@ -191,13 +212,20 @@ class RLx2Callback(BaseCallback):
             record(f"rlx2/{name}_churn", network.churn)
         record("rlx2/drop_fraction", self.updater.drop_fraction)
         if self.buffer is not None:
-            record("rlx2/policy_distance", self.policy_distance)
-            record("rlx2/buffer_size", self.buffer.live * self.buffer.n_envs)
-            record("rlx2/n_steps", self.buffer.n_steps)
+            for name, value in self._buffer_values(self.buffer).items():
+                record(name, value)
         record("rlx2/flops_ratio", metrics.step_flops(self.model) / metrics.step_flops(self.model, dense=True))
+
+    def _buffer_values(self, buffer: RLx2ReplayBuffer) -> dict[str, float]:
+        return {
+            "rlx2/policy_distance": self.policy_distance,
+            "rlx2/buffer_size": buffer.live * buffer.n_envs,
+            "rlx2/n_steps": buffer.n_steps,
+        }
 
     def _on_training_end(self) -> None:
         # May be called twice (the zoo does) and not at all (after an exception); the next training start resets it all.
+        self._log_updates()
         self.updater.rest()
 
 

@@ -41,6 +41,25 @@ class EvolvingNetwork:
     nesting: int = 0
 
 
+@dataclass(frozen=True)
+class TopologyUpdate:
+    """
+    What one topology update did.
+
+    :param network: ``"actor"`` or ``"critic"``
+    :param number: how many there have been of this network
+    :param drop_fraction: share of each layer's links that it could move
+    :param churn: share of the network's links that changed
+    :param layer_churn: share of each layer's links that changed, for each of the network's ``mlps``
+    """
+
+    network: str
+    number: int
+    drop_fraction: float
+    churn: float
+    layer_churn: Sequence[Sequence[float]]
+
+
 class TopologyUpdater(nn.Module):
     """
     Hangs on the optimizers of a policy and, every ``update_interval`` steps of each of them, replaces the step with a
@@ -60,6 +79,7 @@ class TopologyUpdater(nn.Module):
         self.initial_drop_fraction = 0.0
         self.update_interval = 1
         self.progress = 0.0
+        self.latest_updates: list[TopologyUpdate] = []  # since the callback last took them, for its log
         self._warned = False
 
     def register(
@@ -174,18 +194,24 @@ class TopologyUpdater(nn.Module):
         if all(index is None for index in indices):
             return False
         moments = [_moments(network.optimizer, mlp.values) for mlp in network.mlps]  # raises before anything has moved
-        grown = 0
+        grown = [[0] * len(mlp.layers) for mlp in network.mlps]
         for i, (mlp, index) in enumerate(zip(network.mlps, indices, strict=True)):
             if index is None:
                 continue
             old = mlp.index.clone()
-            grown += int((~th.isin(index, old)).sum())
+            new = ~th.isin(index, old)
+            grown[i] = [int(new[part].sum()) for part in mlp.slices]
             for state in (mlp.values, *(target.values for target in network.targets[i : i + 1]), *moments[i]):
                 state.copy_(remap(old, index, state))
             for holder in (mlp, *network.targets[i : i + 1]):
                 holder.set_index(index)
         network.updates += 1
-        network.churn = grown / sum(mlp.nnz for mlp in network.mlps)
+        network.churn = sum(map(sum, grown)) / sum(mlp.nnz for mlp in network.mlps)
+        shares = [
+            [count / layer.nnz for count, layer in zip(counts, mlp.layers, strict=True)]
+            for counts, mlp in zip(grown, network.mlps, strict=True)
+        ]
+        self.latest_updates.append(TopologyUpdate(network.name, network.updates, self.drop_fraction, network.churn, shares))
         return True
 
     def _evolve(self, mlp: SparseMLP) -> th.Tensor | None:

@@ -14,6 +14,7 @@ from rl_zoo3 import ALGOS, exp_manager
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_rlx2 import RLx2SAC, RLx2TD3, metrics
+from sb3_rlx2.recording import ProgressFile
 
 # The names are the class names in lower case: the zoo's plots and hub commands rely on that.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"rlx2td3": RLx2TD3, "rlx2sac": RLx2SAC}
@@ -39,7 +40,12 @@ def hyperparams_file(algo: str) -> Path:
 
 
 class ExperimentManager(exp_manager.ExperimentManager):
-    """The zoo's own, which also says where the trained model is and what it weighs."""
+    """The zoo's own, which also keeps the log in the run's folder and says where the trained model is and what it weighs."""
+
+    def create_callbacks(self) -> None:
+        """Add the callback that keeps the log to the zoo's own."""
+        super().create_callbacks()  # type: ignore[no-untyped-call]
+        self.callbacks.append(ProgressFile(self.save_path))
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """
@@ -100,9 +106,9 @@ def prepare_playing(arguments: list[str]) -> list[str]:
 
 class Command(NamedTuple):
     """
-    A command of the zoo.
+    A command of the zoo, or one of ours that runs in the same way.
 
-    :param module: the zoo's module that runs as the command
+    :param module: the module that runs as the command
     :param prepare: what to do before; takes and gives the command's arguments
     """
 
@@ -114,6 +120,7 @@ COMMANDS = {
     "train": Command("rl_zoo3.train", prepare_training),
     "enjoy": Command("rl_zoo3.enjoy", prepare_playing),
     "record_video": Command("rl_zoo3.record_video", prepare_playing),
+    "report": Command("sb3_rlx2.report.__main__", list),
 }
 
 

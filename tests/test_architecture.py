@@ -40,12 +40,21 @@ ALLOWED = {
     "backends/td3_kernels": {"backends"},
     "backends/tiles": set(),
     "buffers": {"backends", "samples", "validation"},
-    "callbacks": {"buffers", "metrics", "topology", "updater", "validation"},
+    "callbacks": {"buffers", "metrics", "recording", "topology", "updater", "validation"},
     "distributions": set(),
     "gradient_steps": {"adam", "backends", "buffers", "metrics", "samples", "sparse_mlp", "updater"},
     "metrics": {"sparse_mlp"},
     "networks": {"backends", "distributions", "sparse_mlp", "validation"},
     "policies": {"adam", "backends", "distributions", "metrics", "networks", "sparse_mlp", "updater", "validation"},
+    "recording": set(),
+    "report/__init__": set(),
+    "report/__main__": {"__init__", "report"},
+    "report/agent_file": {"algorithms", "metrics", "sparse_mlp"},
+    "report/networks": {"report"},
+    "report/run_folder": {"recording", "report"},
+    "report/sections": {"report"},
+    "report/style": {"report"},
+    "report/training": {"report"},
     "sac_steps": {"adam", "backends", "gradient_steps", "updater"},
     "samples": set(),
     "schedules": set(),
@@ -54,9 +63,10 @@ ALLOWED = {
     "topology": set(),
     "updater": {"schedules", "sparse_mlp", "topology", "validation"},
     "validation": set(),
-    "zoo": {"__init__", "metrics"},
+    "zoo": {"__init__", "metrics", "recording"},
 }
-SB3_USERS = {"algorithms", "buffers", "callbacks", "gradient_steps", "networks", "policies", "zoo"}
+SB3_USERS = {"algorithms", "buffers", "callbacks", "gradient_steps", "networks", "policies", "recording", "zoo"}
+SB3_USERS |= {"report/agent_file"}
 MODULES = {str(path.relative_to(PACKAGE).with_suffix("")).replace("\\", "/"): path for path in PACKAGE.rglob("*.py")}
 
 
@@ -78,7 +88,7 @@ def is_type_checking(node):
 
 def own_module(name):
     short = name.removeprefix("sb3_rlx2.").split(".")[0]
-    return short if short in MODULES or short == "backends" else "__init__"
+    return short if short in MODULES or f"{short}/__init__" in MODULES else "__init__"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -33,7 +33,9 @@ def test_wheel_is_complete(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "sb3_rlx2").rglob("*.py")}
     configs = {f"sb3_rlx2/hyperparams/{path.name}" for path in (ROOT / "hyperparams").glob("*.yml")}
-    assert modules | configs | {"sb3_rlx2/py.typed"} == {name for name in names if ".dist-info/" not in name}
+    assert modules | configs | {"sb3_rlx2/py.typed", "sb3_rlx2/report/page.html"} == {
+        name for name in names if ".dist-info/" not in name
+    }
     assert len(configs) == 4
 
 
@@ -60,7 +62,7 @@ def check(site_packages, folder):
     """Import the installed package, train an agent with the packaged hyper-parameters, and play it."""
     python, rlx2 = folder / "venv/bin/python", folder / "venv/bin/rlx2"
     assert run(python, "-c", "import sb3_rlx2; print(sb3_rlx2.__file__)", cwd=folder).startswith(str(site_packages))
-    assert "{train,enjoy,record_video}" in run(rlx2, "--help", cwd=folder)
+    assert "{train,enjoy,record_video,report}" in run(rlx2, "--help", cwd=folder)
     task = ["--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "logs", "-n", "200", "--num-threads", "1"]
     trained = run(rlx2, "train", *task, "--progress", "-params", "learning_starts:150", cwd=folder)
     assert f"Loading hyperparameters from: {site_packages}/sb3_rlx2/hyperparams/rlx2td3.yml" in trained

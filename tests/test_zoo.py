@@ -92,8 +92,8 @@ def test_own_hyperparameter_file(tmp_path):
 
 
 def test_help(tmp_path):
-    assert "{train,enjoy,record_video}" in run("sb3_rlx2", "--help", cwd=tmp_path).stdout
-    for command in zoo.COMMANDS:
+    assert "{train,enjoy,record_video,report}" in run("sb3_rlx2", "--help", cwd=tmp_path).stdout
+    for command in zoo.COMMANDS.keys() - {"report"}:
         assert "rlx2td3,rlx2sac" in run("sb3_rlx2", command, "--help", cwd=tmp_path).stdout
 
 
