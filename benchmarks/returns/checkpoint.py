@@ -67,6 +67,7 @@ def restore(agent_class: type[OffPolicyAlgorithm], env: VecEnv, state: dict[str,
     :param state: what :func:`capture` gave
     """
     model = agent_class.load(io.BytesIO(state["model"]), env=env, force_reset=False, device="cpu")
+    env.reset()  # uses up the seed that `load` has set
     env.env_method("prepare", state["reset"])
     if not np.array_equal(env.reset(), model._last_obs):
         raise RuntimeError(
