@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +40,8 @@ def arguments(cell: Cell, env: gym.Env) -> dict[str, Any]:
     """
     own, network = cell.arguments, METHODS[cell.method].network
     if network == "dense":
-        own = STOCK | {name: own[name] for name in ("learning_starts", "buffer_size") if name in own}
+        # SB3 writes into the policy_kwargs that it is given.
+        own = deepcopy(STOCK) | {name: own[name] for name in ("learning_starts", "buffer_size") if name in own}
         return own | ({"action_noise": NOISE} if cell.algorithm == "td3" else {})
     if network == "tiny":
         shapes = dense_shapes(cell, env)
