@@ -50,9 +50,7 @@ def test_dense_is_stock_sb3_with_the_papers_hyper_parameters(algorithm, stock):
 def test_tiny_holds_as_many_weights_as_the_sparse_agent(algorithm, env):
     tiny, sparse = make("tiny", algorithm, env), make("rlx2", algorithm, env)
     for part in ("actor", "critic"):
-        own, theirs = (
-            sum(mlp.nnz for mlp in metrics.sparse_mlps(getattr(model, part))[:1]) for model in (tiny, sparse)
-        )
+        own, theirs = (sum(mlp.nnz for mlp in metrics.sparse_mlps(getattr(model, part))[:1]) for model in (tiny, sparse))
         layers = metrics.sparse_mlps(getattr(tiny, part))[0].layers
         width = layers[0].out_features
         wider = (width + 1) ** 2 + (width + 1) * (layers[0].in_features + layers[-1].out_features)

@@ -22,10 +22,8 @@ def result(method, seed, score, env="Hopper-v4", algorithm="td3", steps=1_000_00
 
 @pytest.fixture
 def results():
-    cost, dense_cost = (
-        dict(zip(("weights", "paper_training_flops", "training_flops", "inference_flops", "disk_bytes", "memory_bytes"), c))
-        for c in ((40, 43, 45, 20, 4_000, 5_000), (1_000,) * 6)
-    )
+    names = ("weights", "paper_training_flops", "training_flops", "inference_flops", "disk_bytes", "memory_bytes")
+    cost, dense_cost = dict(zip(names, (40, 43, 45, 20, 4_000, 5_000), strict=True)), dict.fromkeys(names, 1_000)
     sparse = [result("rlx2", seed, score, cost=cost, dense_cost=dense_cost) for seed, score in enumerate((80, 100, 120))]
     return Results([*sparse, result("dense", 0, 90), result("dense", 1, 110), result("rigl", 0, 50)])
 

@@ -205,9 +205,7 @@ SETS: dict[str, list[Cell]] = {
         cell for algorithm in ("td3", "sac") for env in MUJOCO for cell in cells(TABLE_2, env, 8, 3 * MILLION, algorithm)
     ],
     "paper-table-3": [
-        cell
-        for env in MUJOCO
-        for cell in cells([*TABLE_3_TOPOLOGY, *TABLE_3_N, *BUFFERS, *DELAYS], env, 8, 3 * MILLION)
+        cell for env in MUJOCO for cell in cells([*TABLE_3_TOPOLOGY, *TABLE_3_N, *BUFFERS, *DELAYS], env, 8, 3 * MILLION)
     ],
 }
 CELLS = {cell.name: cell for group in SETS.values() for cell in group}

@@ -16,7 +16,11 @@ HOW = (
     "evaluation), as in the paper, whose runs have 3M steps. Percentages are ratios of mean scores to the dense agent's; in "
     "brackets the 95 % bootstrap interval over the seeds of both (rliable; with two or three seeds it is hardly more than "
     "their range, and a single dense seed adds no spread). Total size and FLOPs of training are counted as the paper does; "
-    "\"exactly\" is what a gradient step of this code multiplies and adds."
+    '"exactly" is what a gradient step of this code multiplies and adds.'
+)
+EQUAL_STEPS = (
+    "Dense TD3 of stock SB3, one seed, see [baselines](baselines/README.md). A sparse run that is longer than the comparison "
+    "is not finished there: its topology still moves."
 )
 
 
@@ -53,8 +57,7 @@ def full_report(folder: Path = RESULTS) -> str:
         parts += ["## Tables 2 and 3", NOT_YET]
     parts += [
         "## At equal steps with dense runs that stop early",
-        "Dense TD3 of stock SB3, one seed, see [baselines](baselines/README.md). A sparse run that is longer than the "
-        "comparison is not finished there: its topology still moves.",
+        EQUAL_STEPS,
         tables.equal_steps(results),
         "## Learning checks",
         tables.learning(results),

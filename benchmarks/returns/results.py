@@ -48,9 +48,7 @@ class Result:
         self.about = about
         self.method, self.algorithm, self.env = about["method"], about["algorithm"], about["env"]
         self.seed, self.steps, self.sparsity = about["seed"], about["steps"], about["sparsity"]
-        self.curve = Curve(
-            (row["step"] for row in about["curve"]), (float(np.mean(row["returns"])) for row in about["curve"])
-        )
+        self.curve = Curve((row["step"] for row in about["curve"]), (float(np.mean(row["returns"])) for row in about["curve"]))
 
     @property
     def score(self) -> float:

@@ -211,8 +211,17 @@ def all_cells(results: Results) -> str:
         size = f"{about['cost']['disk_bytes'] / 1e3:,.0f}" if "cost" in about else NONE
         memory = f"{about['cost']['memory_bytes'] / 1e3:,.0f}" if "cost" in about else NONE
         rows.append(
-            [f"{one.algorithm.upper()} {one.env}", METHODS[one.method].label + sparsity, f"{one.steps:,}", str(one.seed)]
-            + [f"{one.score:,.0f}", f"{about['seconds'] / 60:,.0f}", size, memory, about.get("revision", NONE)]
+            [
+                f"{one.algorithm.upper()} {one.env}",
+                METHODS[one.method].label + sparsity,
+                f"{one.steps:,}",
+                str(one.seed),
+                f"{one.score:,.0f}",
+                f"{about['seconds'] / 60:,.0f}",
+                size,
+                memory,
+                about.get("revision", NONE),
+            ]
         )
     header = ["", "method", "steps", "seed", "return", "minutes", "kB on disk", "kB in memory", "revision"]
     return markdown(header, rows)

@@ -1,5 +1,6 @@
 """Trains one cell: evaluations, checkpoints, and the file that stays."""
 
+import gc
 import json
 import math
 import subprocess
@@ -234,6 +235,7 @@ def finish(run: Run) -> None:
     """Train, write the file, and only then let the checkpoint go."""
     th.set_num_threads(1)
     run.places.store(run.cell, as_text(run.train()))
+    gc.collect()  # an agent refers to itself in many ways, and its replay buffer is large
     (run.folder / CHECKPOINT).unlink(missing_ok=True)
 
 
