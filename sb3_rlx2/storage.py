@@ -162,9 +162,7 @@ class _Worker:
                 return None
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
-                trial = self.study.ask()
-            self.storage.record_heartbeat(trial._trial_id)
-            return trial
+                return self.study.ask()
 
     def _run_trial(self, trial: Trial) -> None:
         value: float | None = None
@@ -253,6 +251,7 @@ def _heartbeats(storage: Any, trial_id: int) -> Iterator[None]:
             except STORAGE_ERRORS as error:  # noqa: PERF203
                 _logger.warning(f"no heartbeat for trial id {trial_id}, next try in {HEARTBEAT_INTERVAL} s: {_cause(error)}")
 
+    _patiently(lambda: storage.record_heartbeat(trial_id))
     thread = threading.Thread(target=beat, name=f"heartbeat of trial id {trial_id}", daemon=True)
     thread.start()
     try:
