@@ -77,6 +77,10 @@ class DatabaseStorage(_CachedStorage):
             self.record_heartbeat(trial_id)
         return self._get_stale_trial_ids(study_id)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._backend.engine.dispose()
+
 
 @contextmanager
 def _lock(engine: sqlalchemy.Engine, key: int) -> Iterator[None]:

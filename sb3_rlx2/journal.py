@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,19 @@ class LeasedJournalStorage(JournalStorage):
         """
         (self._leases / str(trial_id)).touch()
 
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """
+        Store a trial's state, and end the lease of one that is finished.
+
+        :param trial_id: the trial
+        :param state: its new state
+        :param values: its results
+        """
+        changed = super().set_trial_state_values(trial_id, state, values)
+        if state.is_finished():
+            (self._leases / str(trial_id)).unlink(missing_ok=True)
+        return changed
+
     def dead_trials(self, study_id: int) -> list[int]:
         """
         List the ids of running trials without a recent heartbeat, by the clock of the file system that all workers share.
@@ -68,6 +81,9 @@ class LeasedJournalStorage(JournalStorage):
                 except FileNotFoundError:  # killed before its first heartbeat, or just about to give it
                     lease.touch()
         return dead
+
+    def close(self) -> None:
+        """Do nothing: the file is opened anew for each access."""
 
 
 class _Journal(JournalFileBackend):

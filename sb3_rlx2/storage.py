@@ -4,6 +4,8 @@ import copy
 import itertools
 import logging
 import math
+import os
+import socket
 import threading
 import time
 import warnings
@@ -16,7 +18,7 @@ from typing import Any, TypeVar
 import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, TrialPruned, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, InMemoryStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import InMemoryStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from tqdm import tqdm
@@ -39,13 +41,13 @@ _logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def open_storage(url: str | None) -> BaseStorage:
+def open_storage(url: str | None) -> "Storage":
     """
     Open a place for studies that several workers can share, on one machine or on many.
 
     :param url: ``postgresql://user:password@host/database``, ``sqlite:///file.db`` (one machine), the path of a journal file
         that ends in ``.log`` (a file system that all workers share), or None (this process only)
-    :return: a storage for Optuna and for :func:`run_trials`; a journal that a killed writer left torn is mended
+    :return: a storage for Optuna and for :func:`run_trials`, to be closed; a journal that a killed writer left torn is mended
     :raises ValueError: if the URL is of another kind
     :raises ConnectionError: if the storage cannot be reached
     """
@@ -169,6 +171,7 @@ class _Worker:
         state = TrialState.FAIL
         with _heartbeats(self.storage, trial._trial_id):
             try:
+                trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
                 value = float(self.objective(trial))
                 state = TrialState.PRUNED if math.isnan(value) else TrialState.COMPLETE
             except TrialPruned:
@@ -281,9 +284,7 @@ def _cause(error: BaseException) -> str:
 class _MemoryStorage(InMemoryStorage):
     """For one process, which takes its studies with it when it dies."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._claims = threading.Lock()
+    _claims = threading.Lock()  # of the class, because studies are pickled
 
     @contextmanager
     def exclusive(self, study_id: int) -> Iterator[None]:
@@ -295,3 +296,9 @@ class _MemoryStorage(InMemoryStorage):
 
     def dead_trials(self, study_id: int) -> list[int]:
         return []
+
+    def close(self) -> None:
+        pass
+
+
+Storage = DatabaseStorage | LeasedJournalStorage | _MemoryStorage
