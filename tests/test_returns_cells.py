@@ -9,9 +9,10 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from benchmarks.returns import agents, training
+from benchmarks.returns import agents, teacher, training
 from benchmarks.returns.cells import CELLS, METHODS, SETS, Cell, cells
 from sb3_rlx2 import RLx2SAC, RLx2TD3, metrics
+from tests.envs import DriftEnv
 
 MILLION = 1_000_000
 
@@ -88,8 +89,8 @@ def test_every_cell_has_its_own_name_and_the_papers_evaluations():
 
 
 def test_the_teacher_gives_the_bootstrap_value(tmp_path):
-    teacher = make("dense", env="Pendulum-v1")
-    teacher.save(tmp_path / "teacher.zip")
+    teaching = make("dense", env="Pendulum-v1")
+    teaching.save(tmp_path / "teacher.zip")
     taught = make("rigl-q*", env="Pendulum-v1", teacher=str(tmp_path / "teacher.zip"), sparsity=0.9)
     buffer = taught.replay_buffer
     rng = np.random.default_rng(0)
@@ -104,8 +105,28 @@ def test_the_teacher_gives_the_bootstrap_value(tmp_path):
     rows = [int(np.flatnonzero((next_obs == seen).all(axis=1))[0]) for seen in samples.next_observations.numpy()]
     with th.no_grad():
         states = th.as_tensor(next_obs)
-        values = th.minimum(*teacher.critic(states, teacher.actor(states))).numpy()[:, 0]
+        values = th.minimum(*teaching.critic(states, teaching.actor(states))).numpy()[:, 0]
     expected = np.arange(20) + 0.99 * ~terminated * values
     np.testing.assert_allclose(samples.rewards[:, 0], expected[rows], rtol=1e-5)
     assert isinstance(taught, RLx2TD3)
     assert not isinstance(taught, RLx2SAC)
+
+
+def test_a_teachers_values_are_compared_with_what_it_earns():
+    """An environment of five rewards of 1, then a time limit, and a teacher to whom each state is worth 10."""
+    policy = make("dense", env="Pendulum-v1").policy
+    for q_network in policy.critic.q_networks:
+        th.nn.init.zeros_(q_network[-1].weight)
+        th.nn.init.constant_(q_network[-1].bias, 10.0)
+    found = teacher.quality(policy, FiveRewards(), episodes=2)
+    expected = sum(0.99**step for step in range(5)) + 0.99**5 * 10
+    assert found == {"mean_return": 5.0, "value_at_start": 10.0, "discounted_return": pytest.approx(expected, abs=0.005)}
+
+
+class FiveRewards(DriftEnv):
+    def __init__(self):
+        super().__init__(obs_shape=(3,), action_shape=(1,), length=5)
+
+    def step(self, action):
+        obs, _, terminated, truncated, info = super().step(action)
+        return obs, 1.0, False, terminated or truncated, info

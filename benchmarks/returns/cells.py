@@ -170,8 +170,8 @@ SETS: dict[str, list[Cell]] = {
         cell for sparsity in PENDULUM_SEARCH for cell in cells(["static", "rlx2"], seeds=3, sparsity=sparsity, **PENDULUM)
     ],
     "pendulum": [
-        *cells(["dense"], seeds=3, **PENDULUM),
         *cells(PENDULUM_METHODS, seeds=5, sparsity=PENDULUM_SPARSITY, **PENDULUM),
+        *cells(["dense"], seeds=3, **PENDULUM),
     ],
     # Table 2, a third of its steps
     "table-2": [

@@ -90,7 +90,7 @@ def _motivation(results: Results) -> str:
         f"TD3 on {PENDULUM['env']}, {PENDULUM['steps']:,} steps, actor and critics at {PENDULUM_SPARSITY:.0%} sparsity. "
         "RigL + Q* bootstraps from the frozen critics of a dense agent that was trained first (`teacher.py` says how)."
     )
-    return f"{text}\n\n{tables.pendulum(results)}"
+    return "\n\n".join([text, tables.pendulum(results), *tables.teachers(results)])
 
 
 def _picture(name: str, base: str = "") -> str:

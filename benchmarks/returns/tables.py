@@ -161,6 +161,17 @@ def pendulum(results: Results) -> str:
     return markdown(["", "last 5 % of the steps", "mean over all evaluations"], rows)
 
 
+def teachers(results: Results) -> list[str]:
+    """Say how far the agents that gave the true values had converged."""
+    about = {one.about["teacher"]["cell"]: one.about["teacher"] for one in results.where(method="rigl-q*")}
+    return [
+        f"Q* is from {name}, whose mean return is {of_one['mean_return']:,.0f}; its value of the states that episodes start "
+        f"from is {of_one['value_at_start']:.1f} on average, and what it earns from there, discounted, "
+        f"{of_one['discounted_return']:.1f}."
+        for name, of_one in about.items()
+    ]
+
+
 def pendulum_search(results: Results) -> str:
     """Lay out where the sparsity was looked for at which a static topology clearly fails."""
     rows = []

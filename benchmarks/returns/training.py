@@ -22,7 +22,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks import machine
-from benchmarks.returns import agents, checkpoint
+from benchmarks.returns import agents, checkpoint, teacher
 from benchmarks.returns.cells import EPISODES, METHODS, Cell
 from sb3_rlx2 import RLx2Callback, metrics
 
@@ -148,7 +148,7 @@ class Run:
     def train(self) -> dict[str, Any]:
         """Train to the end, from the checkpoint if there is one, and give the result."""
         env = DummyVecEnv([lambda: Monitor(checkpoint.RepeatableReset(make_env(self.cell.env)))])
-        teacher = self._teacher()
+        teaching_agent = self._teacher()
         callbacks: list[BaseCallback] = []
         path = self.folder / CHECKPOINT
         if path.exists():
@@ -157,7 +157,7 @@ class Run:
             model = checkpoint.restore(agents.agent_class(self.cell), env, state)
             callbacks.append(checkpoint.RestoreGenerators(state["generators"]))
         else:
-            model = agents.make(self.cell, env, teacher)
+            model = agents.make(self.cell, env, teaching_agent)
         self.began = time.time()
         evaluations = Evaluations(self.cell, self.earlier["rows"], self._tell)
         self.checkpoints = Checkpoints(path, self.checkpoint_every, lambda: {"run": self._so_far()})
@@ -173,12 +173,19 @@ class Run:
     def _teacher(self) -> str | None:
         if not METHODS[self.cell.method].taught:
             return None
-        teacher = teacher_of(self.cell)
-        train(teacher, self.places, self.checkpoint_every)
-        path = self.places.folder(teacher) / MODEL
+        cell = teacher_of(self.cell)
+        train(cell, self.places, self.checkpoint_every)
+        path = self.places.folder(cell) / MODEL
         if not path.exists():  # its result came from another machine
-            finish(Run(teacher, self.places, self.checkpoint_every))
+            with FileLock(path.with_name("lock")):
+                if not path.exists():
+                    finish(Run(cell, self.places, self.checkpoint_every))
         return str(path)
+
+    def _about_teacher(self) -> dict[str, Any]:
+        cell = teacher_of(self.cell)
+        policy = teacher.load(str(self.places.folder(cell) / MODEL))
+        return {"cell": cell.name} | teacher.quality(policy, make_env(cell.env), EPISODES)
 
     def _so_far(self) -> dict[str, Any]:
         return self.earlier | {
@@ -196,12 +203,13 @@ class Run:
         so_far = self._so_far()
         env = model.get_env()
         dense = agents.dense_reference(self.cell, env)
+        taught = METHODS[self.cell.method].taught
         own_arguments = agents.arguments(self.cell, env.envs[0])
         return {
             **self.cell.as_dict(),
             "class": type(model).__name__,
             "arguments": {name: "inf" if value == math.inf else value for name, value in own_arguments.items()},
-            "teacher": teacher_of(self.cell).name if METHODS[self.cell.method].taught else None,
+            "teacher": self._about_teacher() if taught else None,
             "seconds": round(so_far["seconds"], 1),
             "checkpoint_seconds": round(so_far["checkpoint_seconds"], 1),
             "interruptions": so_far["interruptions"],
