@@ -1,5 +1,6 @@
 """The benchmark's runner: what is killed goes on as if nothing had happened, and nothing is trained twice."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from benchmarks.returns.cells import SETS, Cell
 from benchmarks.returns.grid import Grid
 from benchmarks.returns.training import CHECKPOINT, MODEL, Places
 from sb3_rlx2.storage import open_storage
+from tests import postgres
 from tests.checks import assert_equal
 
 ROOT = Path(__file__).parent.parent
@@ -128,20 +130,25 @@ def test_workers_do_not_outlive_a_killed_run_and_a_stopped_one_gives_its_cell_ba
     assert [trial.state for trial in trials] == [TrialState.FAIL]  # at once, without waiting for a heartbeat to stay out
 
 
-def test_a_lost_workers_cell_is_taken_over(tmp_path, monkeypatch):
-    monkeypatch.setattr("sb3_rlx2.storage.GRACE_PERIOD", 0.2)
-    own = places(tmp_path)
-    shared = Grid(["smoke"], SMOKE[:1], str(tmp_path / "work" / "grid.log"), own, 0.0)
-    lost = shared.study.ask()  # of a worker that dies while it trains
-    shared.storage.record_heartbeat(lost._trial_id)
-    lost.set_user_attr("cell", SMOKE[0].name)
-    time.sleep(0.5)
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # of the trial that is asked for by hand
+@pytest.mark.parametrize("kind", ["journal", "postgresql"])
+def test_a_lost_workers_cell_is_taken_over(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("sb3_rlx2.storage.GRACE_PERIOD", 1)
     trained = []
     monkeypatch.setattr(grid, "train", lambda cell, *_: trained.append(cell) or {"curve": [{"returns": [1.0]}]})
-    shared.work()
-    assert trained == SMOKE[:1]
-    states = [trial.state for trial in shared.study.get_trials()]
-    assert states == [TrialState.FAIL, TrialState.COMPLETE]
+    with contextlib.nullcontext(str(tmp_path / "grid.log")) if kind == "journal" else postgres.server() as storage:
+        shared = Grid(["smoke"], SMOKE[:1], storage, places(tmp_path), 0.0)
+        lost = shared.study.ask()  # of a worker that dies while it trains
+        shared.storage.record_heartbeat(lost._trial_id)
+        lost.set_user_attr("cell", SMOKE[0].name)
+        time.sleep(2.5)
+        shared.work()
+        assert trained == SMOKE[:1]
+        assert [trial.state for trial in shared.study.get_trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+        shared.collect()  # what another machine does
+        if kind == "postgresql":
+            shared.storage._backend.engine.dispose()
+    assert places(tmp_path).result(SMOKE[0]).exists()
 
 
 def test_a_broken_cell_is_named_and_tried_again_by_the_next_run(tmp_path, monkeypatch):
