@@ -16,3 +16,8 @@ def splice(name: str, text: str, readme: str) -> str:
 def write(name: str, text: str) -> None:
     """Update the README in place."""
     README.write_text(splice(name, text, README.read_text()))
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,12 +1,18 @@
-"""What a sparse agent weighs and what its training costs, relative to the dense agent of the same shape."""
+"""What an agent weighs and what its training costs, for itself and relative to the dense agent of the same shape."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch as th
 from torch import nn
 
-from sb3_rlx2.sparse_mlp import SparseMLP
+from sb3_rlx2.sparse_mlp import LayerSpec, SparseMLP
+
+# FLOPs of training in Table 2 of the paper are those of the actor and of both critics, weighted like this. The paper does
+# not say so: it is what gives TD3's four figures from the sparsities. SAC's figures follow no weighting of the two.
+PAPER_TRAINING_WEIGHTS = (2, 3)
 
 
 def sparse_mlps(module: nn.Module | None) -> list[SparseMLP]:
@@ -41,6 +47,33 @@ def parameter_bytes(module: nn.Module) -> tuple[int, int]:
     return sparse, sparse + zeros
 
 
+class DenseHead(NamedTuple):
+    """
+    Stands for a network of SB3's own, which holds all its links.
+
+    :param layers: sizes of its layers
+    """
+
+    layers: Sequence[LayerSpec]
+
+
+def heads(module: nn.Module) -> Sequence[SparseMLP | DenseHead]:
+    """
+    Find the networks of an actor or of critics behind their features extractor, sparse or SB3's own.
+
+    :param module: an actor, or a critic that may hold several Q-networks
+    """
+    return sparse_mlps(module) or [
+        DenseHead([LayerSpec(linear.in_features, linear.out_features, linear.weight.numel()) for linear in _linears(net)])
+        for net in getattr(module, "q_networks", [module])
+    ]
+
+
+def _linears(module: nn.Module) -> list[nn.Linear]:
+    named = module.named_modules()
+    return [part for name, part in named if isinstance(part, nn.Linear) and not name.startswith("features_extractor")]
+
+
 @dataclass(frozen=True)
 class PassFlops:
     """
@@ -63,11 +96,11 @@ class PassFlops:
         return self.forward + self.grad_weights + self.grad_hidden
 
 
-def pass_flops(mlp: SparseMLP, dense: bool = False) -> PassFlops:
+def pass_flops(mlp: SparseMLP | DenseHead, dense: bool = False) -> PassFlops:
     """
     Count one network.
 
-    :param mlp: the network
+    :param mlp: the network, see :func:`heads`
     :param dense: count it as if it were dense
     """
     counts = [layer.size if dense else layer.nnz for layer in mlp.layers]
@@ -81,7 +114,7 @@ def inference_flops(actor: nn.Module, dense: bool = False) -> float:
     :param actor: the actor
     :param dense: count it as if it were dense
     """
-    return sum(pass_flops(mlp, dense).forward for mlp in sparse_mlps(actor))
+    return _sum(_count(actor, dense), "forward")
 
 
 def td3_step_flops(
@@ -125,7 +158,7 @@ def step_flops(model: Any, dense: bool = False) -> float:
     """
     FLOPs of one gradient step, per sample, of a model as it stands (its n in force included).
 
-    :param model: SB3's TD3 (which has a ``policy_delay``) or SAC with a sparse policy
+    :param model: SB3's TD3 (which has a ``policy_delay``) or SAC, sparse or not
     :param dense: count it as if all heads were dense
     """
     discards = dense or getattr(model, "_steps", None) is None  # gradient steps in arrays do not
@@ -133,6 +166,73 @@ def step_flops(model: Any, dense: bool = False) -> float:
         return td3_step_flops(model.actor, model.critic, model.policy_delay, dense, discards)
     soft = getattr(model.replay_buffer, "uses_entropy_bonus", False)
     return sac_step_flops(model.actor, model.critic, model.replay_buffer.n_steps - 1 if soft else 0, dense, discards)
+
+
+def paper_training_flops(actor_weights: float, critic_weights: float) -> float:
+    """
+    FLOPs of training under the counting of the paper's Table 2, in a unit that only ratios are free of.
+
+    :param actor_weights: live weights of TD3's actor
+    :param critic_weights: live weights of both critics
+    """
+    return PAPER_TRAINING_WEIGHTS[0] * actor_weights + PAPER_TRAINING_WEIGHTS[1] * critic_weights
+
+
+@dataclass(frozen=True)
+class Cost:
+    """
+    What an agent costs, in absolute numbers; the paper's figures are ratios of two of these.
+
+    :param weights: live weights with their targets, biases not counted: the paper's "total size"
+    :param paper_training_flops: the paper's training FLOPs, see :func:`paper_training_flops`; None for SAC
+    :param training_flops: FLOPs of a gradient step, per sample, as it is really done
+    :param inference_flops: FLOPs to choose one action
+    :param memory_bytes: what training holds in memory for the networks: parameters, indices, targets, moments
+    :param disk_bytes: size of the saved agent
+    """
+
+    weights: int
+    paper_training_flops: float | None
+    training_flops: float
+    inference_flops: float
+    memory_bytes: int
+    disk_bytes: int
+
+
+def cost(model: Any) -> Cost:
+    """
+    Measure an agent.
+
+    :param model: SB3's TD3 or SAC, sparse or not
+    """
+    parts = ("actor", "actor_target", "critic", "critic_target")
+    weights = {name: _weights(getattr(model, name)) for name in parts if isinstance(getattr(model, name, None), nn.Module)}
+    saved = io.BytesIO()
+    model.save(saved)
+    return Cost(
+        weights=sum(weights.values()),
+        paper_training_flops=paper_training_flops(weights["actor"], weights["critic"]) if "actor_target" in weights else None,
+        training_flops=step_flops(model),
+        inference_flops=inference_flops(model.actor),
+        memory_bytes=memory_bytes(model.policy),
+        disk_bytes=saved.getbuffer().nbytes,
+    )
+
+
+def memory_bytes(policy: Any) -> int:
+    """
+    Bytes that training holds for a policy's networks: parameters, indices, targets and the optimizers' state.
+
+    :param policy: SB3's TD3 or SAC policy, sparse or not
+    """
+    tensors = [*policy.parameters(), *policy.buffers()]
+    for network in (policy.actor, policy.critic):
+        tensors += [state for of_one in network.optimizer.state.values() for state in of_one.values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, th.Tensor))
+
+
+def _weights(module: nn.Module) -> int:
+    return sum(layer.nnz for head in heads(module) for layer in head.layers)
 
 
 def summary(model: Any) -> str:
@@ -160,7 +260,7 @@ def summary(model: Any) -> str:
 
 
 def _count(module: nn.Module, dense: bool) -> list[PassFlops]:
-    return [pass_flops(mlp, dense) for mlp in sparse_mlps(module)]
+    return [pass_flops(mlp, dense) for mlp in heads(module)]
 
 
 def _sum(passes: Sequence[PassFlops], field: str) -> float:

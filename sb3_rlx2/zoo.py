@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rl_zoo3 import ALGOS, exp_manager
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_rlx2 import RLx2SAC, RLx2TD3, metrics
+from sb3_rlx2 import RLx2SAC, RLx2TD3, metrics, tuning
 from sb3_rlx2.recording import ProgressFile
 
 # The names are the class names in lower case: the zoo's plots and hub commands rely on that.
@@ -23,6 +23,7 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"rlx2td3": RLx2TD3, "rlx2sac": RLx
 def register() -> None:
     """Make the algorithms known to rl_zoo3, whose modules all share one dictionary."""
     ALGOS.update(ALGORITHMS)
+    tuning.register()
 
 
 register()  # so that `--gym-packages sb3_rlx2.zoo` does it too
@@ -39,7 +40,7 @@ def hyperparams_file(algo: str) -> Path:
     return (folder if folder.is_dir() else package.parent / "hyperparams") / f"{algo}.yml"
 
 
-class ExperimentManager(exp_manager.ExperimentManager):
+class ExperimentManager(tuning.TuningManager):
     """The zoo's own, which also keeps the log in the run's folder and says where the trained model is and what it weighs."""
 
     def create_callbacks(self) -> None:

@@ -1,14 +1,9 @@
-"""The README's tables are what the reports make of the stored results."""
-
-import importlib
-
-import pytest
+"""The README's speeds are what the report makes of the stored results; see test_returns_report.py for the returns."""
 
 from benchmarks import readme
+from benchmarks.speed import report
 
 
-@pytest.mark.parametrize("name", ["learning", "speed"])
-def test_readme_shows_the_stored_results(name):
-    report = importlib.import_module(f"benchmarks.{name}.report")
+def test_readme_shows_the_stored_speeds():
     shown = readme.README.read_text()
-    assert readme.splice(name, report.report(), shown) == shown
+    assert readme.splice("speed", report.report(), shown) == shown

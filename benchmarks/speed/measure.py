@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -10,17 +9,15 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import machine, thread_variables, versions
 from benchmarks.speed.cells import ROOT
 
 RESULTS = Path(__file__).parent / "results"
 SBX_PYTHON = ROOT / ".venv-sbx/bin/python"
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 ONE_THREAD_XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-PACKAGES = ("sb3_rlx2", "stable_baselines3", "torch", "numpy", "numba", "gymnasium", "mujoco")
 SBX_PACKAGES = ("sbx-rl", "jax", "jaxlib", "stable_baselines3", "numpy")
 
 
@@ -33,7 +30,7 @@ class Worker:
     """
 
     def __init__(self, threads: int = 1, python: Path | str = sys.executable) -> None:
-        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+        environment = os.environ | thread_variables(threads)
         environment |= {"XLA_FLAGS": ONE_THREAD_XLA, "JAX_PLATFORMS": "cpu", "PYTHONHASHSEED": "0"}
         self.process = subprocess.Popen(
             [str(python), "-m", "benchmarks.speed.worker", str(threads)],
@@ -129,7 +126,7 @@ class Bench:
 
     def store(self, section: str, measure: Callable[["Bench"], list[dict[str, Any]]]) -> None:
         """Measure a section and write it in one go, so that a file that exists is complete."""
-        start, before = time.time(), machine()
+        start, before = time.time(), machine() | {"load before": os.getloadavg()[0]}
         rows = [row | {"summary": summary(row)} for row in measure(self)]
         about = {
             "section": section,
@@ -139,7 +136,7 @@ class Bench:
             "repeats": self.repeats,
             "scale": self.scale,
             "machine": before,
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+            "versions": versions(),
             "sbx_versions": sbx_versions(self.sbx),
         }
         self.results.mkdir(parents=True, exist_ok=True)
@@ -154,20 +151,6 @@ def summary(row: dict[str, Any]) -> dict[str, dict[str, float]]:
         name: {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
         for name, seconds in row.get("seconds", {}).items()
     }
-
-
-def machine() -> dict[str, Any]:
-    """Describe the machine, without its name or paths."""
-    return {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.system(), "load before": os.getloadavg()[0]}
-
-
-def cpu_model() -> str:
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    fields = {name.strip(): value.strip() for name, value in fields.items()}
-    vector = "AVX-512" if "avx512f" in fields.get("flags", "") else "AVX2" if "avx2" in fields.get("flags", "") else "no AVX2"
-    return f"{fields['model name']} ({vector})" if "model name" in fields else platform.machine()
 
 
 def find_sbx() -> Path | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks import readme
 from benchmarks.speed import checks
 from benchmarks.speed.measure import RESULTS
-from benchmarks.speed.results import Section, load, markdown, median
+from benchmarks.speed.results import Section, load, median
 from benchmarks.speed.sections import NNZ_MULTIPLES, WIDTHS
 from benchmarks.speed.tables import TABLES, end_to_end_summary
 
@@ -29,7 +29,7 @@ def full_report(folder: Path = RESULTS) -> str:
         "Written by `python -m benchmarks.speed report`; what was tried is in [NOTES.md](NOTES.md).",
         "## Targets",
     ]
-    parts.append(markdown(["", "measured", "target", ""], rows) if rows else f"{NOT_MEASURED}.")
+    parts.append(readme.markdown(["", "measured", "target", ""], rows) if rows else f"{NOT_MEASURED}.")
     for name, (title, table) in TABLES.items():
         parts.append(f"## {title}")
         parts += [table(sections), sections[name].conditions] if name in sections else [f"{NOT_MEASURED}."]

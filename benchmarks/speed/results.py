@@ -83,8 +83,3 @@ def line_fit(x: list[float], y: list[float]) -> tuple[float, float]:
     slope, constant = np.polyfit(x, y, 1)
     line = constant + slope * np.array(x)
     return float(constant), float(np.abs(np.array(y) / line - 1).max())
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from benchmarks.readme import markdown
 from benchmarks.speed.checks import MEAN_TARGETS, TARGET_AGAINST_SBX, target_against_sb3, update_share
 from benchmarks.speed.kernel_rates import dense_rate, rate, typical
-from benchmarks.speed.results import Row, Section, geometric_mean, line_fit, markdown, median, ratio, shown_ratio, shown_time
+from benchmarks.speed.results import Row, Section, geometric_mean, line_fit, median, ratio, shown_ratio, shown_time
 from benchmarks.speed.sections import NNZ_MULTIPLES, PRODUCTS, WIDTHS
 
 Sections = dict[str, Section]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 from sb3_rlx2 import __version__
 from sb3_rlx2.report.networks import cost_rows

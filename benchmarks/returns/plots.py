@@ -1,0 +1,125 @@
+"""The pictures: learning curves, and performance profiles."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from benchmarks.returns import statistics
+from benchmarks.returns.cells import METHODS, PENDULUM, PENDULUM_METHODS, PENDULUM_SPARSITY
+from benchmarks.returns.results import BASELINES, Result, Results, baseline
+from benchmarks.returns.tables import SPARSE, lengths, shares_of_dense
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+COLOURS = {
+    "dense": "black",
+    "tiny": "tab:brown",
+    "static": "tab:orange",
+    "set": "tab:green",
+    "rigl": "tab:red",
+    "rigl-q*": "tab:purple",
+    "rlx2": "tab:blue",
+}
+THRESHOLDS = np.linspace(0.0, 1.2, 61)
+
+
+def write(results: Results, folder: Path) -> list[Path]:
+    """
+    Draw everything that there are results for.
+
+    :param results: finished cells
+    :param folder: where the pictures go
+    :return: the pictures
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    named = {name: groups for name, groups in curve_groups(results).items() if groups}
+    for name, groups in named.items():
+        _curves(name, groups, folder / f"{name}.png")
+    profiles = {
+        name: shares
+        for algorithm in ("td3", "sac")
+        for steps in lengths(results)
+        if (shares := _profile_shares(results, algorithm, steps)) and (name := f"profile_{algorithm}_{steps}")
+    }
+    for name, by_method in profiles.items():
+        _profiles(by_method, folder / f"{name}.png")
+    return [folder / f"{name}.png" for name in (*named, *profiles)]
+
+
+def picture_names(results: Results) -> list[str]:
+    """Give the names of the pictures that :func:`write` draws."""
+    profiles = [
+        f"profile_{algorithm}_{steps}"
+        for algorithm in ("td3", "sac")
+        for steps in lengths(results)
+        if _profile_shares(results, algorithm, steps)
+    ]
+    return [name for name, groups in curve_groups(results).items() if groups] + profiles
+
+
+def curve_groups(results: Results) -> dict[str, dict[str, list[Result]]]:
+    """Give what is drawn together, by name of the picture and by method."""
+    named: dict[str, dict[str, list[Result]]] = {}
+    pendulum = results.where(env=PENDULUM["env"], steps=PENDULUM["steps"])
+    named["motivation"] = _by_method(
+        [one for one in pendulum if one.sparsity in (None, PENDULUM_SPARSITY)], ("dense", *PENDULUM_METHODS)
+    )
+    for algorithm, env, steps in results.keys(lambda one: (one.algorithm, one.env, one.steps)):
+        if env != PENDULUM["env"]:
+            found = results.where(algorithm=algorithm, env=env, steps=steps, sparsity=None)
+            named[f"{algorithm}_{env}_{steps}"] = _by_method(found, ("dense", *SPARSE))
+            named[f"{algorithm}_{env}_{steps}_ablations"] = _by_method(
+                found, ("rlx2", *(method for method in METHODS if method.startswith("rlx2-"))), at_least=2
+            )
+    return named
+
+
+def _by_method(found: Sequence[Result], methods: Sequence[str], at_least: int = 1) -> dict[str, list[Result]]:
+    groups = {method: [one for one in found if one.method == method] for method in methods}
+    groups = {method: group for method, group in groups.items() if group}
+    return groups if len(groups) >= at_least else {}
+
+
+def _curves(name: str, groups: dict[str, list[Result]], path: Path) -> None:
+    """Draw the mean over seeds, and each seed faintly."""
+    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    others = iter(plt.get_cmap("tab10").colors)
+    one = next(iter(groups.values()))[0]
+    for method, found in groups.items():
+        colour = COLOURS.get(method) or next(others)
+        for result in found:
+            axes.plot(result.curve.steps, result.curve.returns, color=colour, alpha=0.25, linewidth=0.8)
+        mean = np.mean([result.curve.returns for result in found], axis=0)
+        label = f"{METHODS[method].label} ({len(found)})"
+        axes.plot(found[0].curve.steps, mean, color=colour, linewidth=1.6, label=label)
+    if one.env in BASELINES and one.algorithm == "td3" and "dense" not in groups:
+        dense = baseline(one.env)
+        axes.plot(dense.steps, dense.returns, color="grey", linestyle="--", label="Dense (stops early, 1)")
+    title = f"{one.algorithm.upper()} {one.env}" + (f", sparsity {PENDULUM_SPARSITY:.0%}" if name == "motivation" else "")
+    axes.set(title=title, xlabel="environment steps", ylabel="mean return of 10 episodes", xlim=(0, one.steps))
+    axes.legend(fontsize="small", title="seeds in brackets", title_fontsize="x-small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _profile_shares(results: Results, algorithm: str, steps: int) -> dict[str, list[list[float]]]:
+    found = {method: list(shares_of_dense(results, method, algorithm, steps).values()) for method in SPARSE}
+    return {method: shares for method, shares in found.items() if shares}
+
+
+def _profiles(by_method: dict[str, list[list[float]]], path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for method, shares in by_method.items():
+        above, interval = statistics.performance_profile(shares, THRESHOLDS)
+        label = f"{METHODS[method].label} ({sum(map(len, shares))} runs)"
+        axes.plot(100 * THRESHOLDS, above, color=COLOURS[method], label=label)
+        axes.fill_between(100 * THRESHOLDS, *interval, color=COLOURS[method], alpha=0.15)
+    axes.set(xlabel="% of dense", ylabel="share of runs above", ylim=(0, 1.02), xlim=(0, 100 * THRESHOLDS[-1]))
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

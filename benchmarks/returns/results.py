@@ -1,0 +1,99 @@
+"""Reads what is stored: finished cells, and dense curves that stop early."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.returns.cells import SETS
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+BASELINES = {env: HERE / "baselines" / f"dense_td3_{env}_seed0.csv" for env in ("HalfCheetah-v4", "Hopper-v4")}
+FINAL_SHARE = 0.05  # of the steps: a run's score is its mean return there, as over the last 150k of the paper's 3M
+
+
+class Curve:
+    """
+    Evaluations of a run.
+
+    :param steps: environment steps, ``[evaluations]``
+    :param returns: mean returns, ``[evaluations]``
+    """
+
+    def __init__(self, steps: Iterable[int], returns: Iterable[float]) -> None:
+        self.steps, self.returns = np.array(list(steps)), np.array(list(returns))
+
+    def score(self, end: int | None = None) -> float:
+        """
+        Give the mean return over the last 5 % of the steps.
+
+        :param end: count as if the run had stopped here; by default at its end
+        """
+        end = int(self.steps[-1]) if end is None else end
+        inside = (self.steps <= end) & (self.steps > end * (1 - FINAL_SHARE))
+        if end > self.steps[-1] or not inside.any():
+            raise ValueError(f"end={end} must lie between an evaluation and the last one, at {self.steps[-1]}")
+        return float(self.returns[inside].mean())
+
+
+class Result:
+    """
+    A finished cell.
+
+    :param about: its file
+    """
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self.about = about
+        self.method, self.algorithm, self.env = about["method"], about["algorithm"], about["env"]
+        self.seed, self.steps, self.sparsity = about["seed"], about["steps"], about["sparsity"]
+        self.curve = Curve((row["step"] for row in about["curve"]), (float(np.mean(row["returns"])) for row in about["curve"]))
+
+    @property
+    def score(self) -> float:
+        """Mean return over the last 5 % of the steps."""
+        return self.curve.score()
+
+    def relative_cost(self, name: str) -> float | None:
+        """
+        Give a cost relative to the dense agent of this environment, None if it was not recorded.
+
+        :param name: field of ``metrics.Cost``
+        """
+        cost, dense = (self.about.get(key, {}).get(name) for key in ("cost", "dense_cost"))
+        return cost / dense if cost is not None and dense else None
+
+
+class Results:
+    """
+    All finished cells of a folder.
+
+    :param found: the cells
+    """
+
+    def __init__(self, found: list[Result]) -> None:
+        self.found = found
+
+    def where(self, **values: Any) -> list[Result]:
+        """Give those whose fields have these values, by seed."""
+        chosen = [one for one in self.found if all(getattr(one, name) == value for name, value in values.items())]
+        return sorted(chosen, key=lambda one: one.seed)
+
+    def keys(self, key: Callable[[Result], Any]) -> list[Any]:
+        """Give the different values of a key, sorted."""
+        return sorted({key(one) for one in self.found})
+
+
+def load(folder: Path = RESULTS) -> Results:
+    """Read a folder of finished cells, without those that only show whether it runs."""
+    smoke = {cell.name for cell in SETS["smoke"]}
+    return Results([Result(json.loads(path.read_text())) for path in sorted(folder.glob("*.json")) if path.stem not in smoke])
+
+
+def baseline(env: str) -> Curve:
+    """Read the dense TD3 curve of an environment that stops early, see ``baselines/README.md``."""
+    table = np.genfromtxt(BASELINES[env], delimiter=",", skip_header=2)
+    return Curve(table[:, 0].astype(int), table[:, 1])

@@ -1,0 +1,292 @@
+"""Trains one cell: evaluations, checkpoints, and the file that stays."""
+
+import gc
+import json
+import math
+import subprocess
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from filelock import FileLock
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from benchmarks import machine
+from benchmarks.returns import agents, checkpoint, teacher
+from benchmarks.returns.cells import EPISODES, METHODS, Cell
+from sb3_rlx2 import RLx2Callback, metrics
+
+HERE = Path(__file__).parent
+CHECKPOINT, MODEL, PROGRESS = "checkpoint.pkl", "model.zip", "progress.json"
+EVALUATION_SEED = 1_000_000  # far from the seeds of training
+
+
+class Places:
+    """
+    Where files go.
+
+    :param work: folder of checkpoints, trained models and the journal; not kept in the repository
+    :param results: folder of the finished cells' files
+    """
+
+    def __init__(self, work: Path, results: Path) -> None:
+        self.work, self.results = work, results
+
+    def folder(self, cell: Cell) -> Path:
+        """Give a cell's folder of checkpoints."""
+        folder = self.work / cell.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def result(self, cell: Cell) -> Path:
+        """Give the file of a finished cell."""
+        return self.results / f"{cell.name}.json"
+
+    def store(self, cell: Cell, text: str) -> None:
+        """Write a finished cell's file in one go."""
+        self.results.mkdir(parents=True, exist_ok=True)
+        partial = self.result(cell).with_suffix(".part")
+        partial.write_text(text)
+        partial.replace(self.result(cell))
+
+
+class Evaluations(BaseCallback):
+    """
+    Plays episodes without exploration every so many steps, and notes what the method is doing.
+
+    :param cell: what is trained
+    :param rows: evaluations so far, to which it adds
+    :param tell: called with the number of steps and the latest mean return
+    """
+
+    def __init__(self, cell: Cell, rows: list[dict[str, Any]], tell: Callable[[int, float | None], None]) -> None:
+        super().__init__()
+        self.cell, self.rows, self.tell = cell, rows, tell
+        self.env = DummyVecEnv([lambda: Monitor(make_env(cell.env))])
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps % self.cell.eval_every == 0:
+            # A seed for each evaluation, so that a continued run needs nothing of the earlier ones.
+            self.env.seed(EVALUATION_SEED * (1 + self.cell.seed) + self.num_timesteps)
+            returns, _ = evaluate_policy(self.model, self.env, EPISODES, deterministic=True, return_episode_rewards=True)
+            self.rows.append({"step": self.num_timesteps, "returns": [round(r, 2) for r in returns], **self._trace()})
+        if self.num_timesteps % 1_000 == 0:
+            self.tell(self.num_timesteps, float(np.mean(self.rows[-1]["returns"])) if self.rows else None)
+        return True
+
+    def _trace(self) -> dict[str, Any]:
+        """Note what the method is doing; nothing for a dense agent."""
+        drivers = [one for one in self.locals["callback"].callbacks if isinstance(one, RLx2Callback)]
+        if not drivers:
+            return {}
+        updater, buffer = drivers[0].updater, drivers[0].buffer
+        assert buffer is not None
+        distance = drivers[0].policy_distance
+        trace = {"buffer": buffer.live, "policy_distance": None if np.isnan(distance) else round(distance, 4)}
+        for name, network in updater.networks.items():
+            trace |= {f"{name}_updates": network.updates, f"{name}_churn": round(network.churn, 4)}
+        return trace
+
+
+class Checkpoints(BaseCallback):
+    """
+    Writes checkpoints at the first start of an episode after each interval.
+
+    :param path: the file
+    :param interval: seconds between checkpoints
+    :param more: gives what else belongs into it
+    """
+
+    def __init__(self, path: Path, interval: float, more: Callable[[], dict[str, Any]]) -> None:
+        super().__init__()
+        self.path, self.interval, self.more = path, interval, more
+        self.episode_began = False
+        self.latest = time.monotonic()
+        self.seconds = 0.0
+
+    def _on_step(self) -> bool:
+        self.episode_began = bool(self.locals["dones"][0])
+        return True
+
+    def _on_rollout_start(self) -> None:
+        start = time.monotonic()
+        if not self.episode_began or start < self.latest + self.interval:
+            return
+        try:
+            checkpoint.write(self.path, checkpoint.capture(self.model) | self.more())
+        except OSError as error:  # a full disk must not end hours of training; the last checkpoint is still there
+            warnings.warn(f"no checkpoint at step {self.num_timesteps}: {error}", stacklevel=1)
+        self.latest = time.monotonic()
+        self.seconds += self.latest - start
+
+
+class Run:
+    """
+    A cell's training in this process.
+
+    :param cell: what to train
+    :param places: where files go
+    :param checkpoint_every: seconds between checkpoints
+    """
+
+    def __init__(self, cell: Cell, places: Places, checkpoint_every: float) -> None:
+        self.cell, self.places, self.checkpoint_every = cell, places, checkpoint_every
+        self.folder = places.folder(cell)
+        self.began = time.time()
+        self.earlier: dict[str, Any] = {"rows": [], "seconds": 0.0, "checkpoint_seconds": 0.0, "interruptions": 0}
+
+    def train(self) -> dict[str, Any]:
+        """Train to the end, from the checkpoint if there is one, and give the result."""
+        env = DummyVecEnv([lambda: Monitor(checkpoint.RepeatableReset(make_env(self.cell.env)))])
+        teaching_agent = self._teacher()
+        callbacks: list[BaseCallback] = []
+        path = self.folder / CHECKPOINT
+        if path.exists():
+            state = checkpoint.read(path)
+            self.earlier = state["run"] | {"interruptions": state["run"]["interruptions"] + 1}
+            model = checkpoint.restore(agents.agent_class(self.cell), env, state)
+            callbacks.append(checkpoint.RestoreGenerators(state["generators"]))
+        else:
+            model = agents.make(self.cell, env, teaching_agent)
+        self.began = time.time()
+        evaluations = Evaluations(self.cell, self.earlier["rows"], self._tell)
+        self.checkpoints = Checkpoints(path, self.checkpoint_every, lambda: {"run": self._so_far()})
+        fresh = not callbacks
+        model.learn(
+            self.cell.steps - model.num_timesteps,
+            callback=[*callbacks, evaluations, self.checkpoints],
+            reset_num_timesteps=fresh,
+        )
+        model.save(self.folder / MODEL)
+        return self._result(model)
+
+    def _teacher(self) -> str | None:
+        if not METHODS[self.cell.method].taught:
+            return None
+        cell = teacher_of(self.cell)
+        train(cell, self.places, self.checkpoint_every)
+        path = self.places.folder(cell) / MODEL
+        if not path.exists():  # its result came from another machine
+            with FileLock(path.with_name("lock")):
+                if not path.exists():
+                    finish(Run(cell, self.places, self.checkpoint_every))
+        return str(path)
+
+    def _about_teacher(self) -> dict[str, Any]:
+        cell = teacher_of(self.cell)
+        policy = teacher.load(str(self.places.folder(cell) / MODEL))
+        return {"cell": cell.name} | teacher.quality(policy, make_env(cell.env), EPISODES)
+
+    def _so_far(self) -> dict[str, Any]:
+        return self.earlier | {
+            "seconds": self.earlier["seconds"] + time.time() - self.began,
+            "checkpoint_seconds": self.earlier["checkpoint_seconds"] + self.checkpoints.seconds,
+        }
+
+    def _tell(self, step: int, mean_return: float | None) -> None:
+        """Leave a note for the progress display."""
+        partial = self.folder / "progress.part"
+        partial.write_text(json.dumps({"step": step, "return": mean_return, "time": time.time()}))
+        partial.replace(self.folder / PROGRESS)
+
+    def _result(self, model: OffPolicyAlgorithm) -> dict[str, Any]:
+        so_far = self._so_far()
+        env = model.get_env()
+        dense = agents.dense_reference(self.cell, env)
+        taught = METHODS[self.cell.method].taught
+        own_arguments = agents.arguments(self.cell, env.envs[0])
+        return {
+            **self.cell.as_dict(),
+            "class": type(model).__name__,
+            "arguments": {name: "inf" if value == math.inf else value for name, value in own_arguments.items()},
+            "teacher": self._about_teacher() if taught else None,
+            "seconds": round(so_far["seconds"], 1),
+            "checkpoint_seconds": round(so_far["checkpoint_seconds"], 1),
+            "interruptions": so_far["interruptions"],
+            "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            "revision": revision(),
+            "versions": machine.versions(),
+            "machine": machine.machine(),
+            "cost": asdict(metrics.cost(model)),
+            "dense_cost": asdict(metrics.cost(dense)),
+            "topology": topology(model),
+            "curve": so_far["rows"],
+        }
+
+
+def train(cell: Cell, places: Places, checkpoint_every: float = 300.0) -> dict[str, Any]:
+    """
+    Train a cell to the end unless its file is there; only one process of this machine does it at a time.
+
+    :param cell: what to train
+    :param places: where files go
+    :param checkpoint_every: seconds between checkpoints
+    :return: the result, as stored
+    """
+    with FileLock(places.folder(cell) / "lock"):
+        if not places.result(cell).exists():
+            finish(Run(cell, places, checkpoint_every))
+        return json.loads(places.result(cell).read_text())
+
+
+def finish(run: Run) -> None:
+    """Train, write the file, and only then let the checkpoint go."""
+    th.set_num_threads(1)
+    run.places.store(run.cell, as_text(run.train()))
+    gc.collect()  # an agent refers to itself in many ways, and its replay buffer is large
+    (run.folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Lay a result out as JSON with a line for each evaluation."""
+    about = {name: value for name, value in result.items() if name != "curve"}
+    rows = ",\n  ".join(json.dumps(row, allow_nan=False) for row in result["curve"])
+    return f'{json.dumps(about, indent=1, allow_nan=False)[:-2]},\n "curve": [\n  {rows}\n ]\n}}\n'
+
+
+def teacher_of(cell: Cell) -> Cell:
+    """Give the dense cell whose frozen critics teach this one."""
+    return replace(cell, method="dense", sparsity=None, seed=0)
+
+
+def make_env(name: str) -> gym.Env:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is out of date.*")
+        return gym.make(name)
+
+
+def topology(model: Any) -> list[dict[str, Any]]:
+    """Say where the links of the trained agent are; nothing for a dense agent."""
+    rows = []
+    for part in ("actor", "critic"):
+        for number, mlp in enumerate(metrics.sparse_mlps(getattr(model, part))):
+            weights = [weight.detach() != 0 for weight in mlp.dense_weights()]
+            for at, (layer, live) in enumerate(zip(mlp.layers, weights, strict=True)):
+                used = weights[at + 1].any(dim=0) if at + 1 < len(weights) else th.ones(layer.out_features, dtype=th.bool)
+                rows.append(
+                    {
+                        "layer": f"{part}.{number}.{at}",
+                        "shape": list(layer.shape),
+                        "links": layer.nnz,
+                        "inputs_without_links": int((~live.any(dim=0)).sum()),
+                        "units_without_links": int((~(live.any(dim=1) & used)).sum()),
+                    }
+                )
+    return rows
+
+
+def revision() -> str:
+    """Give the commit that runs, marked if files differ from it; ``unknown`` outside a clone."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty"]
+    found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,304 @@
+"""Studies that outlive their workers: their storages, and the loop that runs their trials."""
+
+import copy
+import itertools
+import logging
+import math
+import os
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import optuna
+import sqlalchemy
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, TrialPruned, UpdateFinishedTrialError
+from optuna.storages import InMemoryStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from tqdm import tqdm
+
+from sb3_rlx2.database import DatabaseStorage
+from sb3_rlx2.journal import LeasedJournalStorage
+
+# All workers of a study must agree on the first three, so they are no options.
+HEARTBEAT_INTERVAL = 15  # seconds
+GRACE_PERIOD = 90  # seconds without a heartbeat after which a worker counts as dead
+MAX_RETRIES = 3  # a trial that kills its worker each time must not go on for ever
+OUTAGE = 600.0  # seconds that a worker waits for a storage that went away
+POLL_INTERVAL = 1.0  # seconds between looks while other workers finish
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+DEAD = "sb3_rlx2:dead"  # holds the number of the trial whose worker died, because a retry inherits its parent's attributes
+STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError, OSError)  # what a storage that cannot be reached raises
+
+_logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def open_storage(url: str | None) -> "Storage":
+    """
+    Open a place for studies that several workers can share, on one machine or on many.
+
+    :param url: ``postgresql://user:password@host/database``, ``sqlite:///file.db`` (one machine), the path of a journal file
+        that ends in ``.log`` (a file system that all workers share), or None (this process only)
+    :return: a storage for Optuna and for :func:`run_trials`, to be closed; a journal that a killed writer left torn is mended
+    :raises ValueError: if the URL is of another kind
+    :raises ConnectionError: if the storage cannot be reached
+    """
+    if url is None:
+        return _MemoryStorage()
+    try:
+        if url.endswith(".log") and "://" not in url:
+            return LeasedJournalStorage(Path(url), GRACE_PERIOD)
+        return DatabaseStorage(_parse(url), HEARTBEAT_INTERVAL, GRACE_PERIOD)
+    except STORAGE_ERRORS as error:
+        shown = url if "://" not in url else sqlalchemy.make_url(url).render_as_string()
+        raise ConnectionError(f"storage={shown!r} cannot be reached: {_cause(error)}") from error
+
+
+def _parse(url: str) -> sqlalchemy.URL:
+    with suppress(ArgumentError):
+        parsed = sqlalchemy.make_url(url)
+        kind = parsed.get_backend_name()
+        if kind == "postgresql" or (kind == "sqlite" and parsed.database not in (None, "", ":memory:")):
+            return parsed
+    raise ValueError(
+        f"storage={url!r} must be postgresql://user:password@host/database, sqlite:///FILE.db or a journal file, FILE.log"
+    )
+
+
+def first_attempt(trial: Trial | FrozenTrial) -> int:
+    """
+    Number the trial that this one retries, its own if it is no retry: a key for checkpoints that a retry continues.
+
+    :param trial: a trial of a study that :func:`run_trials` runs
+    """
+    frozen = trial if isinstance(trial, FrozenTrial) else trial.storage.get_trial(trial._trial_id)
+    return int(frozen.system_attrs.get("failed_trial", frozen.number))
+
+
+def run_trials(
+    study: optuna.Study,
+    objective: Callable[[Trial], float],
+    total: int | None = None,
+    *,
+    n_trials: int | None = None,
+    n_jobs: int = 1,
+    progress: bool = True,
+) -> None:
+    """
+    Run trials beside other workers of the same study. A dead worker's trial is marked FAIL and retried with its parameters.
+
+    An interrupted trial (Ctrl-C) is retried too, by whoever comes next. Errors of the objective fail the trial and are raised.
+
+    :param study: a study in a storage of :func:`open_storage`
+    :param objective: as in Optuna; a trial whose objective gives NaN counts as pruned
+    :param total: return when so many trials of the study, counted over all workers, are complete or pruned; never starts more,
+        and waits for those of other workers
+    :param n_trials: return after so many trials of this worker
+    :param n_jobs: threads that run trials side by side
+    :param progress: whether to show a progress bar of the whole study
+    """
+    for name, value in (("total", total), ("n_trials", n_trials), ("n_jobs", n_jobs)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value!r} must be an integer >= 1")
+    with tqdm(total=total or n_trials, unit="trial", disable=None if progress else True) as bar:
+        worker = _Worker(study, objective, total, n_trials, bar)
+        if n_jobs == 1:
+            worker.run()
+            return
+        with ThreadPoolExecutor(n_jobs) as threads:
+            futures = [threads.submit(worker.run) for _ in range(n_jobs)]
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                worker.stopped = True  # after an error or Ctrl-C the other threads end after their current trial
+
+
+class _Worker:
+    """What the threads of one worker share."""
+
+    def __init__(
+        self, study: optuna.Study, objective: Callable[[Trial], float], total: int | None, n_trials: int | None, bar: Any
+    ) -> None:
+        self.study, self.objective, self.total, self.bar = study, objective, total, bar
+        self.storage: Any = study._storage
+        self.tickets: Iterator[int] = itertools.count() if n_trials is None else iter(range(n_trials))
+        self.stopped = False
+
+    def run(self) -> None:
+        for _ in self.tickets:
+            trial = self._wait_for_trial()
+            if trial is None:
+                return
+            self._run_trial(trial)
+            self._show()
+
+    def _wait_for_trial(self) -> Trial | None:
+        """Claim a trial, None when the study is done. While other workers run the last ones they may still die."""
+        while not self.stopped:
+            trial = _patiently(self._claim)
+            if trial is not None:
+                return trial
+            ended = self._show()
+            if self.total is not None and ended >= self.total:
+                break
+            time.sleep(POLL_INTERVAL)
+        return None
+
+    def _claim(self) -> Trial | None:
+        """One worker at a time: retry the trials of the dead, then take a waiting trial or, if there is room, a new one."""
+        with self.storage.exclusive(self.study._study_id):
+            _retry_dead_trials(self.study)
+            states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
+            taken = sum(state != TrialState.FAIL for state in states)
+            ended = sum(state in ENDED for state in states)
+            if self.total is not None and (ended >= self.total or (taken >= self.total and TrialState.WAITING not in states)):
+                return None
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
+                return self.study.ask()
+
+    def _run_trial(self, trial: Trial) -> None:
+        value: float | None = None
+        state = TrialState.FAIL
+        with _heartbeats(self.storage, trial._trial_id):
+            try:
+                trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
+                value = float(self.objective(trial))
+                state = TrialState.PRUNED if math.isnan(value) else TrialState.COMPLETE
+            except TrialPruned:
+                state = TrialState.PRUNED
+            except UpdateFinishedTrialError:
+                pass  # superseded, which the end below finds out
+            except Exception:
+                self._tell(trial, TrialState.FAIL, None)
+                raise
+            except BaseException:  # Ctrl-C
+                _bury(self.storage, trial._trial_id)
+                raise
+            self._tell(trial, state, value)
+
+    def _tell(self, trial: Trial, state: TrialState, value: float | None) -> None:
+        """Store the result, unless another worker took this one for dead meanwhile: then the retry's result counts."""
+
+        def tell() -> TrialState:
+            with suppress(UpdateFinishedTrialError):
+                self.study.tell(trial, value if state == TrialState.COMPLETE else None, state, skip_if_finished=True)
+            return self.storage.get_trial(trial._trial_id).state  # type: ignore[no-any-return]
+
+        stored = _patiently(tell)
+        if stored != state or (state == TrialState.FAIL and _died(self.storage.get_trial(trial._trial_id))):
+            _logger.warning(
+                f"trial {trial.number} was superseded: this worker gave no heartbeat for {GRACE_PERIOD} s, so the trial is "
+                "retried and this result is left out"
+            )
+        elif state == TrialState.COMPLETE:
+            self.study._log_completed_trial([value], trial.number, trial.params)  # type: ignore[list-item]
+
+    def _show(self) -> int:
+        trials = self.study.get_trials(deepcopy=False)
+        ended, running = (sum(trial.state in states for trial in trials) for states in (ENDED, (TrialState.RUNNING,)))
+        self.bar.n = ended
+        self.bar.set_postfix_str(f"{running} running")
+        return ended
+
+
+def _retry_dead_trials(study: optuna.Study) -> None:
+    """
+    Mark the trials of dead workers FAIL and put a copy of each in the queue, once. Only under the storage's lock.
+
+    The steps are kept apart so that a worker killed between any two of them leaves what the next one completes.
+    """
+    storage: Any = study._storage
+    for trial_id in storage.dead_trials(study._study_id):
+        _bury(storage, trial_id)
+    trials = study.get_trials(deepcopy=False)
+    retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        retry = RetryHeartbeatStaleTrialCallback(MAX_RETRIES)
+    for trial in trials:
+        if trial.state == TrialState.FAIL and _died(trial) and trial.number not in retried:
+            _logger.warning(f"the worker of trial {trial.number} died, the trial is retried (at most {MAX_RETRIES} times)")
+            retry(study, copy.deepcopy(trial))
+
+
+def _bury(storage: Any, trial_id: int) -> None:
+    """Mark a trial as one whose worker died, for :func:`_retry_dead_trials`."""
+    with suppress(UpdateFinishedTrialError):  # its worker just finished it
+        storage.set_trial_system_attr(trial_id, DEAD, storage.get_trial_number_from_id(trial_id))
+        storage.set_trial_state_values(trial_id, TrialState.FAIL)
+
+
+def _died(trial: FrozenTrial) -> bool:
+    return trial.system_attrs.get(DEAD) == trial.number
+
+
+@contextmanager
+def _heartbeats(storage: Any, trial_id: int) -> Iterator[None]:
+    """Beat beside the trial. Unlike Optuna's, this thread outlives a lost connection."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT_INTERVAL):
+            try:
+                storage.record_heartbeat(trial_id)
+            except STORAGE_ERRORS as error:  # noqa: PERF203
+                _logger.warning(f"no heartbeat for trial id {trial_id}, next try in {HEARTBEAT_INTERVAL} s: {_cause(error)}")
+
+    _patiently(lambda: storage.record_heartbeat(trial_id))
+    thread = threading.Thread(target=beat, name=f"heartbeat of trial id {trial_id}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """Repeat a call while the storage is away, so that a trial of hours is not lost to a restart of the database."""
+    deadline = time.monotonic() + OUTAGE
+    while True:
+        try:
+            return call()
+        except STORAGE_ERRORS as error:  # noqa: PERF203
+            if time.monotonic() > deadline:
+                raise
+            _logger.warning(f"storage does not answer, next try in {HEARTBEAT_INTERVAL} s: {_cause(error)}")
+            time.sleep(HEARTBEAT_INTERVAL)
+
+
+def _cause(error: BaseException) -> str:
+    return str(error.__cause__ or error).splitlines()[0]
+
+
+class _MemoryStorage(InMemoryStorage):
+    """For one process, which takes its studies with it when it dies."""
+
+    _claims = threading.Lock()  # of the class, because studies are pickled
+
+    @contextmanager
+    def exclusive(self, study_id: int) -> Iterator[None]:
+        with self._claims:
+            yield
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        pass
+
+    def dead_trials(self, study_id: int) -> list[int]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+Storage = DatabaseStorage | LeasedJournalStorage | _MemoryStorage

@@ -1,0 +1,205 @@
+"""The benchmark's runner: what is killed goes on as if nothing had happened, and nothing is trained twice."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from benchmarks.returns import grid, status, training
+from benchmarks.returns.__main__ import parse
+from benchmarks.returns.agents import agent_class
+from benchmarks.returns.cells import SETS, Cell
+from benchmarks.returns.grid import Grid
+from benchmarks.returns.training import CHECKPOINT, MODEL, Places
+from sb3_rlx2.storage import open_storage
+from tests import postgres
+from tests.checks import assert_equal
+
+ROOT = Path(__file__).parent.parent
+SMOKE = SETS["smoke"]
+TIMING = {"seconds", "checkpoint_seconds", "date", "interruptions", "revision"}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+
+
+def places(folder):
+    return Places(folder / "work", folder / "results")
+
+
+def learned(result):
+    cost = result["cost"] | {"disk_bytes": None}  # the zip also holds when training began
+    return {name: value for name, value in result.items() if name not in TIMING} | {"cost": cost}
+
+
+def start(folder, *names, cores=1):
+    command = [sys.executable, "-m", "benchmarks.returns", "run", *names, "--cores", str(cores), "--checkpoint-every", "0"]
+    command += ["--folder", str(folder / "work"), "--results", str(folder / "results")]
+    with (folder / "log").open("a") as log:
+        return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
+
+
+def the_study(folder, names="smoke"):
+    return optuna.load_study(study_name=f"{grid.STUDY}{names}", storage=open_storage(str(folder / "work" / "grid.log")))
+
+
+def children(process):
+    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("cell", "kills"),
+    [(SMOKE[0], (1, 1_150)), (Cell("dense", "sac", "Pendulum-v1", 0, 1_250, 200), (1_000,))],
+    ids=["rlx2", "dense"],
+)
+def test_a_killed_cell_goes_on_as_if_nothing_had_happened(cell, kills, tmp_path):
+    """Killed with SIGKILL behind a checkpoint, and once more in its second process."""
+    expected = training.train(cell, places(tmp_path / "undisturbed"))
+    code = (
+        "from pathlib import Path; from benchmarks.returns.cells import Cell; from benchmarks.returns.training import *;"
+        f"train({cell!r}, Places(Path({str(tmp_path / 'work')!r}), Path({str(tmp_path / 'results')!r})), 0.0)"
+    )
+    path = tmp_path / "work" / cell.name / CHECKPOINT
+    for at_least in kills:
+
+        def reached(at_least=at_least):
+            return path.exists() and training.checkpoint.read(path)["run"]["rows"][-1]["step"] >= at_least
+
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT)
+        wait_for(lambda: reached() or process.poll() is not None)  # noqa: B023
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert not places(tmp_path).result(cell).exists()
+    result = training.train(cell, places(tmp_path))
+    assert result["interruptions"] == len(kills)
+    assert learned(result) == learned(expected)
+    assert not path.exists()
+    weights, expected_weights = (
+        agent_class(cell).load(folder / "work" / cell.name / MODEL).policy.state_dict()
+        for folder in (tmp_path, tmp_path / "undisturbed")
+    )
+    assert_equal(weights, expected_weights)
+
+
+def test_two_workers_share_a_grid_and_nothing_is_trained_twice(tmp_path):
+    run = start(tmp_path, "smoke", cores=2)
+    assert run.wait(300) == 0, (tmp_path / "log").read_text()
+    trials = the_study(tmp_path).get_trials()
+    assert sorted(trial.user_attrs["cell"] for trial in trials) == sorted(cell.name for cell in SMOKE)
+    assert all(trial.state == TrialState.COMPLETE for trial in trials)
+    assert any(a.datetime_start < b.datetime_start < a.datetime_complete for a in trials for b in trials)
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()}
+    assert len(before) == len(SMOKE)
+    Grid(["smoke"], SMOKE, str(tmp_path / "work" / "grid.log"), places(tmp_path), 0.0).work()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()} == before
+
+    # Another machine, which shares the storage alone, gets the results from there.
+    elsewhere = Places(tmp_path / "elsewhere", tmp_path / "elsewhere" / "results")
+    grid.collect(open_storage(str(tmp_path / "work" / "grid.log")), elsewhere)
+    assert {path.name: path.read_text() for path in elsewhere.results.iterdir()} == {p.name: p.read_text() for p in before}
+
+
+def test_workers_do_not_outlive_a_killed_run_and_a_stopped_one_gives_its_cell_back(tmp_path):
+    name, progress = SMOKE[0].name, tmp_path / "work" / SMOKE[0].name / CHECKPOINT
+    run = start(tmp_path, name)
+    wait_for(progress.exists)
+    (worker,) = children(run.pid)
+    run.kill()
+    run.wait()
+    wait_for(lambda: not Path(f"/proc/{worker}").exists())
+
+    progress.unlink()
+    run = start(tmp_path, SMOKE[1].name)
+    wait_for((tmp_path / "work" / SMOKE[1].name / CHECKPOINT).exists)
+    run.terminate()
+    assert run.wait() == 143
+    trials = the_study(tmp_path, SMOKE[1].name).get_trials()
+    assert [trial.state for trial in trials] == [TrialState.FAIL]  # at once, without waiting for a heartbeat to stay out
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # of the trial that is asked for by hand
+@pytest.mark.parametrize("kind", ["journal", "postgresql"])
+def test_a_lost_workers_cell_is_taken_over(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("sb3_rlx2.storage.GRACE_PERIOD", 1)
+    trained = []
+    monkeypatch.setattr(grid, "train", lambda cell, *_: trained.append(cell) or {"curve": [{"returns": [1.0]}]})
+    with contextlib.nullcontext(str(tmp_path / "grid.log")) if kind == "journal" else postgres.server() as storage:
+        shared = Grid(["smoke"], SMOKE[:1], storage, places(tmp_path), 0.0)
+        lost = shared.study.ask()  # of a worker that dies while it trains
+        shared.storage.record_heartbeat(lost._trial_id)
+        lost.set_user_attr("cell", SMOKE[0].name)
+        time.sleep(2.5)
+        shared.work()
+        assert trained == SMOKE[:1]
+        assert [trial.state for trial in shared.study.get_trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+        shared.collect()  # what another machine does
+        if kind == "postgresql":
+            shared.storage._backend.engine.dispose()
+    assert places(tmp_path).result(SMOKE[0]).exists()
+
+
+def test_a_broken_cell_is_named_and_tried_again_by_the_next_run(tmp_path, monkeypatch):
+    own = places(tmp_path)
+    shared = Grid(["smoke"], SMOKE[:2], str(tmp_path / "work" / "grid.log"), own, 0.0)
+    broken = {SMOKE[0].name}
+    trained = []
+
+    def train(cell, *_):
+        trained.append(cell.name)
+        if cell.name in broken:
+            raise ValueError("no such thing")
+        return {"curve": [{"returns": [1.0]}]}
+
+    monkeypatch.setattr(grid, "train", train)
+    shared.work()
+    assert trained == [cell.name for cell in SMOKE[:2]]
+    assert shared.failures() == {SMOKE[0].name: "ValueError: no such thing"}
+    overview = status.overview(["smoke"], own, shared.url)
+    assert f"{SMOKE[0].name} failed: ValueError: no such thing" in overview
+
+    broken.clear()
+    shared._forgive()
+    shared.work()
+    assert trained == [*(cell.name for cell in SMOKE[:2]), SMOKE[0].name]
+    assert shared.failures() == {}
+
+
+def test_a_finished_cell_is_never_trained_again(tmp_path, monkeypatch):
+    places(tmp_path).store(SMOKE[0], '{"curve": [{"returns": [1.0]}]}')
+    monkeypatch.setattr(training, "Run", lambda *_: pytest.fail("trained again"))
+    assert training.train(SMOKE[0], places(tmp_path))["curve"][0]["returns"] == [1.0]
+
+
+def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch):
+    def write(path, state):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training.checkpoint, "write", write)
+    cell = Cell("static", "td3", "Pendulum-v1", 0, 450, 200)
+    with pytest.warns(UserWarning, match="no checkpoint at step"):
+        assert len(training.train(cell, places(tmp_path), 0.0)["curve"]) == 2
+
+
+def test_misuse_is_refused(capsys):
+    for arguments, message in (
+        (["run"], "needs the name of a set"),
+        (["run", "pendulm"], "did you mean 'pendulum'"),
+        (["run", "smoke", "--cores", "0"], "--cores=0"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            parse(arguments)
+        assert exit_.value.code == 2
+        assert message in capsys.readouterr().err

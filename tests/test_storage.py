@@ -1,0 +1,351 @@
+"""Studies outlive their workers, over PostgreSQL, SQLite and a journal file."""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import optuna
+import psycopg
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+
+from sb3_rlx2 import storage
+from sb3_rlx2.database import DatabaseStorage
+from sb3_rlx2.storage import first_attempt, open_storage, run_trials
+from tests import postgres
+
+KINDS = ["postgresql", "journal"]
+fork = multiprocessing.get_context("fork")
+opened: list = []
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(storage, "HEARTBEAT_INTERVAL", 0.2)
+    monkeypatch.setattr(storage, "GRACE_PERIOD", 1)
+    monkeypatch.setattr(storage, "POLL_INTERVAL", 0.1)
+    yield
+    while opened:
+        last = opened.pop()
+        if isinstance(last, DatabaseStorage):
+            last._backend.engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def database_server():
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(params=KINDS)
+def url(request, tmp_path):
+    if request.param == "postgresql":
+        return request.getfixturevalue("database_server")
+    return f"sqlite:///{tmp_path}/study.db" if request.param == "sqlite" else str(tmp_path / "study.log")
+
+
+def open_study(url):
+    opened.append(open_storage(url))
+    name = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1]  # tests share the server
+    return optuna.create_study(storage=opened[-1], study_name=name, load_if_exists=True, direction="maximize")
+
+
+def objective(trial):
+    x = trial.suggest_float("x", 0, 1)
+    time.sleep(0.01)
+    if x < 0.3:
+        raise optuna.TrialPruned
+    return x
+
+
+def in_a_process(function, *arguments):
+    """Run a function in a process of its own and give the exit code."""
+    process = fork.Process(target=function, args=arguments)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+def states(study):
+    return [trial.state.name for trial in study.trials]
+
+
+def assert_one_retry(study, total, parent=0):
+    """All of ``total`` trials ended, and the one that died was retried once, with its parameters."""
+    trials = study.trials
+    ended = [trial for trial in trials if trial.state in storage.ENDED]
+    (dead,) = [trial for trial in trials if trial.state == TrialState.FAIL]
+    (retry,) = [trial for trial in trials if trial.system_attrs.get("retry_history") == [dead.number]]
+    assert len(ended) == total == len(trials) - 1
+    assert retry in ended
+    assert dead.number == parent == first_attempt(retry)
+    assert all(retry.params[name] == value for name, value in dead.params.items())
+    assert [first_attempt(trial) for trial in ended if trial is not retry] == [t.number for t in ended if t is not retry]
+
+
+@pytest.mark.parametrize("url", [*KINDS, "sqlite"], indirect=True)
+def test_total_is_exact_over_threads_and_processes(url):
+    def work():
+        run_trials(open_study(url), objective, 6, n_jobs=2)
+
+    processes = [fork.Process(target=work) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert len(states(open_study(url))) == 6
+    assert set(states(open_study(url))) <= {"COMPLETE", "PRUNED"}
+
+
+def test_n_trials_counts_for_this_worker(url):
+    run_trials(open_study(url), objective, n_trials=2)
+    run_trials(open_study(url), objective, n_trials=3)
+    assert len(states(open_study(url))) == 5
+    run_trials(open_study(url), objective, total=5)
+    assert len(states(open_study(url))) == 5
+
+
+def test_worker_killed_in_a_trial(url):
+    def die(trial):
+        trial.suggest_float("x", 0, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_a_process(lambda: run_trials(open_study(url), die, 3)) == -signal.SIGKILL
+    study = open_study(url)
+    assert states(study) == ["RUNNING"]
+    run_trials(study, objective, 3)
+    assert_one_retry(study, 3)
+
+
+@pytest.mark.parametrize("url", [*KINDS, "sqlite"], indirect=True)
+def test_worker_killed_before_its_first_heartbeat(url):
+    def work():
+        study = open_study(url)
+        study._storage.record_heartbeat = lambda trial_id: os.kill(os.getpid(), signal.SIGKILL)
+        run_trials(study, objective, 2)
+
+    assert in_a_process(work) == -signal.SIGKILL
+    study = open_study(url)
+    assert states(study) == ["RUNNING"]
+    run_trials(study, objective, 2)
+    assert_one_retry(study, 2)
+
+
+def test_worker_killed_before_it_queues_the_retry(url):
+    study = open_study(url)
+
+    def bury(trial):
+        trial.suggest_float("x", 0, 1)
+        storage._bury(study._storage, trial._trial_id)
+        return 1.0
+
+    run_trials(study, bury, n_trials=1)
+    assert states(study) == ["FAIL"]
+    run_trials(open_study(url), objective, 2)
+    assert_one_retry(open_study(url), 2)
+    run_trials(open_study(url), objective, 3)
+    assert_one_retry(open_study(url), 3)
+
+
+def test_suspended_worker_is_superseded_and_goes_on(url):
+    """It finds its trial retried when it wakes; its own result is left out, and it lives."""
+
+    def freeze(trial):
+        value = trial.suggest_float("x", 0, 1)
+        if trial.number == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return -value
+
+    process = fork.Process(target=lambda: run_trials(open_study(url), freeze, n_trials=2))
+    process.start()
+    os.waitpid(process.pid, os.WUNTRACED)
+    try:
+        study = open_study(url)
+        run_trials(study, lambda trial: trial.suggest_float("x", 0, 1), 1)
+        assert states(study) == ["FAIL", "COMPLETE"]
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    process.join(60)
+    assert process.exitcode == 0
+    assert states(study) == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert [trial.value is None or trial.value > 0 for trial in study.trials] == [True, True, False]
+
+
+def test_superseded_worker_notices_at_its_next_report(url, caplog):
+    study = open_study(url)
+
+    def superseded(trial):
+        if trial.number == 0:
+            storage._bury(open_study(url)._storage, trial._trial_id)
+            trial.report(1.0, 1)
+            raise RuntimeError("not reached")
+        return 0.5
+
+    run_trials(study, superseded, 2)
+    assert_one_retry(study, 2)
+    assert "trial 0 was superseded" in caplog.text
+
+
+def test_interrupted_trial_is_retried(url):
+    def interrupt(trial):
+        trial.suggest_float("x", 0, 1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(open_study(url), interrupt, 2)
+    run_trials(open_study(url), objective, 2)
+    assert_one_retry(open_study(url), 2)
+
+
+def test_trial_that_always_kills_is_given_up(url, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_RETRIES", 2)
+
+    def deadly(trial):
+        if first_attempt(trial) == 0:
+            raise KeyboardInterrupt
+        return 1.0
+
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            run_trials(open_study(url), deadly, 1)
+    run_trials(open_study(url), deadly, 1)
+    assert states(open_study(url)) == ["FAIL", "FAIL", "FAIL", "COMPLETE"]
+
+
+def test_error_of_the_objective_is_raised_and_not_retried(url):
+    with pytest.raises(ZeroDivisionError):
+        run_trials(open_study(url), lambda trial: 1 / 0, 2)
+    run_trials(open_study(url), lambda trial: 1.0, 2)
+    assert states(open_study(url)) == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_nan_is_pruned():
+    study = open_study(None)
+    run_trials(study, lambda trial: float("nan"), 2)
+    assert states(study) == ["PRUNED", "PRUNED"]
+
+
+def test_heartbeat_outlives_a_lost_connection(url, monkeypatch):
+    study = open_study(url)
+    beat, beats = study._storage.record_heartbeat, []
+
+    def lossy(trial_id):
+        beats.append(time.monotonic())
+        if len(beats) == 2:
+            raise StorageInternalError("connection lost")
+        beat(trial_id)
+
+    monkeypatch.setattr(study._storage, "record_heartbeat", lossy)
+
+    def long(trial):
+        time.sleep(2.5)  # more than twice the grace period
+        return 1.0
+
+    worker = threading.Thread(target=run_trials, args=(study, long, 1))
+    worker.start()
+    other = open_study(url)
+    while worker.is_alive():
+        with other._storage.exclusive(other._study_id):
+            storage._retry_dead_trials(other)
+        time.sleep(0.2)
+    worker.join()
+    assert states(study) == ["COMPLETE"]
+    assert len(beats) >= 4
+
+
+def test_database_that_disconnects(database_server):
+    url = database_server
+    study = open_study(url)
+
+    def objective(trial):
+        with psycopg.connect(url) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid != pg_backend_pid()")
+        return 1.0
+
+    run_trials(study, objective, 3)
+    assert states(study) == ["COMPLETE"] * 3
+
+
+def test_result_waits_for_a_storage_that_went_away(monkeypatch):
+    monkeypatch.setattr(storage, "HEARTBEAT_INTERVAL", 0.01)
+    study = open_study(None)
+    tell, failures = study.tell, iter([True, True])
+
+    def lossy(*arguments, **keywords):
+        if next(failures, False):
+            raise StorageInternalError("connection lost")
+        return tell(*arguments, **keywords)
+
+    monkeypatch.setattr(study, "tell", lossy)
+    run_trials(study, objective, 2)
+    assert len(states(study)) == 2
+    assert not next(failures, False)
+
+
+def test_journal_with_an_unfinished_line(tmp_path):
+    """A writer was killed in the middle of a line, after others opened the journal."""
+    path = tmp_path / "study.log"
+    study = open_study(str(path))
+    run_trials(study, objective, 2)
+    sound = path.read_bytes()
+    path.write_bytes(sound + b'{"op_code":6,"worker')
+    run_trials(study, objective, 3)
+    assert path.read_bytes().startswith(sound + b'{"op_code"')
+    assert all(json.loads(line) for line in path.read_bytes().splitlines())
+    assert len(states(open_study(str(path)))) == 3
+
+
+@pytest.mark.parametrize(
+    "torn", [b'{"op_code":6,"worker', b'{"op_code":6,"work{"op_code":8,"worker_id":"w"}\n', b"\0\0\0\0\n"]
+)
+def test_torn_journal_is_mended_on_opening(torn, tmp_path, capsys):
+    path = tmp_path / "study.log"
+    run_trials(open_study(str(path)), objective, 3)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines) + torn)
+    (study,) = open_storage(str(path)).get_all_studies()
+    assert len(open_storage(str(path)).get_all_trials(study._study_id)) == 3
+    assert path.read_bytes() == b"".join(lines)
+    (backup,) = tmp_path.glob("study.log.torn-*")
+    assert backup.read_bytes() == b"".join(lines) + torn
+    assert f"1 broken line(s) of killed writers, now removed; as it was: {backup}" in capsys.readouterr().out
+    open_storage(str(path))
+    assert sorted(file.name for file in tmp_path.glob("study.log*")) == ["study.log", "study.log.leases", backup.name]
+
+
+def test_finished_trials_leave_no_leases(tmp_path):
+    run_trials(open_study(str(tmp_path / "study.log")), objective, 2)
+    assert [lease.name for lease in (tmp_path / "study.log.leases").iterdir()] == ["clock"]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["study", "mysql://host/study", "sqlite://", "sqlite:///:memory:", "redis://host", "http://x.log"]
+)
+def test_unknown_storage(wrong):
+    with pytest.raises(ValueError, match="must be postgresql://") as error:
+        open_storage(wrong)
+    assert f"storage={wrong!r}" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "sqlite"])
+def test_storage_that_cannot_be_reached(kind, tmp_path):
+    (tmp_path / "file").touch()
+    urls = {
+        "postgresql": f"postgresql://user:secret@127.0.0.1:{postgres.free_port()}/study",
+        "sqlite": f"sqlite:///{tmp_path}/file/study.db",
+        "journal": f"{tmp_path}/file/study.log",
+    }
+    with pytest.raises(ConnectionError, match="cannot be reached") as error:
+        open_storage(urls[kind])
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["total", "n_trials", "n_jobs"])
+def test_counts_are_positive(name):
+    with pytest.raises(ValueError, match=f"{name}=0 must be an integer >= 1"):
+        run_trials(open_study(None), objective, **{name: 0})
