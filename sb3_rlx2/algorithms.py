@@ -160,12 +160,12 @@ class _RLx2:
                 self.logger.record(f"train/{name}", sum(values) / len(values))
 
     def _array_steps(self) -> Any:
-        from sb3_rlx2 import gradient_steps  # late, because it imports numba
+        from sb3_rlx2 import gradient_steps, sac_steps, td3_steps  # late, because they import numba
 
         if not gradient_steps.serves(self):
             self._steps = None
         elif self._steps is None or not self._steps.still_fits(self):
-            self._steps = (gradient_steps.TD3Steps if isinstance(self, TD3) else gradient_steps.SACSteps)(self)
+            self._steps = (td3_steps.TD3Steps if isinstance(self, TD3) else sac_steps.SACSteps)(self)
         return self._steps
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:

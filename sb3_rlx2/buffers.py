@@ -1,7 +1,8 @@
 """Replay buffer with a live window whose capacity shrinks, n-step returns, and the policy's noise-free actions."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,39 +12,13 @@ from stable_baselines3.common.buffers import NStepReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_rlx2.samples import Batch, Windows
 from sb3_rlx2.validation import check_integer, check_number
 
 DEFAULT_MIN_SIZE = 100_000
 
 # Gives the entropy bonus, -alpha * log pi of a fresh action, of each observation.
 EntropyBonus = Callable[[th.Tensor], th.Tensor]
-
-
-@dataclass
-class Windows:
-    """
-    A sampled batch with n-step returns.
-
-    :param rows: first row of each window, ``[batch]``
-    :param environments: its environment, ``[batch]``
-    :param obs: observation, ``[batch, ...]``
-    :param actions: action in ``[-1, 1]``, ``[batch, A]``
-    :param next_obs: next observation of the last step, ``[batch, ...]``
-    :param returns: discounted sum of the rewards, ``[batch, 1]``
-    :param terminated: 1 where the last step terminates, else 0, ``[batch, 1]``
-    :param discounts: discount of the bootstrap, ``[batch, 1]``
-    :param lengths: number of steps, ``[batch]``
-    """
-
-    rows: np.ndarray
-    environments: np.ndarray
-    obs: np.ndarray
-    actions: np.ndarray
-    next_obs: np.ndarray
-    returns: np.ndarray
-    terminated: np.ndarray
-    discounts: np.ndarray
-    lengths: np.ndarray
 
 
 class RLx2ReplayBuffer(NStepReplayBuffer):
@@ -215,24 +190,28 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         """
         return self._get_samples(self._draw_rows(batch_size), env=env)
 
-    def sample_windows(self, batch_size: int) -> Windows:
+    def sample_into(self, batch: Batch) -> None:
         """
-        Sample as :meth:`sample` does (with the same random draws), but give arrays and leave the entropy bonus out.
+        Sample as :meth:`sample` does (with the same random draws), but leave the entropy bonus out.
 
-        :param batch_size: number of transitions
+        :param batch: receives the samples
         """
-        return self._gather(self._draw_rows(batch_size))
+        batch.rows = self._draw_rows(len(batch.lengths))
+        batch.environments = np.random.randint(0, self.n_envs, size=len(batch.rows))  # noqa: NPY002 as SB3
+        inputs, dimension = batch.inputs, self.observations[0, 0].size
+        self._gather(batch, inputs, inputs, dimension, batch.next_inputs)
 
     @property
     def has_gather_kernel(self) -> bool:
-        """Whether :meth:`sample_windows` can serve this buffer's observations."""
+        """Whether :meth:`sample_into` can serve this buffer's observations."""
         return self.observations.dtype in (np.float32, np.float64) and self.actions.dtype == np.float32
 
     def _draw_rows(self, batch_size: int) -> np.ndarray:
         return (self.start + np.random.randint(0, self.live, size=batch_size)) % self.buffer_size  # noqa: NPY002 as SB3
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:
-        windows = self._gather(batch_inds) if env is None and self.has_gather_kernel else self._gather_any(batch_inds, env)
+        by_kernel = env is None and self.has_gather_kernel
+        windows = self._gather_windows(batch_inds) if by_kernel else self._gather_any(batch_inds, env)
         if self.n_steps > 1 and self.uses_entropy_bonus:
             self._add_entropy_bonus(windows, env)
         return ReplayBufferSamples(
@@ -247,10 +226,18 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
     def _to_device(self, fresh: np.ndarray) -> th.Tensor:
         return self.to_torch(fresh, copy=False)
 
-    def _gather(self, rows: np.ndarray) -> Windows:
+    def _gather(self, into: Batch | Windows, obs: np.ndarray, action: np.ndarray, row: int, next_obs: np.ndarray) -> None:
         """Gather by kernel; :meth:`_gather_any` says what is computed."""
         from sb3_rlx2.backends.compile import load_kernels  # late, because importing numba costs more than the rest
 
+        load_kernels("replay", self.observations.dtype.name).gather_windows(
+            into.rows, into.environments, (self.pos - 1) % self.buffer_size, self.n_steps, self._powers(),
+            _flat(self.observations, 2), _flat(self.next_observations, 2), _flat(self.actions, 2),
+            self.rewards, self.dones, self.timeouts, obs, action, row, next_obs,
+            into.returns.reshape(-1), into.terminated.reshape(-1), into.discounts.reshape(-1), into.lengths,
+        )  # fmt: skip
+
+    def _gather_windows(self, rows: np.ndarray) -> Windows:
         batch = len(rows)
         windows = Windows(
             rows=rows,
@@ -263,12 +250,8 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
             discounts=np.empty((batch, 1), np.float32),
             lengths=np.empty(batch, np.int64),
         )
-        load_kernels("replay", self.observations.dtype.name).gather_windows(
-            rows, windows.environments, (self.pos - 1) % self.buffer_size, self.n_steps, self._powers(),
-            _flat(self.observations, 2), _flat(self.next_observations, 2), _flat(self.actions, 2),
-            self.rewards, self.dones, self.timeouts, _flat(windows.obs, 1), windows.actions, _flat(windows.next_obs, 1),
-            windows.returns[:, 0], windows.terminated[:, 0], windows.discounts[:, 0], windows.lengths,
-        )  # fmt: skip
+        obs, action, next_obs = (each.reshape(batch, -1, 1) for each in (windows.obs, windows.actions, windows.next_obs))
+        self._gather(windows, obs, action, 0, next_obs)
         return windows
 
     def _gather_any(self, rows: np.ndarray, env: VecNormalize | None) -> Windows:
@@ -306,8 +289,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         return inside
 
     def _powers(self) -> np.ndarray:
-        powers: np.ndarray = np.float32(self.gamma) ** np.arange(self.n_steps + 1, dtype=np.float32)
-        return powers
+        return _powers(self.gamma, self.n_steps)
 
     def _normalized(self, obs: np.ndarray, env: VecNormalize | None) -> np.ndarray:
         return np.asarray(self._normalize_obs(obs, env))
@@ -325,6 +307,33 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         next_obs = self._normalized(self.next_observations[rows, windows.environments[samples]], env)
         return samples, self._powers()[steps + 1], next_obs
 
+    def gather_on_the_way(
+        self, batch: Batch | Windows, next_obs: np.ndarray, samples: np.ndarray, discounts: np.ndarray
+    ) -> None:
+        """
+        Gather by kernel what :meth:`states_on_the_way` gives.
+
+        :param batch: sampled windows
+        :param next_obs: receives the states, ``[tiles, D, lanes]``
+        :param samples: receives the sample that each belongs to, ``[states]``
+        :param discounts: receives the discount of each, ``[states]``
+        """
+        from sb3_rlx2.backends.compile import load_kernels  # late, as above
+
+        load_kernels("replay", self.observations.dtype.name).gather_on_the_way(
+            batch.rows, batch.environments, batch.lengths, self._powers(), _flat(self.next_observations, 2), self.buffer_size,
+            next_obs, samples, discounts,
+        )  # fmt: skip
+
+    def _gather_on_the_way(self, windows: Windows, env: VecNormalize | None) -> tuple[np.ndarray, ...]:
+        if env is not None or not self.has_gather_kernel:
+            return self.states_on_the_way(windows, env)
+        count = int(windows.lengths.sum()) - len(windows.lengths)
+        next_obs = np.empty((count, *self.obs_shape), np.float32)
+        samples, discounts = np.empty(count, np.int64), np.empty(count, np.float32)
+        self.gather_on_the_way(windows, next_obs.reshape(count, math.prod(self.obs_shape), 1), samples, discounts)
+        return samples, discounts, next_obs
+
     def _add_entropy_bonus(self, windows: Windows, env: VecNormalize | None) -> None:
         """Add the discounted entropy of the states on the way; SAC itself adds the bootstrap state's."""
         if self.entropy_bonus is None:
@@ -332,7 +341,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
                 f"n_steps={self.n_steps} with SAC needs the entropy of the states on the way, and nobody lends it to the "
                 "buffer; train with RLx2Callback (soft_n_step=False gives SB3's form, entropy at the bootstrap only)"
             )
-        samples, discounts, next_obs = self.states_on_the_way(windows, env)
+        samples, discounts, next_obs = self._gather_on_the_way(windows, env)
         if len(samples) > 0:
             entropy = self.entropy_bonus(self._to_device(next_obs)).cpu().numpy().reshape(-1)
             np.add.at(windows.returns[:, 0], samples, discounts * entropy)
@@ -342,6 +351,12 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         return self.__dict__ | {"entropy_bonus": None}
 
 
+@lru_cache(maxsize=8)
+def _powers(gamma: float, n_steps: int) -> np.ndarray:
+    powers: np.ndarray = np.float32(gamma) ** np.arange(n_steps + 1, dtype=np.float32)
+    return powers
+
+
 def _flat(array: np.ndarray, leading: int) -> np.ndarray:
     """View an array with its first axes merged to one, and its others to another."""
-    return array.reshape(int(np.prod(array.shape[:leading])), -1)
+    return array.reshape(math.prod(array.shape[:leading]), -1)

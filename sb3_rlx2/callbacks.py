@@ -137,7 +137,7 @@ class RLx2Callback(BaseCallback):
         if steps_before < self.model.learning_starts:
             return np.asarray(self.locals["buffer_actions"])
         assert self.model._last_obs is not None
-        return self._act(self.model._last_obs)
+        return self.model.policy.noise_free_action(self.model._last_obs)  # type: ignore[operator, no-any-return]
 
     def _act(self, obs: Any) -> np.ndarray:
         return self.model.policy.act(obs)  # type: ignore[operator, no-any-return]

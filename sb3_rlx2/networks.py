@@ -1,6 +1,5 @@
 """SB3's actor and critic networks with sparse heads. Features extractors stay dense."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +15,6 @@ from sb3_rlx2 import backends
 from sb3_rlx2.distributions import DISTRIBUTIONS
 from sb3_rlx2.sparse_mlp import SparseMLP
 from sb3_rlx2.validation import lookup
-
-EPSILON = 1e-6  # as SB3's TanhBijector
-LOG_SQRT_2_PI = math.log(math.sqrt(2 * math.pi))
 
 
 class SparseTD3Actor(TD3Actor):
@@ -86,11 +82,9 @@ class SparseSACActor(SACActor):
         :param obs: observations
         :return: actions in ``[-1, 1]``, ``[batch, A]``, and their log-probability, ``[batch]``
         """
-        mean, log_std, _ = self.get_action_dist_params(obs)
-        noise = th.normal(th.zeros_like(mean), th.ones_like(mean))  # as `Normal.rsample` draws
-        actions = th.tanh(mean + log_std.exp() * noise)
-        density = noise.square() / -2 - log_std - LOG_SQRT_2_PI - th.log(1 - actions.square() + EPSILON)
-        return actions, density.sum(dim=1)
+        raw = self.mean_and_log_std(self.extract_features(obs, self.features_extractor))
+        noise = th.randn(len(raw), raw.shape[1] // 2, dtype=raw.dtype, device=raw.device)  # as `Normal.rsample` draws
+        return backends.squash(raw, noise, self.mean_and_log_std)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {"sparsity": _without_generator(self.sparsity)}

@@ -13,6 +13,7 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
 from sb3_rlx2 import backends
+from sb3_rlx2.adam import KernelAdam
 from sb3_rlx2.distributions import DISTRIBUTIONS
 from sb3_rlx2.metrics import sparse_mlps
 from sb3_rlx2.networks import SparseCritic, SparseSACActor, SparseTD3Actor
@@ -77,13 +78,16 @@ class _SparseHeads:
         self.actor_sparsity, self.critic_sparsity = actor_sparsity, critic_sparsity
         self.thinning = {"distribution": distribution, "init": init, "backend": backend}
         self.generator = spawn_generator()
+        self._latest: list[Any] = [None, None]  # the latest observation that `predict` was asked about, and the actor's output
 
     def _build(self, lr_schedule: Schedule) -> None:
+        given = self.optimizer_class, self.optimizer_kwargs
         chosen = self.optimizer_kwargs.keys() & {"fused", "foreach", "capturable", "differentiable"}
         if self.optimizer_class is th.optim.Adam and self.thinning["backend"] != "masked" and not chosen:
             # One pass over memory for all parameters; `masked` stays bit-identical to SB3.
-            self.optimizer_kwargs = self.optimizer_kwargs | {"fused": True}
+            self.optimizer_class, self.optimizer_kwargs = KernelAdam, self.optimizer_kwargs | {"fused": True}
         super()._build(lr_schedule)  # type: ignore[misc]
+        self.optimizer_class, self.optimizer_kwargs = given
         self.topology_updater = TopologyUpdater(self.generator)
         for name in ("actor", "critic"):
             network = getattr(self, name)
@@ -104,7 +108,8 @@ class _SparseHeads:
         if self._walks_modules:
             super().set_training_mode(mode)  # type: ignore[misc]
         elif self.training != mode:
-            self.training = self.actor.training = self.critic.training = mode
+            for module in (self, self._modules["actor"], self._modules["critic"]):  # type: ignore[attr-defined]
+                module.__dict__["training"] = mode  # torch's own assignment is slow
 
     def act(self, observation: Any, deterministic: bool = True) -> np.ndarray:
         """
@@ -115,10 +120,7 @@ class _SparseHeads:
         :return: actions, ``[n, A]``
         """
         if self._acts_in_arrays(observation):
-            from sb3_rlx2.backends import csr  # late, because it imports numba
-
-            flat = np.ascontiguousarray(observation.reshape(len(observation), -1), np.float32)
-            return self._actions(csr.infer(self.actor.sparse_heads()[0], flat), deterministic)
+            return self._actions(self._infer(observation), deterministic)
         with th.no_grad():
             tensor, _ = self.obs_to_tensor(observation)  # type: ignore[attr-defined]
             return np.asarray(self._predict(tensor, deterministic=deterministic).cpu())  # type: ignore[attr-defined]
@@ -145,8 +147,26 @@ class _SparseHeads:
         if not self._acts_in_arrays(several):
             return super().predict(observation, state, episode_start, deterministic)  # type: ignore[misc, no-any-return]
         self.set_training_mode(False)
-        actions = self.unscale_action(self.act(several, deterministic).reshape(-1, *self.action_space.shape))
+        output = self._infer(several)
+        self._latest[:] = observation, output
+        actions = self.unscale_action(self._actions(output, deterministic).reshape(-1, *self.action_space.shape))
         return (actions[0] if single else actions), state
+
+    def noise_free_action(self, observation: Any) -> np.ndarray:
+        """
+        Give the deterministic action, without computing it again where :meth:`predict` was just asked about the same array.
+
+        :param observation: observations, ``[n, ...]``
+        :return: actions in ``[-1, 1]``, ``[n, A]``
+        """
+        latest, output = self._latest
+        return self._actions(output, True) if latest is observation else self.act(observation)
+
+    def _infer(self, observation: np.ndarray) -> np.ndarray:
+        from sb3_rlx2.backends import csr  # late, because it imports numba
+
+        flat = np.ascontiguousarray(observation.reshape(len(observation), -1), np.float32)
+        return csr.infer(self.actor.sparse_heads()[0], flat)
 
     def _acts_in_arrays(self, observation: Any) -> bool:
         return (
@@ -165,7 +185,7 @@ class _SparseHeads:
         """
         return type(self) in OWN_POLICIES and all(
             type(network) in OWN_NETWORKS
-            and type(network.features_extractor) is FlattenExtractor
+            and type(network._modules["features_extractor"]) is FlattenExtractor
             and not (network._forward_hooks or network._forward_pre_hooks)
             and all(backends.uses_csr(mlp) and not mlp._forward_hooks for mlp in network.sparse_heads())
             for network in networks
@@ -251,9 +271,10 @@ class SparseSACPolicy(_SparseHeads, SACPolicy):
     actor_class = SparseSACActor
 
     def _actions(self, output: np.ndarray, deterministic: bool) -> np.ndarray:
-        mean, log_std = np.hsplit(output, 2)
+        n_actions = output.shape[1] // 2
+        mean, log_std = output[:, :n_actions], output[:, n_actions:]
         if not deterministic:
-            noise = th.normal(th.zeros(mean.shape), th.ones(mean.shape)).numpy()  # as `Normal.rsample` draws
+            noise = th.randn(mean.shape).numpy()  # as `Normal.rsample` draws
             mean = mean + np.exp(log_std.clip(LOG_STD_MIN, LOG_STD_MAX)) * noise
         actions: np.ndarray = np.tanh(mean)
         return actions

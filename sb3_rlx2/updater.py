@@ -114,25 +114,28 @@ class TopologyUpdater(nn.Module):
 
         :param progress: share of training done, in ``[0, 1]``
         """
-        self.progress = max(self.progress, progress)
+        if progress > self.progress:
+            self.__dict__["progress"] = progress  # every step: torch's own assignment is slow
 
     @property
     def drop_fraction(self) -> float:
         """Share of a layer's links that an update would move now."""
         return cosine_decay(self.progress, self.initial_drop_fraction)
 
-    def before_step(self, network: EvolvingNetwork) -> None:
+    def before_step(self, network: EvolvingNetwork, known_finite: bool = False) -> None:
         """
         Called before each optimizer step: checks the gradients and, if an update is due, does it and clears them.
 
         :param network: the network whose optimizer steps
+        :param known_finite: whether the caller knows that the gradients are finite
         """
         if network.nesting == 0:  # torch calls the hooks again for a `step` that calls its parent class's
+            if not known_finite:
+                check_gradients(network.name, network.optimizer, f" at its optimizer step {network.steps + 1}")
             self._prepare_step(network)
         network.nesting += 1
 
     def _prepare_step(self, network: EvolvingNetwork) -> None:
-        check_gradients(network.name, network.optimizer, f" at its optimizer step {network.steps + 1}")
         if self.method is None and not self._warned:
             self._warned = True
             warnings.warn("no RLx2Callback drives this sparse policy: its topology stays fixed", stacklevel=2)

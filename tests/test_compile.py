@@ -88,17 +88,17 @@ def test_a_killed_process_leaves_no_damage(cache):
 
 def test_cache_off_and_unusable(tmp_path, monkeypatch):
     monkeypatch.setenv("SB3_RLX2_CACHE_DIR", "")
-    assert kernel_compile.cache_folder("network", "float32") is None
+    assert kernel_compile.cache_folder("forward", "float32") is None
     (tmp_path / "file").write_text("in the way")
     assert "cannot be used" in outcome(start(tmp_path / "file"))
 
 
 def test_the_folder_is_named_after_the_sources(monkeypatch, tmp_path):
     monkeypatch.setenv("SB3_RLX2_CACHE_DIR", str(tmp_path))
-    before = kernel_compile.cache_folder("network", "float32")
-    assert before != kernel_compile.cache_folder("network", "float64")
+    before = kernel_compile.cache_folder("forward", "float32")
+    assert before != kernel_compile.cache_folder("forward", "float64")
     monkeypatch.setattr(kernel_compile.llvm, "get_host_cpu_name", lambda: "another")
-    assert kernel_compile.cache_folder("network", "float32") != before
+    assert kernel_compile.cache_folder("forward", "float32") != before
 
 
 def compute(_=None):

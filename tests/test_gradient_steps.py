@@ -6,11 +6,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from numba import njit
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rlx2 import RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseTD3Policy, gradient_steps
 from sb3_rlx2.backends import csr
-from sb3_rlx2.squashed_gaussian import SquashedGaussian
+from sb3_rlx2.backends.compile import load_kernels
+from sb3_rlx2.backends.step_kernels import squash, squash_gradient
 
 SETTINGS = {
     "seed": 0,
@@ -63,7 +65,7 @@ VARIANTS = [
 @pytest.mark.parametrize(("algorithm", "kwargs"), VARIANTS)
 def test_train_equals_the_hosts(algorithm, kwargs):
     fast, slow = build(algorithm, True, **kwargs), build(algorithm, False, **kwargs)
-    assert isinstance(fast._array_steps(), gradient_steps.TD3Steps | gradient_steps.SACSteps)
+    assert isinstance(fast._array_steps(), gradient_steps.GradientSteps)
     runs = []
     for model in (fast, slow):
         model.set_random_seed(0)
@@ -97,27 +99,41 @@ def test_two_threads_equal_one(algorithm, batch_size, monkeypatch):
     assert_equal(runs[1], runs[2], atol=0)  # at fixed threads, sums have a fixed order
 
 
+def tiled(samples):
+    tiles = np.zeros((2, samples.shape[1], 64), np.float32)
+    load_kernels("forward").to_tiles(np.ascontiguousarray(samples, np.float32), tiles)
+    return tiles
+
+
+def untiled(tiles):
+    return tiles.transpose(0, 2, 1).reshape(128, -1)[:100]
+
+
 def test_squashed_gaussian_against_autograd():
     th.manual_seed(0)
-    model = build(RLx2SAC, True)
-    mlp = model.actor.mean_and_log_std
-    with th.no_grad():
-        mlp.bias[-1] = 2.0  # beyond LOG_STD_MAX for some samples
-    obs, noise = th.randn(50, 3), 0.1 * th.randn(50, 1)  # where tanh saturates, rounding decides about log(1 - a^2)
-    own = SquashedGaussian(mlp, obs.numpy(), noise.numpy())
-    raw = mlp(obs).detach().requires_grad_()
+    raw = 0.5 * th.randn(100, 4)
+    raw[:30, 2:] += 2.0  # beyond LOG_STD_MAX for some samples
+    raw[30:60, 2:] -= 21.0  # and below LOG_STD_MIN
+    raw.requires_grad_()
+    noise = 0.1 * th.randn(100, 2)  # where tanh saturates, rounding decides about log(1 - a^2)
     mean, log_std = raw.chunk(2, dim=1)
-    assert (log_std > 2).any()
-    assert (log_std < 2).any()
-    distribution = th.distributions.Normal(mean, log_std.clamp(-20, 2).exp())
-    gaussian = mean + log_std.clamp(-20, 2).exp() * noise
+    std = log_std.clamp(-20, 2).exp()
+    gaussian = mean + std * noise
     actions = gaussian.tanh()
-    log_prob = distribution.log_prob(gaussian).sum(1) - th.log(1 - actions**2 + 1e-6).sum(1)
-    np.testing.assert_allclose(own.actions, actions.detach(), atol=1e-6)
-    np.testing.assert_allclose(own.log_prob[:, 0], log_prob.detach(), atol=1e-4)
-    grad_actions = th.randn(50, 1)
+    density = -(noise**2) / 2 - log_std.clamp(-20, 2) - np.log(np.sqrt(2 * np.pi))
+    log_prob = (density - th.log(1 - actions**2 + 1e-6)).sum(1)
+    own_actions, own_log_prob, grad_raw = (np.ones((2, features, 64), np.float32) for features in (3, 1, 4))
+    njit(squash.py_func)(tiled(raw.detach()), noise.numpy(), own_actions, 1, own_log_prob, 0, 2)
+    np.testing.assert_allclose(untiled(own_actions)[:, 1:], actions.detach(), atol=1e-6)
+    np.testing.assert_allclose(untiled(own_log_prob)[:, 0], log_prob.detach(), atol=1e-4)
+    grad_actions = th.randn(100, 2)
     (expected,) = th.autograd.grad((grad_actions * actions).sum() + 0.3 * log_prob.sum(), [raw])
-    np.testing.assert_allclose(own.backward(grad_actions.numpy(), 0.3), expected, atol=1e-4)
+    njit(squash_gradient.py_func)(
+        *(tiled(raw.detach()), noise.numpy(), own_actions, 1, tiled(grad_actions)),
+        *(np.full((2, 1, 64), 0.3, np.float32), grad_raw, 0, 2),
+    )  # fmt: skip
+    np.testing.assert_allclose(untiled(grad_raw), expected, atol=1e-4)
+    assert (grad_raw.transpose(0, 2, 1).reshape(128, -1)[100:] == 0).all()  # padding
 
 
 def test_what_arrays_cannot_serve_goes_to_the_host():
@@ -231,13 +247,13 @@ def test_workspaces_of_many_batch_sizes_are_shared():
     csr.Workspace._free.clear()
     for batch in range(400, 500):
         csr.infer(mlp, np.zeros((batch, 3), np.float32))
-        csr.run_forward(mlp, np.zeros((batch, 3), np.float32), np.empty((batch, 1), np.float32))
-    assert sum(len(arrays) for arrays in csr.Workspace._free.values()) <= 6
+        mlp(th.zeros(batch, 3)).sum().backward()
+    assert sum(len(arrays) for arrays in csr.Workspace._free.values()) <= 10
 
 
 def test_small_work_is_not_split(monkeypatch):
     th.set_num_threads(2)
-    model = build(RLx2TD3, True)
-    assert len(model._array_steps()._split(256)) == 1
+    model = build(RLx2TD3, True).learn(302)
+    assert model._steps._split() == [(0, 4)]
     monkeypatch.setattr(gradient_steps, "WORTH_SPLITTING", 0)
-    assert model._array_steps()._split(256) == [slice(0, 128), slice(128, 256)]
+    assert model._steps._split() == [(0, 2), (2, 4)]

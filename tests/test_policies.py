@@ -242,7 +242,7 @@ def test_sparsity_0_starts_as_the_dense_policy(algorithm, stock):
 def test_optimizers(algorithm, optimizer_class, optimizer_kwargs):
     policy_kwargs = {"optimizer_class": optimizer_class, "optimizer_kwargs": optimizer_kwargs}
     model = learn(build(algorithm, policy_kwargs=policy_kwargs), 60)
-    assert type(model.critic.optimizer) is type(model.actor.optimizer) is optimizer_class
+    assert all(isinstance(net.optimizer, optimizer_class) for net in (model.critic, model.actor))
     for name, value in optimizer_kwargs.items():
         assert model.critic.optimizer.param_groups[0][name] == value
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.speed.cells import ALGORITHMS
 from benchmarks.speed.kernel_rates import dense_rate, rate
 from benchmarks.speed.results import Section, geometric_mean, line_fit, median, ratio
 from benchmarks.speed.sections import DENSITIES, NNZ_MULTIPLES, PRODUCTS
@@ -119,9 +120,10 @@ def update_share(section: Section, width: str) -> float:
 def of_startup(section: Section) -> Iterator[Check]:
     slower = ratio(section.one(what="import"), "sb3_rlx2", "stable_baselines3")
     yield Check("`import sb3_rlx2` against stable_baselines3", slower, 1.15, least=False)
-    compiles = section.one(what="compile")
-    yield Check("cold compile of the kernels", median(compiles, "cold"), 8.0, " s", least=False)
-    yield Check("the same from the disk cache", median(compiles, "warm"), 2.0, " s", least=False)
+    for algorithm in ALGORITHMS:
+        compiles = section.one(what=f"compile for {algorithm}")
+        yield Check(f"cold compile of {algorithm}'s kernels", median(compiles, "cold"), 8.0, " s", least=False)
+        yield Check("the same from the disk cache", median(compiles, "warm"), 2.0, " s", least=False)
 
 
 OF: dict[str, Callable[[Section], Iterator[Check]]] = {

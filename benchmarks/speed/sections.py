@@ -139,7 +139,7 @@ import time
 import sb3_rlx2
 start = time.perf_counter()
 from sb3_rlx2.backends.compile import load_kernels
-for group in (("network",), ("optimizer",), ("replay", "float64")):
+for group in (("forward",), ({!r}, "float32", 2), ("optimizer",), ("replay", "float64")):
     load_kernels(*group)
 print(time.perf_counter() - start)
 """
@@ -148,15 +148,16 @@ print(time.perf_counter() - start)
 def startup(bench: Bench) -> Rows:
     """Point 8: imports in fresh processes; all kernels that training on MuJoCo needs (its observations are float64)."""
     imports: dict[str, list[float]] = {"stable_baselines3": [], "sb3_rlx2": []}
-    compiles: dict[str, list[float]] = {"cold": [], "warm": []}
+    compiles: dict[str, dict[str, list[float]]] = {name: {"cold": [], "warm": []} for name in ("td3", "sac")}
     for _ in range(bench.repeats):
         for module, seconds in imports.items():
             seconds.append(_fresh(IMPORT.format(module)))
-    for _ in range(max(2, bench.repeats // 2)):
+    for algorithm, _ in product(compiles, range(max(2, bench.repeats // 2))):
         with tempfile.TemporaryDirectory() as folder:
-            for seconds in compiles.values():
-                seconds.append(_fresh(COMPILE, SB3_RLX2_CACHE_DIR=folder))
-    return [{"what": "import", "seconds": imports}, {"what": "compile", "seconds": compiles}]
+            for seconds in compiles[algorithm].values():
+                seconds.append(_fresh(COMPILE.format(algorithm), SB3_RLX2_CACHE_DIR=folder))
+    by_algorithm = [{"what": f"compile for {name.upper()}", "seconds": seconds} for name, seconds in compiles.items()]
+    return [{"what": "import", "seconds": imports}, *by_algorithm]
 
 
 def _fresh(code: str, **environment: str) -> float:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, gradient_steps, metrics, squashed_gaussian
+from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, metrics
+from sb3_rlx2.gradient_steps import GradientSteps
+from sb3_rlx2.sac_steps import SACSteps
 
 BATCH = 256
 
@@ -49,14 +51,15 @@ def watch(model: Any) -> Stopwatch:
         (model, "_store_transition", "storing"),
         (RLx2Callback, "on_step", "callback"),
         (model, "collect_rollouts", "rest of the rollout"),
-        (RLx2ReplayBuffer, "sample_windows", "sampling"),
-        (RLx2ReplayBuffer, "states_on_the_way", "sampling"),
-        (gradient_steps, "run_forward", "forward"),
-        (squashed_gaussian, "run_forward", "forward"),
-        (gradient_steps, "run_backward", "backward"),
-        (gradient_steps._GradientSteps, "_step", "optimizer"),
-        (gradient_steps.SACSteps, "_update_entropy_coefficient", "optimizer"),
-        (gradient_steps._GradientSteps, "_move_targets", "Polyak"),
+        (RLx2ReplayBuffer, "sample_into", "sampling"),
+        (RLx2ReplayBuffer, "gather_on_the_way", "sampling"),
+        (GradientSteps, "_forward", "forward"),
+        (GradientSteps, "_fit_critics", "forward and backward of the critics' loss"),
+        (GradientSteps, "_backward", "backward of the actor's loss"),
+        (GradientSteps, "_backward_to_actions", "backward of the actor's loss"),
+        (GradientSteps, "_step", "optimizer"),
+        (SACSteps, "_update_entropy_coefficient", "optimizer"),
+        (GradientSteps, "_move_targets", "Polyak"),
         (model, "train", "rest of train()"),
         (model, "learn", "rest of learn()"),
     ):
@@ -67,26 +70,31 @@ def watch(model: Any) -> Stopwatch:
 def work(model: Any) -> dict[str, float]:
     """FLOPs of the kernels and bytes of the element-wise stages, per step."""
     pi, qs = (list(map(metrics.pass_flops, metrics.sparse_mlps(net))) for net in (model.actor, model.critic))
-    forward, backward = _td3_flops(pi[0], qs, model) if hasattr(model, "policy_delay") else _sac_flops(pi[0], qs, model)
+    forward, fit, backward = _td3_flops(pi[0], qs, model) if hasattr(model, "policy_delay") else _sac_flops(pi[0], qs, model)
     actor, critic = (sum(parameter.nbytes for parameter in net.parameters()) for net in (model.actor, model.critic))
     delay = getattr(model, "policy_delay", 1)
     actor_target = actor / delay if hasattr(model, "actor_target") else 0
     return {
         "forward": BATCH * forward,
-        "backward": BATCH * backward,
+        "forward and backward of the critics' loss": BATCH * fit,
+        "backward of the actor's loss": BATCH * backward,
         "optimizer": 7 * (critic + actor / delay),  # reads weight, gradient, two moments; writes all but the gradient
         "Polyak": 3 * (critic / delay + actor_target),
     }
 
 
-def _td3_flops(pi: metrics.PassFlops, qs: list[metrics.PassFlops], model: Any) -> tuple[float, float]:
+def _td3_flops(pi: metrics.PassFlops, qs: list[metrics.PassFlops], model: Any) -> tuple[float, float, float]:
     share = 1 / model.policy_delay
-    forward = pi.forward + 2 * sum(q.forward for q in qs) + share * (pi.forward + qs[0].forward)
+    forward = pi.forward + sum(q.forward for q in qs) + share * (pi.forward + qs[0].forward)
     actor = pi.grad_weights + pi.grad_hidden + qs[0].grad_hidden + qs[0].grad_input
-    return forward, sum(q.grad_weights + q.grad_hidden for q in qs) + share * actor
+    return forward, _fit_flops(qs), share * actor
 
 
-def _sac_flops(pi: metrics.PassFlops, qs: list[metrics.PassFlops], model: Any) -> tuple[float, float]:
-    forward = (model.replay_buffer.n_steps + 1) * pi.forward + 3 * sum(q.forward for q in qs)  # n - 1 on the way, two more
-    critics = sum(q.grad_weights + 2 * q.grad_hidden + q.grad_input for q in qs)
-    return forward, critics + pi.grad_weights + pi.grad_hidden
+def _sac_flops(pi: metrics.PassFlops, qs: list[metrics.PassFlops], model: Any) -> tuple[float, float, float]:
+    forward = (model.replay_buffer.n_steps + 1) * pi.forward + 2 * sum(q.forward for q in qs)  # n - 1 on the way, two more
+    actor = pi.grad_weights + pi.grad_hidden + sum(q.grad_hidden + q.grad_input for q in qs)
+    return forward, _fit_flops(qs), actor
+
+
+def _fit_flops(qs: list[metrics.PassFlops]) -> float:
+    return sum(q.forward + q.grad_weights + q.grad_hidden for q in qs)

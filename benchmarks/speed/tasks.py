@@ -233,13 +233,13 @@ def sparse_product(product: str, width: int, layers: int, density: float, batch:
     :param product: ``"forward"``, ``"input gradient"`` or ``"weight gradient"``, which in deeper networks needs the
         gradients by the hidden layers, too
     """
-    from sb3_rlx2.backends.csr import run_backward, run_forward
+    from sb3_rlx2.backends.csr import run_backward, run_forward, to_tiles
 
     mlp = _random_mlp(width, layers, density)
     x, y = (np.random.default_rng(0).normal(size=(batch, width)).astype(np.float32) for _ in range(2))
     if product == "forward":
-        return _repeat(lambda: run_forward(mlp, x, y))
-    done = run_forward(mlp, x, np.empty_like(y))
+        return _repeat(lambda: run_forward(mlp, to_tiles(mlp, x), y))
+    done = run_forward(mlp, to_tiles(mlp, x), np.empty_like(y))
     by_input = product == "input gradient"
     into = None if by_input else (np.empty(mlp.nnz, np.float32), np.empty(layers * width, np.float32))
     return _repeat(lambda: run_backward(mlp, done, y, into, x if by_input else None))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BACKENDS: dict[str, str] = {name: name for name in ("auto", "csr", "masked")}
 
+CSR_DTYPES = (th.float32, th.float64)
 CSR_HIDDEN: tuple[type[nn.Module], ...] = (nn.ReLU,)
 CSR_OUTPUT: tuple[type[nn.Module], ...] = (nn.Identity, nn.ReLU, nn.Tanh)
 
@@ -40,6 +41,22 @@ def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, .
     return masked.forward(networks, x)
 
 
+def squash(raw: th.Tensor, noise: th.Tensor, network: "SparseMLP") -> tuple[th.Tensor, th.Tensor]:
+    """
+    Compute a squashed Gaussian's actions ``tanh(mean + std * noise)`` and their log-probability, as SB3's distribution does.
+
+    :param raw: mean and log standard deviation, ``[batch, 2A]``
+    :param noise: standard normal, ``[batch, A]``
+    :param network: the network that gave ``raw``; its backend computes this, too
+    :return: actions, ``[batch, A]``, and their log-probability, ``[batch]``
+    """
+    if raw.dtype == th.float32 and uses_csr(network):
+        from sb3_rlx2.backends import csr  # late, as above
+
+        return csr.squash(raw, noise)
+    return masked.squash(raw, noise)
+
+
 def uses_csr(network: "SparseMLP") -> bool:
     """
     Tell which backend serves a network.
@@ -49,6 +66,15 @@ def uses_csr(network: "SparseMLP") -> bool:
     """
     if network.backend == "masked":
         return False
+    # Asked at every step, and torch's own attribute access is slow.
+    values, modules = network._parameters["values"], network._modules
+    if (
+        values.is_cpu  # type: ignore[union-attr]
+        and values.dtype in CSR_DTYPES  # type: ignore[union-attr]
+        and type(modules["hidden_activation"]) in CSR_HIDDEN
+        and type(modules["output_activation"]) in CSR_OUTPUT
+    ):
+        return True
     reason = why_not_csr(network)
     if reason is None:
         return True
@@ -67,7 +93,7 @@ def why_not_csr(network: "SparseMLP") -> str | None:
     """
     if network.values.device.type != "cpu":
         return f"'csr' has kernels for the CPU, not for device {network.values.device.type!r}"
-    if network.values.dtype not in (th.float32, th.float64):
+    if network.values.dtype not in CSR_DTYPES:
         return f"'csr' has kernels for float32 and float64, not for {network.values.dtype}"
     if len(network.layers) > 1 and type(network.hidden_activation) not in CSR_HIDDEN:
         return f"'csr' has kernels for ReLU hidden layers, not for {network.hidden_activation}"

@@ -24,40 +24,43 @@ import numpy as np
 from filelock import FileLock
 from numba import from_dtype, njit, types
 
-from sb3_rlx2.backends import kernels, optimizer_kernels, replay_kernels
+from sb3_rlx2.backends import kernels, optimizer_kernels, options, replay_kernels, sac_kernels, step_kernels, td3_kernels
+from sb3_rlx2.backends.networks import Learner, Network
 
-OPTIONS = {kernels.mlp_single: kernels.SINGLE_OPTIONS}
+OPTIONS = {kernels.mlp_single: options.SINGLE_OPTIONS}
 MANIFEST = "checksums.json"
 
 
 @functools.cache
-def load_kernels(group: str, dtype: str = "float32") -> SimpleNamespace:
+def load_kernels(group: str, dtype: str = "float32", critics: int = 0) -> SimpleNamespace:
     """
     Compile a group of kernels or read it from the disk cache.
 
-    :param group: ``"network"``, ``"replay"`` or ``"optimizer"``
+    :param group: ``"forward"``, ``"backward"``, ``"squash"``, ``"td3"``, ``"sac"``, ``"replay"`` or ``"optimizer"``
     :param dtype: ``"float32"`` or ``"float64"``: of the network, of the stored observations (what is sampled is float32);
-        the optimizer's kernels are float32
+        the other groups are float32
+    :param critics: number of critics, for ``"td3"`` and ``"sac"``
     :return: the kernels by name
     """
-    folder = cache_folder(group, dtype)
+    folder = cache_folder(group, dtype, critics)
     if folder is None:
-        return _compile(group, dtype, None)
+        return _compile(group, dtype, critics, None)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            return _load_or_compile(group, dtype, folder)
+            return _load_or_compile(group, dtype, critics, folder)
     except OSError as error:
         warnings.warn(f"the kernel cache {folder} cannot be used ({error}); compiling without it", stacklevel=2)
-        return _compile(group, dtype, None)
+        return _compile(group, dtype, critics, None)
 
 
-def cache_folder(group: str, dtype: str) -> Path | None:
+def cache_folder(group: str, dtype: str, critics: int = 0) -> Path | None:
     """
     Name the folder after what the machine code depends on: sources, versions, CPU.
 
     :param group: see :func:`load_kernels`
     :param dtype: ``"float32"`` or ``"float64"``
+    :param critics: see :func:`load_kernels`
     :return: the folder, None if the cache is switched off
     """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -68,19 +71,19 @@ def cache_folder(group: str, dtype: str) -> Path | None:
     cpu = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
     # The place of the sources, too: numba files its entries by it, so another copy of the package would find none of its own.
     parts = [str(Path(__file__)).encode(), *sources, numba.__version__.encode(), np.__version__.encode(), cpu.encode()]
-    return Path(root) / f"{group}-{dtype}-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}"
+    return Path(root) / f"{group}{critics or ''}-{dtype}-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:16]}"
 
 
-def _load_or_compile(group: str, dtype: str, folder: Path) -> SimpleNamespace:
+def _load_or_compile(group: str, dtype: str, critics: int, folder: Path) -> SimpleNamespace:
     if folder.exists():
         if _checksums(folder) == _manifest(folder):
-            return _compile(group, dtype, folder)
+            return _compile(group, dtype, critics, folder)
         warnings.warn(f"the kernel cache {folder} is damaged; compiling again", stacklevel=4)
         shutil.rmtree(folder)
     # A process that is killed on the way leaves an unfinished folder of another name, which the next one empties.
     unfinished = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    compiled = _compile(group, dtype, unfinished)
+    compiled = _compile(group, dtype, critics, unfinished)
     (unfinished / MANIFEST).write_text(json.dumps(_checksums(unfinished)))
     unfinished.rename(folder)
     return compiled
@@ -98,54 +101,116 @@ def _manifest(folder: Path) -> Any:
         return None
 
 
-def _compile(group: str, dtype: str, folder: Path | None) -> SimpleNamespace:
+def _compile(group: str, dtype: str, critics: int, folder: Path | None) -> SimpleNamespace:
     """Compile, or read from the folder what is there. Each function has a name of its own and a single signature."""
-    compiled = {}
+    dispatchers = {}
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or "")
     try:
-        for function, signature in SIGNATURES[group](from_dtype(np.dtype(dtype))).items():
+        for function, signature in SIGNATURES[group](from_dtype(np.dtype(dtype)), critics).items():
             name = f"{function.__name__}_{dtype}"
-            copy = FunctionType(function.__code__, function.__globals__, name)
+            plain = getattr(function, "py_func", function)
+            copy = FunctionType(plain.__code__, plain.__globals__, name)
             copy.__qualname__ = name
-            options = OPTIONS.get(function, kernels.OPTIONS)
-            compiled[function.__name__] = njit(types.void(*signature), cache=folder is not None, **options)(copy)
+            chosen = OPTIONS.get(function, options.OPTIONS)
+            dispatchers[function.__name__] = njit(signature, cache=folder is not None, no_cfunc_wrapper=True, **chosen)(copy)
     finally:
         numba.config.CACHE_DIR = before
-    return SimpleNamespace(**compiled)
+    # Behind numba's dispatcher, which would look for a signature in each call. The entry checks its arguments' types itself.
+    entries = {name: next(iter(each.overloads.values())).entry_point for name, each in dispatchers.items()}
+    return SimpleNamespace(**entries, dispatchers=dispatchers)
 
 
-def _network_signatures(real: Any) -> dict[Any, tuple[Any, ...]]:
-    vector, matrix, index, code = real[::1], real[:, ::1], types.int32[::1], types.int64
-    network = (types.int64[::1], index, index, vector)  # widths, row_pointers, columns, values
-    by_column = (index, index, index)
+def _network_type(real: Any) -> Any:
+    vector, index = real[::1], types.int32[::1]
+    arrays = (types.int64[::1], index, index, vector, vector, index, index, index, types.int64)
+    return types.NamedTuple(arrays, Network)
+
+
+def _forward_signatures(real: Any, critics: int) -> dict[Any, Any]:
+    vector, matrix, tiles, number = real[::1], real[:, ::1], real[:, :, ::1], types.int64
+    network = _network_type(real)
     return {
-        kernels.mlp_forward: (*network, vector, matrix, matrix, matrix, code),
-        kernels.mlp_backward: (
-            *(*network, *by_column, matrix, matrix, matrix, code),
-            *(vector, vector, matrix, types.boolean, types.boolean),
-        ),
-        kernels.mlp_single: (*network, vector, vector, vector, vector, code),
+        kernels.mlp_forward: types.void(network, tiles, tiles, tiles, number, number, number),
+        kernels.mlp_single: types.void(network, vector, vector, vector),
+        kernels.to_tiles: types.void(matrix, tiles),
+        kernels.from_tiles: types.void(tiles, matrix),
     }
 
 
-def _replay_signatures(real: Any) -> dict[Any, tuple[Any, ...]]:
-    stored, rows, number = real[:, ::1], types.int64[::1], types.int64
-    vector, matrix = types.float32[::1], types.float32[:, ::1]
+def _backward_signatures(real: Any, critics: int) -> dict[Any, Any]:
+    vector, tiles, number = real[::1], real[:, :, ::1], types.int64
+    arrays = (tiles, tiles, tiles, tiles, vector, vector, tiles)
+    return {kernels.mlp_backward: types.void(_network_type(real), *arrays, number, number, number)}
+
+
+def _squash_signatures(real: Any, critics: int) -> dict[Any, Any]:
+    matrix, tiles, number = real[:, ::1], real[:, :, ::1], types.int64
     return {
-        replay_kernels.gather_windows: (
+        step_kernels.squash: types.void(tiles, matrix, tiles, number, tiles, number, number),
+        step_kernels.squash_gradient: types.void(tiles, matrix, tiles, number, tiles, tiles, tiles, number, number),
+    }
+
+
+def _td3_signatures(real: Any, critics: int) -> dict[Any, Any]:
+    vector, matrix, tiles, number, scalar = real[::1], real[:, ::1], real[:, :, ::1], types.int64, types.float64
+    network, span = _network_type(real), (number, number)
+    learner = types.NamedTuple((network, tiles, tiles, vector, vector), Learner)
+    return {
+        td3_kernels.td3_critics: scalar(
+            *(network, tiles, types.UniTuple(network, critics), tiles, types.UniTuple(learner, critics)),
+            *(tiles, tiles, matrix, scalar, vector, vector, vector, tiles, tiles, *span),
+        ),
+        td3_kernels.td3_actor: scalar(learner, network, tiles, tiles, tiles, number, tiles, tiles, tiles, *span),
+    }
+
+
+def _sac_signatures(real: Any, critics: int) -> dict[Any, Any]:
+    vector, matrix, tiles, number, scalar = real[::1], real[:, ::1], real[:, :, ::1], types.int64, types.float64
+    network, span = _network_type(real), (number, number)
+    learner = types.NamedTuple((network, tiles, tiles, vector, vector), Learner)
+    networks = types.UniTuple(network, critics)
+    return {
+        sac_kernels.sac_log_prob: types.void(network, tiles, tiles, matrix, tiles, tiles, tiles, *span),
+        sac_kernels.sac_critics: scalar(
+            *(learner, tiles, networks, tiles, types.UniTuple(learner, critics), tiles, tiles, matrix, matrix, scalar),
+            *(vector, vector, vector, *[tiles] * 7, *span),
+        ),
+        sac_kernels.sac_actor: scalar(
+            *(learner, networks, types.UniTuple(tiles, critics), tiles, tiles, matrix, scalar, *[tiles] * 7, *span)
+        ),
+        step_kernels.add_entropy: types.void(types.int64[::1], vector, tiles, scalar, vector),
+        step_kernels.batch_sum: scalar(tiles, number, *span),
+    }
+
+
+def _replay_signatures(real: Any, critics: int) -> dict[Any, Any]:
+    stored, rows, number = real[:, ::1], types.int64[::1], types.int64
+    vector, matrix, tiles = types.float32[::1], types.float32[:, ::1], types.float32[:, :, ::1]
+    return {
+        replay_kernels.gather_windows: types.void(
             *(rows, rows, number, number, vector),
             *(stored, stored, matrix, matrix, matrix, matrix),
-            *(matrix, matrix, matrix, vector, vector, vector, rows),
+            *(tiles, tiles, number, tiles, vector, vector, vector, rows),
         ),
+        replay_kernels.gather_on_the_way: types.void(rows, rows, rows, vector, stored, number, tiles, rows, vector),
     }
 
 
-def _optimizer_signatures(real: Any) -> dict[Any, tuple[Any, ...]]:
+def _optimizer_signatures(real: Any, critics: int) -> dict[Any, Any]:
     vector, scalar = real[::1], types.float64
     return {
-        optimizer_kernels.adam: (vector, vector, vector, vector, scalar, scalar, scalar, scalar, scalar),
-        optimizer_kernels.polyak: (vector, vector, scalar),
+        optimizer_kernels.adam: types.void(vector, vector, vector, vector, vector, scalar, scalar, scalar, scalar),
+        optimizer_kernels.polyak: types.void(vector, vector, scalar),
+        optimizer_kernels.total: real(vector),
     }
 
 
-SIGNATURES = {"network": _network_signatures, "replay": _replay_signatures, "optimizer": _optimizer_signatures}
+SIGNATURES = {
+    "forward": _forward_signatures,
+    "backward": _backward_signatures,
+    "squash": _squash_signatures,
+    "td3": _td3_signatures,
+    "sac": _sac_signatures,
+    "replay": _replay_signatures,
+    "optimizer": _optimizer_signatures,
+}

@@ -11,14 +11,15 @@ import torch as th
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from sb3_rlx2.backends import kernels
 from sb3_rlx2.backends.compile import load_kernels
+from sb3_rlx2.backends.networks import IDENTITY, RELU, TANH, Network
 from sb3_rlx2.backends.tiles import TILE_BYTES
 
 if TYPE_CHECKING:
     from sb3_rlx2.sparse_mlp import SparseMLP
 
-OUTPUT_CODES: dict[type[nn.Module], int] = {nn.Identity: kernels.IDENTITY, nn.ReLU: kernels.RELU, nn.Tanh: kernels.TANH}
+FLOAT = np.dtype(np.float32)
+OUTPUT_CODES: dict[type[nn.Module], int] = {nn.Identity: IDENTITY, nn.ReLU: RELU, nn.Tanh: TANH}
 
 
 def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, ...]:
@@ -36,114 +37,130 @@ def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, .
 @dataclass(frozen=True)
 class Structure:
     """
-    A network as the kernels read it: all layers' rows one after the other, and the same links by column.
+    What is derived from a network for the kernels.
 
-    :param widths: number of inputs, then of outputs of each layer, ``[layers + 1]``
-    :param row_pointers: where each row's links begin, ``[sum of out_features + 1]``
-    :param columns: column of each link within its layer, ``[nnz]``
-    :param values: the live weights; shares the parameter's memory, ``[nnz]``
-    :param bias: the biases; shares the parameter's memory, ``[sum of out_features]``
-    :param column_pointers: where each column's links begin in ``rows`` and ``order``, ``[sum of in_features + 1]``
-    :param rows: row of each link within its layer, column by column, ``[nnz]``
-    :param order: position of each such link in ``values``, ``[nnz]``
-    :param output_code: activation of the last layer
-    :param features: number of inputs and of all layers' outputs together
-    :param kernels: the compiled kernels for the parameters' dtype
+    :param network: the network as the kernels read it
+    :param outputs: number of outputs of all layers together
+    :param kernels: the compiled kernels that go forward, for the parameters' dtype
+    :param dtype: name of the parameters' dtype
     :param origin: what it was derived from, to notice a change
     """
 
-    widths: np.ndarray
-    row_pointers: np.ndarray
-    columns: np.ndarray
-    values: np.ndarray
-    bias: np.ndarray
-    column_pointers: np.ndarray
-    rows: np.ndarray
-    order: np.ndarray
-    output_code: int
-    features: int
+    network: Network
+    outputs: int
     kernels: SimpleNamespace
+    dtype: str
     origin: tuple[int, ...]
 
+    @property
+    def backward(self) -> SimpleNamespace:
+        """The compiled kernels that go backward; training in arrays has others, so they are compiled when they are needed."""
+        return load_kernels("backward", self.dtype)
 
-def structure_of(network: "SparseMLP") -> Structure:
+
+def structure_of(mlp: "SparseMLP") -> Structure:
     """
     Derive the kernels' arrays, again only if topology or memory have changed (an update, ``load_state_dict``, ``to``).
 
-    :param network: the network
+    :param mlp: the network
     :return: its structure
     """
-    index = network._buffers["index"]  # torch's attribute access is slow
-    values, bias = network._parameters["values"], network._parameters["bias"]
+    index = mlp._buffers["index"]  # torch's attribute access is slow
+    values, bias = mlp._parameters["values"], mlp._parameters["bias"]
     origin = (index.data_ptr(), index._version, values.data_ptr(), bias.data_ptr())  # type: ignore[union-attr]
-    cached: Structure | None = network.compute_cache
+    cached: Structure | None = mlp.compute_cache
     if cached is None or cached.origin != origin:
-        cached = network.compute_cache = _derive(network, origin)
+        cached = mlp.compute_cache = _derive(mlp, origin)
     return cached
 
 
-def _derive(network: "SparseMLP", origin: tuple[int, ...]) -> Structure:
+def _derive(mlp: "SparseMLP", origin: tuple[int, ...]) -> Structure:
     row_counts, column_counts, all_rows, all_columns, orders = [], [], [], [], []
-    for number, layer in enumerate(network.layers):
-        rows, columns = np.divmod(network.layer_index(number).numpy(), layer.in_features)
+    for number, layer in enumerate(mlp.layers):
+        rows, columns = np.divmod(mlp.layer_index(number).numpy(), layer.in_features)
         by_column = np.lexsort((rows, columns))
         row_counts.append(np.bincount(rows, minlength=layer.out_features))
         column_counts.append(np.bincount(columns, minlength=layer.in_features))
         all_rows.append(rows[by_column])
         all_columns.append(columns)
-        orders.append(by_column + network.slices[number].start)
-    widths = np.array([network.layers[0].in_features, *(layer.out_features for layer in network.layers)], dtype=np.int64)
-    values = array(network.values)
-    return Structure(
-        widths=widths,
+        orders.append(by_column + mlp.slices[number].start)
+    values = array(mlp.values)
+    widths = [mlp.layers[0].in_features, *(layer.out_features for layer in mlp.layers)]
+    network = Network(
+        widths=np.array(widths, dtype=np.int64),
         row_pointers=_pointers(row_counts),
         columns=np.concatenate(all_columns).astype(np.int32),
         values=values,
-        bias=array(network.bias),
+        bias=array(mlp.bias),
         column_pointers=_pointers(column_counts),
         rows=np.concatenate(all_rows).astype(np.int32),
         order=np.concatenate(orders).astype(np.int32),
-        output_code=OUTPUT_CODES[type(network.output_activation)],
-        features=int(widths.sum()),
-        kernels=load_kernels("network", values.dtype.name),
-        origin=origin,
+        output_activation=OUTPUT_CODES[type(mlp.output_activation)],
     )
+    name = values.dtype.name
+    return Structure(network, sum(widths[1:]), load_kernels("forward", name), name, origin)
 
 
 def _pointers(counts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int32)
 
 
+def lanes(dtype: Any) -> int:
+    """
+    Give the number of samples in a tile.
+
+    :param dtype: type of the numbers
+    """
+    return int(TILE_BYTES // dtype.itemsize)
+
+
+def tiles(batch: int, dtype: Any) -> int:
+    """
+    Give the number of tiles that a batch takes.
+
+    :param batch: number of samples
+    :param dtype: type of the numbers
+    """
+    return -(-batch // lanes(dtype))
+
+
+def tiled(count: int, features: int, dtype: Any) -> np.ndarray:
+    """
+    Allocate an array of tiles, aligned as the CPU likes it (torch aligns to 64 bytes, numpy does not).
+
+    :param count: number of tiles
+    :param features: number of features
+    :param dtype: type of the numbers
+    :return: zeros, ``[count, features, lanes]``
+    """
+    like = th.from_numpy(np.empty(0, dtype))
+    zeros: np.ndarray = th.zeros(count, features, lanes(np.dtype(dtype)), dtype=like.dtype).numpy()
+    return zeros
+
+
 class Workspace:
     """
-    A borrowed array ``[features, pitch]``, aligned and padded as the kernels like it. It goes back when the last reference
-    to it goes, so a pass that may still go backward keeps its own, however many others have run since.
+    A borrowed array of tiles: fresh memory costs page faults. It goes back when the last reference to it goes, so a pass
+    that may still go backward keeps its own, however many others have run since.
 
-    :param features: number of rows
-    :param batch: number of samples
+    :param count: number of tiles
+    :param features: number of features
     :param dtype: type of the numbers
     """
 
     _free: ClassVar[dict[tuple[int, int, Any], list[np.ndarray]]] = {}
 
-    def __init__(self, features: int, batch: int, dtype: Any) -> None:
-        pitch = kernels.workspace_pitch(batch, dtype.itemsize)  # many batch sizes share one, so the pool stays small
-        key = (features, pitch, dtype)
+    def __init__(self, count: int, features: int, dtype: Any) -> None:
+        key = (count, features, dtype)
         self._home = self._free.get(key) or self._free.setdefault(key, [])
         try:
             self.array = self._home.pop()
         except IndexError:
-            # Fresh memory costs page faults; torch aligns to 64 bytes, numpy does not.
-            self.array = th.empty(features, pitch, dtype=th.from_numpy(np.empty(0, dtype)).dtype).numpy()
-        self.batch = batch
+            self.array = tiled(count, features, dtype)
 
     def __del__(self) -> None:
         if len(self._home) < 8:
             self._home.append(self.array)
-
-    def tensor(self, start: int, stop: int) -> th.Tensor:
-        """Give some features of all samples, ``[stop - start, batch]``."""
-        return th.from_numpy(self.array[start:stop, : self.batch])
 
 
 @dataclass
@@ -152,32 +169,34 @@ class Pass:
     One network's forward pass, kept for its backward.
 
     :param structure: the network's structure at that time
-    :param activations: the input, then each layer's output
+    :param x: the input, ``[tiles, in, lanes]``
+    :param activations: the layers' outputs
     """
 
     structure: Structure
+    x: Workspace
     activations: Workspace
 
 
-def run_forward(network: "SparseMLP", x: np.ndarray, y: np.ndarray, keep: bool = True) -> Pass:
+def run_forward(mlp: "SparseMLP", x: Workspace, y: np.ndarray, keep: bool = True) -> Pass:
     """
     Run one network.
 
-    :param network: the network
-    :param x: input, ``[batch, in_features]``
-    :param y: receives the output, ``[batch, out_features]``
+    :param mlp: the network
+    :param x: input, ``[tiles, in, lanes]``
+    :param y: receives the output, ``[batch, out]``
     :param keep: whether to keep what the backward pass needs
     """
-    s = structure_of(network)
-    activations = Workspace(s.features, len(x) if keep else min(len(x), TILE_BYTES // x.itemsize), x.dtype)
-    s.kernels.mlp_forward(
-        s.widths, s.row_pointers, s.columns, s.values, s.bias, x, activations.array, y, s.output_code
-    )  # fmt: skip
-    return Pass(s, activations)
+    s, count = structure_of(mlp), len(x.array)
+    activations = Workspace(count if keep else 1, s.outputs, x.array.dtype)
+    output = np.empty((count, y.shape[1], x.array.shape[2]), x.array.dtype)
+    s.kernels.mlp_forward(s.network, x.array, activations.array, output, 0, 0, count)
+    s.kernels.from_tiles(output, y)
+    return Pass(s, x, activations)
 
 
 def run_backward(
-    network: "SparseMLP",
+    mlp: "SparseMLP",
     done: Pass,
     grad_y: np.ndarray,
     grad_parameters: tuple[np.ndarray, np.ndarray] | None,
@@ -186,55 +205,81 @@ def run_backward(
     """
     Go backward through one network; gradients are overwritten. Records it for topology growth if the network asks for it.
 
-    :param network: the network
+    :param mlp: the network
     :param done: its forward pass
-    :param grad_y: gradient by the output, ``[batch, out_features]``
+    :param grad_y: gradient by the output, ``[batch, out]``
     :param grad_parameters: receive the gradients by ``values`` and ``bias``; None skips them
-    :param grad_x: receives the gradient by the input, ``[batch, in_features]``; None skips it
+    :param grad_x: receives the gradient by the input, ``[batch, in]``; None skips it
     """
-    s, x = done.structure, done.activations
-    records = network.records_dense_gradient and grad_parameters is not None
-    batch = len(grad_y) if records else min(len(grad_y), TILE_BYTES // grad_y.itemsize)
-    gradients = Workspace(s.features, batch, grad_y.dtype)
-    values, bias = grad_parameters or (s.values, s.bias)  # not written to where nothing asks for them
-    s.kernels.mlp_backward(
-        s.widths, s.row_pointers, s.columns, s.values, s.column_pointers, s.rows, s.order,
-        x.array, gradients.array, grad_y, s.output_code, values, bias, grad_y if grad_x is None else grad_x,
-        grad_parameters is not None, grad_x is not None,
-    )  # fmt: skip
+    s, x = done.structure, done.x.array
+    count, _, width = x.shape
+    records = mlp.records_dense_gradient and grad_parameters is not None
+    gradients = Workspace(count if records else 1, s.outputs, x.dtype)
+    gy = np.empty((count, grad_y.shape[1], width), x.dtype)
+    s.kernels.to_tiles(grad_y, gy)
+    gx = np.empty((count, 0 if grad_x is None else grad_x.shape[1], width), x.dtype)
+    nothing = np.empty(0, x.dtype)
+    s.backward.mlp_backward(
+        s.network, x, done.activations.array, gradients.array, gy, *(grad_parameters or (nothing, nothing)), gx, 0, 0, count
+    )
+    if grad_x is not None:
+        s.kernels.from_tiles(gx, grad_x)
     if records:
-        _record(network, x, gradients)
+        record_dense_gradients(mlp, x, done.activations.array, gradients.array, (done, gradients))
 
 
-def _record(network: "SparseMLP", x: Workspace, gradients: Workspace) -> None:
-    start = 0
-    for number, layer in enumerate(network.layers):
-        stop = start + layer.in_features
-        inputs, outputs = (start, stop), (stop, stop + layer.out_features)
-        network.record_dense_gradient(number, partial(_dense_gradient, x, inputs, gradients, outputs))
-        start = stop
+def record_dense_gradients(
+    mlp: "SparseMLP", x: np.ndarray, activations: np.ndarray, gradients: np.ndarray, keep: Any = None
+) -> None:
+    """
+    Tell a network where the dense gradients of its layers lie, for topology growth.
+
+    :param mlp: the network
+    :param x: its input, ``[tiles, at least in, lanes]``
+    :param activations: the outputs of its layers, ``[tiles, sum of outs, lanes]``
+    :param gradients: the gradients by them, likewise
+    :param keep: what has to live as long as the arrays are needed
+    """
+    inputs, stop = x[:, : mlp.layers[0].in_features], 0
+    for number, layer in enumerate(mlp.layers):
+        outputs = slice(stop, stop + layer.out_features)
+        mlp.record_dense_gradient(number, partial(_dense_gradient, inputs, gradients[:, outputs], keep))
+        inputs, stop = activations[:, outputs], outputs.stop
 
 
-def _dense_gradient(x: Workspace, inputs: tuple[int, int], gradients: Workspace, outputs: tuple[int, int]) -> th.Tensor:
-    return gradients.tensor(*outputs) @ x.tensor(*inputs).T
+def _dense_gradient(x: np.ndarray, gradients: np.ndarray, keep: Any) -> th.Tensor:
+    flat = (th.from_numpy(tiles).permute(1, 0, 2).flatten(1) for tiles in (gradients, x))
+    return next(flat) @ next(flat).T
 
 
-def infer(network: "SparseMLP", x: np.ndarray) -> np.ndarray:
+def infer(mlp: "SparseMLP", x: np.ndarray) -> np.ndarray:
     """
     Run one network, not to go backward.
 
-    :param network: the network
+    :param mlp: the network
     :param x: input, ``[batch, in_features]``
     :return: output, ``[batch, out_features]``
     """
-    y = np.empty((len(x), network.layers[-1].out_features), x.dtype)
+    y = np.empty((len(x), mlp.layers[-1].out_features), x.dtype)
     if len(x) > 1:
-        run_forward(network, x, y, keep=False)
+        run_forward(mlp, to_tiles(mlp, x), y, keep=False)
         return y
-    s = structure_of(network)
-    activations = np.empty(s.features, x.dtype)
-    s.kernels.mlp_single(s.widths, s.row_pointers, s.columns, s.values, s.bias, x[0], activations, y[0], s.output_code)
+    s = structure_of(mlp)
+    s.kernels.mlp_single(s.network, x[0], np.empty(x.shape[1] + s.outputs, x.dtype), y[0])
     return y
+
+
+def to_tiles(mlp: "SparseMLP", x: np.ndarray) -> Workspace:
+    """
+    Cut a network's input into tiles.
+
+    :param mlp: the network
+    :param x: input, ``[batch, in_features]``
+    :return: ``[tiles, in_features, lanes]``
+    """
+    workspace = Workspace(tiles(len(x), x.dtype), x.shape[1], x.dtype)
+    structure_of(mlp).kernels.to_tiles(x, workspace.array)
+    return workspace
 
 
 def array(tensor: th.Tensor) -> np.ndarray:
@@ -249,8 +294,9 @@ class _SparseMLPs(th.autograd.Function):
         ctx.x_dtype = x.dtype
         ctx.save_for_backward(*parameters)  # raises if an optimizer changes them before the backward pass
         inputs = array(x.to(parameters[0].dtype).contiguous())
-        outputs = [np.empty((len(inputs), network.layers[-1].out_features), inputs.dtype) for network in networks]
-        ctx.passes = [run_forward(network, inputs, y) for network, y in zip(networks, outputs, strict=True)]
+        outputs = [np.empty((len(inputs), mlp.layers[-1].out_features), inputs.dtype) for mlp in networks]
+        shared, keep = to_tiles(networks[0], inputs), any(ctx.needs_input_grad)
+        ctx.passes = [run_forward(mlp, shared, y, keep) for mlp, y in zip(networks, outputs, strict=True)]
         return tuple(th.from_numpy(y) for y in outputs)
 
     @staticmethod
@@ -259,14 +305,14 @@ class _SparseMLPs(th.autograd.Function):
         parameters = ctx.saved_tensors
         grads: list[th.Tensor | None] = []
         grad_x: th.Tensor | None = None
-        for i, (network, done) in enumerate(zip(ctx.networks, ctx.passes, strict=True)):
+        for i, (mlp, done) in enumerate(zip(ctx.networks, ctx.passes, strict=True)):
             own: list[th.Tensor] = []
             if any(ctx.needs_input_grad[2 + 2 * i : 4 + 2 * i]):
                 own = [th.empty_like(parameter) for parameter in parameters[2 * i : 2 * i + 2]]
             grad_y = grad_outputs[i].contiguous()
-            into = grad_y.new_empty(len(grad_y), network.layers[0].in_features) if ctx.needs_input_grad[1] else None
+            into = grad_y.new_empty(len(grad_y), mlp.layers[0].in_features) if ctx.needs_input_grad[1] else None
             run_backward(
-                network,
+                mlp,
                 done,
                 array(grad_y),
                 (array(own[0]), array(own[1])) if own else None,
@@ -275,3 +321,45 @@ class _SparseMLPs(th.autograd.Function):
             grads += own or [None, None]
             grad_x = into if grad_x is None or into is None else grad_x + into
         return None, None if grad_x is None else grad_x.to(ctx.x_dtype), *grads
+
+
+def squash(raw: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    Compute a squashed Gaussian's actions and their log-probability, see :func:`sb3_rlx2.backends.squash`.
+
+    :param raw: mean and log standard deviation, float32, ``[batch, 2A]``
+    :param noise: standard normal, ``[batch, A]``
+    """
+    return _Squash.apply(raw, noise)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _Squash(th.autograd.Function):
+    """As :func:`sb3_rlx2.backends.masked.squash`, in two calls instead of some twenty operations of torch."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+        (batch, n_actions), count = noise.shape, tiles(len(noise), FLOAT)
+        ctx.tiles = [Workspace(count, features, FLOAT) for features in (2 * n_actions, n_actions, 1)]
+        ctx.noise = array(noise)
+        inputs, squashed, log_prob = (workspace.array for workspace in ctx.tiles)
+        convert = load_kernels("forward")
+        convert.to_tiles(array(raw.contiguous()), inputs)
+        load_kernels("squash").squash(inputs, ctx.noise, squashed, 0, log_prob, 0, count)
+        actions, densities = np.empty((batch, n_actions), FLOAT), np.empty((batch, 1), FLOAT)
+        convert.from_tiles(squashed, actions)
+        convert.from_tiles(log_prob, densities)
+        return th.from_numpy(actions), th.from_numpy(densities[:, 0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_actions: th.Tensor, grad_log_prob: th.Tensor) -> tuple[th.Tensor, None]:
+        (batch, n_actions), count = ctx.noise.shape, len(ctx.tiles[0].array)
+        inputs, squashed, _ = (workspace.array for workspace in ctx.tiles)
+        borrowed = [Workspace(count, features, FLOAT) for features in (n_actions, 1, 2 * n_actions)]
+        by_actions, by_log_prob, by_raw = (workspace.array for workspace in borrowed)
+        convert, grad_raw = load_kernels("forward"), np.empty((batch, 2 * n_actions), FLOAT)
+        convert.to_tiles(array(grad_actions.contiguous()), by_actions)
+        convert.to_tiles(array(grad_log_prob.contiguous()).reshape(-1, 1), by_log_prob)
+        load_kernels("squash").squash_gradient(inputs, ctx.noise, squashed, 0, by_actions, by_log_prob, by_raw, 0, count)
+        convert.from_tiles(by_raw, grad_raw)
+        return th.from_numpy(grad_raw), None

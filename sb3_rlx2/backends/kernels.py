@@ -1,25 +1,23 @@
 """
 The kernels of sparse networks on one CPU thread, as loops for numba.
 
-Activations and gradients are feature-major, ``[features, pitch]`` with ``pitch >= batch``: the batch is the contiguous
-axis. One tile of it (``TILE_BYTES`` of consecutive samples) runs through all layers before the next, so that its
-activations stay in cache; within a tile, the work is to multiply a row of ``x`` by a weight and add it to a sum in
-registers.
+Activations and gradients are cut into tiles of consecutive samples, ``[tiles, features, lanes]`` with the batch padded to
+whole tiles (``TILE_BYTES``): the samples of one feature are one vector, and what a layer works on lies together. One tile
+runs through all layers before the next, so that its activations stay in cache; within it, the work is to multiply a
+feature's vector by a weight and add it to a sum in registers.
 """
 
-import math
-from typing import Any
-
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
 
+from sb3_rlx2.backends.elementary import tanh
+from sb3_rlx2.backends.networks import IDENTITY, RELU, TANH
+from sb3_rlx2.backends.options import SINGLE_OPTIONS, inline, kernel
 from sb3_rlx2.backends.tiles import (
     TILE_BYTES,
     add_sums,
     at,
     dot,
-    first_lanes,
     lane_sum,
     load,
     multiply_add,
@@ -29,305 +27,259 @@ from sb3_rlx2.backends.tiles import (
     zeros,
 )
 
-IDENTITY, RELU, TANH = 0, 1, 2
-CACHE_LINE = 64
-
-# No "nnan" and "ninf": NaN and infinity must propagate as in plain loops, or a diverging run would not show.
-FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
-OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": FASTMATH, "error_model": "numpy"}
-
-# LLVM would vectorise the sparse dot product of one observation with gathers, which are slower than four separate sums.
-SINGLE_OPTIONS = OPTIONS | {"fastmath": FASTMATH - {"reassoc"}}
-
-# Helpers are compiled into the kernels that use them; Python never calls them.
-INLINE: dict[str, Any] = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-inline = njit(**INLINE, **OPTIONS)
+FIRST = np.int64(0)  # a row; for a plain 0 numba would compile a variant
 
 
-def workspace_pitch(batch: int, itemsize: int) -> int:
-    """
-    Give the fastest pitch of a workspace: aligned rows of an odd number of cache lines. An even number (batch 256 without
-    padding) maps the tiles of all rows to the same few sets of the L1 cache.
-
-    :param batch: number of samples
-    :param itemsize: bytes of one number
-    :return: numbers per row, at least ``batch``
-    """
-    lanes = CACHE_LINE // itemsize
-    return (-(-batch // lanes) | 1) * lanes
-
-
-# One tile of one layer. A layer is a range of rows of the packed structure: `first_row` (its first output in the whole
-# network), `row_count`, and the workspace rows where its inputs and outputs begin. `place` is the tile's first column in a
-# workspace that holds the whole batch, and 0 in one that holds a single tile.
+# One tile of one layer. A layer is a range of rows of the packed structure: `first_row` is its first output (`first_column`
+# its first input) in the whole network; `x`, `y`, `gz`, `gx` begin at flat offsets into their arrays.
 
 
 @inline
-def spmm_tile(
-    row_pointers, first_row, row_count, columns, values, bias,
-    x, x_row, y, y_row, relu, place, mask,
-):  # fmt: skip
-    """y = W x + b, then ReLU, for one tile of samples."""
-    pitch = x.shape[1]
-    origin = x_row * pitch + place
+def spmm_tile(network, first_row, row_count, x, x_start, y, y_start, relu):
+    """y = W x + b, then ReLU."""
+    lanes = TILE_BYTES // x.itemsize
     for r in range(row_count):
-        total = splat(at(bias, first_row + r))
-        start = np.intp(at(row_pointers, first_row + r))
-        stop = np.intp(at(row_pointers, first_row + r + 1))
+        total = splat(at(network.bias, first_row + r))
+        start = np.intp(at(network.row_pointers, first_row + r))
+        stop = np.intp(at(network.row_pointers, first_row + r + 1))
         for j in range(start, stop):
-            tile = load(x, origin + at(columns, j) * pitch, mask)
-            total = multiply_add(at(values, j), tile, total)
+            tile = load(x, x_start + at(network.columns, j) * lanes)
+            total = multiply_add(at(network.values, j), tile, total)
         if relu:
             total = zero_where_nonpositive(total, total)
-        store(y, (y_row + r) * y.shape[1] + place, total, mask)
+        store(y, y_start + r * lanes, total)
 
 
 @inline
-def spmm_t_tile(
-    column_pointers, first_column, column_count, rows, values,
-    gz, gz_row, gz_place, x, x_row, x_place, gx, gx_row, relu, mask,
-):  # fmt: skip
-    """gx = W' gz, masked where the ReLU below gave x = 0, for one tile of samples."""
-    pitch = gz.shape[1]
-    origin = gz_row * pitch + gz_place
-    zero = zeros(values)
+def spmm_t_tile(network, by_column, first_column, column_count, gz, gz_start, x, x_start, gx, gx_start, relu):
+    """gx = W' gz, masked where the ReLU below gave x = 0; ``by_column`` are the weights column by column."""
+    lanes = TILE_BYTES // gz.itemsize
+    zero = zeros(by_column)
     for c in range(column_count):
         total = zero
-        start = np.intp(at(column_pointers, first_column + c))
-        stop = np.intp(at(column_pointers, first_column + c + 1))
+        start = np.intp(at(network.column_pointers, first_column + c))
+        stop = np.intp(at(network.column_pointers, first_column + c + 1))
         for j in range(start, stop):
-            tile = load(gz, origin + at(rows, j) * pitch, mask)
-            total = multiply_add(at(values, j), tile, total)
+            tile = load(gz, gz_start + at(network.rows, j) * lanes)
+            total = multiply_add(at(by_column, j), tile, total)
         if relu:
-            below = load(x, (x_row + c) * x.shape[1] + x_place, mask)
-            total = zero_where_nonpositive(total, below)
-        store(gx, (gx_row + c) * gx.shape[1] + gz_place, total, mask)
+            total = zero_where_nonpositive(total, load(x, x_start + c * lanes))
+        store(gx, gx_start + c * lanes, total)
 
 
 @inline
-def sddmm_tile(
-    row_pointers, first_row, row_count, columns, grad_values, grad_bias,
-    gz, gz_row, gz_place, x, x_row, x_place, mask,
-):  # fmt: skip
+def sddmm_tile(network, first_row, row_count, gz, gz_start, x, x_start, grad_values, grad_bias):
     """Add one tile's share of the gradients of the values and biases."""
-    pitch = x.shape[1]
-    origin = x_row * pitch + x_place
+    lanes = TILE_BYTES // gz.itemsize
     for r in range(row_count):
-        gradient = load(gz, (gz_row + r) * gz.shape[1] + gz_place, mask)
+        gradient = load(gz, gz_start + r * lanes)
         grad_bias[first_row + r] += lane_sum(gradient)
-        start = np.intp(at(row_pointers, first_row + r))
-        stop = np.intp(at(row_pointers, first_row + r + 1))
+        start = np.intp(at(network.row_pointers, first_row + r))
+        stop = np.intp(at(network.row_pointers, first_row + r + 1))
         j = start
         while j + 4 <= stop:
-            a = dot(gradient, load(x, origin + at(columns, j) * pitch, mask))
-            b = dot(gradient, load(x, origin + at(columns, j + 1) * pitch, mask))
-            c = dot(gradient, load(x, origin + at(columns, j + 2) * pitch, mask))
-            d = dot(gradient, load(x, origin + at(columns, j + 3) * pitch, mask))
+            a = dot(gradient, load(x, x_start + at(network.columns, j) * lanes))
+            b = dot(gradient, load(x, x_start + at(network.columns, j + 1) * lanes))
+            c = dot(gradient, load(x, x_start + at(network.columns, j + 2) * lanes))
+            d = dot(gradient, load(x, x_start + at(network.columns, j + 3) * lanes))
             add_sums(grad_values, j, None, a, b, c, d)
             j += 4
         if j < stop:
             # The last one to three: repeat the last column, whose sums are dropped.
             last = stop - 1
-            a = dot(gradient, load(x, origin + at(columns, j) * pitch, mask))
-            b = dot(gradient, load(x, origin + at(columns, min(j + 1, last)) * pitch, mask))
-            c = dot(gradient, load(x, origin + at(columns, last) * pitch, mask))
+            a = dot(gradient, load(x, x_start + at(network.columns, j) * lanes))
+            b = dot(gradient, load(x, x_start + at(network.columns, min(j + 1, last)) * lanes))
+            c = dot(gradient, load(x, x_start + at(network.columns, last) * lanes))
             add_sums(grad_values, j, stop - j, a, b, c, c)
 
 
-def tanh(value):
-    """math.tanh, or for float32 a rational function accurate to 3e-7.
-
-    LLVM vectorises the latter.
-    """
-
-
-@overload(tanh, jit_options=OPTIONS)
-def _tanh(value):
-    if value == types.float64:
-        return lambda value: math.tanh(value)
-    real = np.float32
-
-    def rational(value):
-        # Eigen's coefficients, accurate up to the limit. NaN fails all comparisons.
-        limit = real(7.90531110763549805)
-        inner = value
-        if value > limit:
-            inner = limit
-        if value < -limit:
-            inner = -limit
-        square = inner * inner
-        p = real(-2.76076847742355e-16)
-        p = p * square + real(2.00018790482477e-13)
-        p = p * square + real(-8.60467152213735e-11)
-        p = p * square + real(5.12229709037114e-08)
-        p = p * square + real(1.48572235717979e-05)
-        p = p * square + real(6.37261928875436e-04)
-        p = p * square + real(4.89352455891786e-03)
-        q = real(1.19825839466702e-06)
-        q = q * square + real(1.18534705686654e-04)
-        q = q * square + real(2.26843463243900e-03)
-        q = q * square + real(4.89352518554385e-03)
-        result = inner * p / q
-        # From here on float32 rounds to 1, whose gradient is exactly 0.
-        if value > real(9.02):
-            result = real(1)
-        if value < real(-9.02):
-            result = real(-1)
-        return result
-
-    return rational
-
-
-@inline
-def forward_tile(
-    widths, row_pointers, columns, values, bias, x, activations, y,
-    output_activation, column, place, count, mask,
-):  # fmt: skip
+@kernel  # not inlined, which keeps compile time down
+def forward_tile(network, x, x_start, activations, start):
     """Run one tile of samples through all layers."""
-    layers = widths.size - 1
-    for feature in range(widths[0]):
-        for i in range(count):
-            activations[feature, place + i] = x[column + i, feature]
-    x_row, first_row = 0, 0
+    lanes = TILE_BYTES // x.itemsize
+    layers = network.widths.size - 1
+    source, source_start, first_row = x, x_start, 0
     for layer in range(layers):
-        y_row = x_row + widths[layer]
-        relu = layer < layers - 1 or output_activation == RELU
-        spmm_tile(
-            row_pointers, first_row, widths[layer + 1], columns, values, bias,
-            activations, x_row, activations, y_row, relu, place, mask,
-        )  # fmt: skip
-        x_row, first_row = y_row, first_row + widths[layer + 1]
-    for output in range(widths[layers]):
-        row = activations[x_row + output, place : place + count]
-        if output_activation == TANH:
-            for i in range(count):
-                row[i] = tanh(row[i])
-        for i in range(count):
-            y[column + i, output] = row[i]
+        width = network.widths[layer + 1]
+        y_start = start + first_row * lanes
+        relu = layer < layers - 1 or network.output_activation == RELU
+        spmm_tile(network, first_row, width, source, source_start, activations, y_start, relu)
+        source, source_start, first_row = activations, y_start, first_row + width
+    if network.output_activation == TANH:
+        flat = activations.reshape(-1)
+        for i in range(source_start, start + first_row * lanes):
+            flat[i] = tanh(flat[i])
 
 
-@inline
-def output_gradient(gradient, output, output_activation):
-    """The gradient before the output activation, from the one after it."""
-    if output_activation == RELU and output <= 0:
-        return gradient * 0
-    if output_activation == TANH:
-        return gradient * (1 - output * output)
-    return gradient
-
-
-@inline
-def transpose(source, place, features, target, column, count):
-    """Copy a tile of ``[features, pitch]`` into ``[batch, features]``."""
-    for i in range(count):
-        for feature in range(features):
-            target[column + i, feature] = source[feature, place + i]
-
-
-@inline
+@kernel  # not inlined, which keeps compile time down
 def backward_tile(
-    widths, row_pointers, columns, column_pointers, rows, transposed_values,
-    activations, gradients, grad_y, output_activation, grad_values, grad_bias,
-    grad_x, need_grad_parameters, need_grad_x, column, place, count, mask,
+    network, by_column, x, x_start, activations, start, gradients, gradients_start,
+    grad_values, grad_bias, gx, gx_start, first_column,
 ):  # fmt: skip
-    """Go backward with one tile of samples through all layers."""
-    layers = widths.size - 1
-    y_row = widths[:layers].sum()
-    first_row = y_row - widths[0]
-    for output in range(widths[layers]):
-        row = y_row + output
-        for i in range(count):
-            y = activations[row, column + i]
-            gradients[row, place + i] = output_gradient(grad_y[column + i, output], y, output_activation)
+    """Go backward with one tile of samples from the gradient by the last layer's output, which ``gradients`` holds."""
+    lanes = TILE_BYTES // x.itemsize
+    layers = network.widths.size - 1
+    rows = network.widths[1:].sum()
+    output = (rows - network.widths[layers]) * lanes
+    if network.output_activation != IDENTITY:
+        flat, y = gradients.reshape(-1), activations.reshape(-1)
+        for i in range(output, rows * lanes):
+            gradient = flat[gradients_start + i]
+            flat[gradients_start + i] = output_gradient(gradient, y[start + i], network.output_activation)
     for layer in range(layers - 1, -1, -1):
-        x_row = y_row - widths[layer]
-        if need_grad_parameters:
-            sddmm_tile(
-                row_pointers, first_row, widths[layer + 1], columns, grad_values,
-                grad_bias, gradients, y_row, place, activations, x_row, column, mask,
-            )  # fmt: skip
-        if layer > 0 or need_grad_x:
+        width, below = network.widths[layer + 1], network.widths[layer]
+        first_row = rows - width
+        gz_start = gradients_start + first_row * lanes
+        if layer > 0:
+            source, source_start = activations, start + (first_row - below) * lanes
+        else:
+            source, source_start = x, x_start
+        if grad_values.size > 0:
+            sddmm_tile(network, first_row, width, gradients, gz_start, source, source_start, grad_values, grad_bias)
+        if layer > 0:
+            inputs = network.widths[:layer].sum()
+            target = gradients_start + (first_row - below) * lanes
             spmm_t_tile(
-                column_pointers, x_row, widths[layer], rows, transposed_values,
-                gradients, y_row, place, activations, x_row, column, gradients, x_row,
-                layer > 0, mask,
+                network, by_column, inputs, below, gradients, gz_start, source, source_start, gradients, target, True
             )  # fmt: skip
-        y_row, first_row = x_row, first_row - widths[layer]
-    if need_grad_x:
-        transpose(gradients, place, widths[0], grad_x, column, count)
+        elif gx.size > 0:
+            spmm_t_tile(
+                network, by_column, first_column, gx.shape[1], gradients, gz_start, source, source_start, gx, gx_start, False
+            )  # fmt: skip
+        rows = first_row
 
 
-def mlp_forward(
-    widths, row_pointers, columns, values, bias, x, activations, y, output_activation
-):  # fmt: skip
+@inline
+def output_gradient(gradient, y, output_activation):
+    """The gradient before the output activation, from the one after it."""
+    if output_activation == RELU:
+        return gradient * 0 if y <= 0 else gradient
+    return gradient * (1 - y * y)
+
+
+@inline
+def weights_by_column(network):
+    """Copy the weights; scattered reads while going backward would displace gradients from the L1 cache."""
+    by_column = np.empty_like(network.values)
+    for j in range(by_column.size):
+        by_column[j] = at(network.values, at(network.order, j))
+    return by_column
+
+
+@inline
+def tile_start(array, tile):
+    """Give the flat offset of a tile; an array of one tile is used for all."""
+    return tile * array.shape[1] * array.shape[2] if array.shape[0] > 1 else 0
+
+
+@kernel
+def mlp_forward(network, x, activations, y, y_row, first, last):
     """
-    Run a network. The structure (widths, row_pointers, columns) is described in :class:`sb3_rlx2.backends.csr.Structure`.
+    Run a network on some tiles.
 
-    :param x: input, ``[batch, in]``
-    :param activations: receives the input and the outputs of each layer, ``[sum of widths, pitch]``; a workspace of one
-        tile stays in cache, one of at least the batch can go backward
-    :param y: receives the output, ``[batch, out]``
-    :param output_activation: ``IDENTITY``, ``RELU`` or ``TANH``; hidden layers have ReLU
+    :param network: the network
+    :param x: input, ``[tiles, at least in, lanes]``
+    :param activations: receives the outputs of all layers, ``[tiles, sum of outs, lanes]``; with one tile only it stays in
+        cache, but nothing can go backward
+    :param y: receives the output, ``[tiles, rows, lanes]``
+    :param y_row: row of ``y`` where the output begins
+    :param first: first tile
+    :param last: tile behind the last one
     """
-    batch, lanes = x.shape[0], TILE_BYTES // values.itemsize
-    # All layers of one tile run before the next tile: its activations stay in cache.
-    keep = activations.shape[1] >= batch
-    full = batch // lanes * lanes
-    for column in range(0, full, lanes):
-        forward_tile(
-            widths, row_pointers, columns, values, bias, x, activations, y,
-            output_activation, column, column if keep else 0, lanes, None,
-        )  # fmt: skip
-    if full < batch:
-        rest = batch - full
-        forward_tile(
-            widths, row_pointers, columns, values, bias, x, activations, y,
-            output_activation, full, full if keep else 0, rest, first_lanes(rest, activations),
-        )  # fmt: skip
+    output = network.widths[network.widths.size - 1]
+    before = activations.shape[1] - output
+    for tile in range(first, last):
+        forward_tile(network, x, tile_start(x, tile), activations, tile_start(activations, tile))
+        place = tile if activations.shape[0] > 1 else 0
+        for row in range(output):
+            for i in range(x.shape[2]):
+                y[tile, y_row + row, i] = activations[place, before + row, i]
 
 
+@kernel
 def mlp_backward(
-    widths, row_pointers, columns, values, column_pointers, rows, order, activations,
-    gradients, grad_y, output_activation, grad_values, grad_bias, grad_x,
-    need_grad_parameters, need_grad_x,
+    network, x, activations, gradients, gy, grad_values, grad_bias, gx, first_column, first, last
 ):  # fmt: skip
     """
     Go backward from the activations that :func:`mlp_forward` left. Gradients are overwritten, not accumulated.
 
-    :param gradients: receives the gradient of each layer's output before its activation, ``[sum of widths, pitch]``; of all
-        samples in a workspace of at least the batch, else of one tile after the other
-    :param grad_y: gradient by the output, ``[batch, out]``
-    :param need_grad_parameters: False leaves ``grad_values`` and ``grad_bias`` alone
-    :param need_grad_x: False leaves ``grad_x``, ``[batch, in]``, alone
+    :param gradients: receives the gradient of each layer's output before its activation, ``[tiles or 1, sum of outs, lanes]``
+    :param gy: gradient by the output, ``[tiles, out, lanes]``, 0 in padding
+    :param grad_values: receives the gradient by the values, ``[nnz]``; empty to leave it out
+    :param grad_bias: receives the gradient by the biases, ``[sum of outs]``
+    :param gx: receives the gradient by the inputs from ``first_column`` on, ``[tiles, columns, lanes]``; no columns to leave
+        it out
     """
-    batch, lanes = grad_y.shape[0], TILE_BYTES // values.itemsize
-    # Once here and not once per tile: scattered reads displace `gradients` from the L1 cache.
-    transposed_values = np.empty_like(values)
-    for j in range(order.size):
-        transposed_values[j] = at(values, at(order, j))
-    if need_grad_parameters:
+    output = gy.shape[1]
+    before = gradients.shape[1] - output
+    by_column = weights_by_column(network)
+    if grad_values.size > 0:
         grad_values[:] = 0
         grad_bias[:] = 0
-    keep = gradients.shape[1] >= batch
-    full = batch // lanes * lanes
-    for column in range(0, full, lanes):
+    for tile in range(first, last):
+        place = tile if gradients.shape[0] > 1 else 0
+        for row in range(output):
+            for i in range(gy.shape[2]):
+                gradients[place, before + row, i] = gy[tile, row, i]
         backward_tile(
-            widths, row_pointers, columns, column_pointers, rows, transposed_values,
-            activations, gradients, grad_y, output_activation, grad_values,
-            grad_bias, grad_x, need_grad_parameters, need_grad_x, column,
-            column if keep else 0, lanes, None,
-        )  # fmt: skip
-    if full < batch:
-        rest = batch - full
-        backward_tile(
-            widths, row_pointers, columns, column_pointers, rows, transposed_values,
-            activations, gradients, grad_y, output_activation, grad_values,
-            grad_bias, grad_x, need_grad_parameters, need_grad_x, full,
-            full if keep else 0, rest, first_lanes(rest, activations),
+            network, by_column, x, tile_start(x, tile), activations, tile_start(activations, tile), gradients,
+            tile_start(gradients, tile), grad_values, grad_bias, gx, tile_start(gx, tile), first_column,
         )  # fmt: skip
 
 
-@njit(**INLINE, **SINGLE_OPTIONS)
+@kernel
+def mlp_fit(learner, x, target, batch, scale, first, last):
+    """
+    Go forward and backward from ``scale / 2 * sum((y - target)^2)`` tile by tile, with one output.
+
+    :param target: what the output should be, ``[tiles, 1, lanes]``
+    :param batch: number of samples in all tiles; the rest is padding
+    :return: sum of squares
+    """
+    network, activations, gradients, grad_values, grad_bias = learner
+    no_gx = np.empty((1, 0, 1), x.dtype)
+    before = activations.shape[1] - 1
+    by_column = weights_by_column(network)
+    grad_values[:] = 0
+    grad_bias[:] = 0
+    total = 0.0
+    for tile in range(first, last):
+        start, place = tile_start(activations, tile), tile if activations.shape[0] > 1 else 0
+        forward_tile(network, x, tile_start(x, tile), activations, start)
+        squares = x.dtype.type(0)
+        for i in range(x.shape[2]):
+            error = activations[place, before, i] - target[tile, 0, i]
+            if tile * x.shape[2] + i >= batch:
+                error = x.dtype.type(0)
+            squares += error * error
+            gradients[place, before, i] = scale * error
+        total += squares
+        backward_tile(
+            network, by_column, x, tile_start(x, tile), activations, start, gradients, start, grad_values, grad_bias,
+            no_gx, 0, 0,
+        )  # fmt: skip
+    return total
+
+
+def to_tiles(samples, tiles):
+    """Copy ``[batch, features]`` into ``[tiles, features, lanes]``, with zeros for padding."""
+    batch, features = samples.shape
+    for tile in range(tiles.shape[0]):
+        for feature in range(features):
+            for i in range(tiles.shape[2]):
+                sample = tile * tiles.shape[2] + i
+                tiles[tile, feature, i] = samples[sample, feature] if sample < batch else samples.dtype.type(0)
+
+
+def from_tiles(tiles, samples):
+    """Copy ``[tiles, features, lanes]`` into ``[batch, features]``."""
+    for sample in range(samples.shape[0]):
+        tile, i = divmod(sample, tiles.shape[2])
+        for feature in range(samples.shape[1]):
+            samples[sample, feature] = tiles[tile, feature, i]
+
+
+@njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **SINGLE_OPTIONS)
 def sparse_dot(start, stop, columns, values, x, x_row):
     """Multiply one row of weights with a vector."""
     a = b = c = d = values.dtype.type(0)
@@ -344,22 +296,27 @@ def sparse_dot(start, stop, columns, values, x, x_row):
     return (a + b) + (c + d)
 
 
-def mlp_single(
-    widths, row_pointers, columns, values, bias, x, activations, y, output_activation
-):  # fmt: skip
-    """Run a network for one observation, as :func:`mlp_forward`; x, activations and y are vectors."""
+def mlp_single(network, x, activations, y):
+    """
+    Run a network for one observation.
+
+    :param x: observation, ``[in]``
+    :param activations: scratch memory, ``[in + sum of outs]``
+    :param y: receives the output, ``[out]``
+    """
+    widths, values = network.widths, network.values
     layers = widths.size - 1
     for i in range(widths[0]):
         activations[i] = x[i]
     x_row, first_row = 0, 0
     for layer in range(layers):
         y_row = x_row + widths[layer]
-        relu = layer < layers - 1 or output_activation == RELU
-        start = np.intp(at(row_pointers, first_row))
+        relu = layer < layers - 1 or network.output_activation == RELU
+        start = np.intp(at(network.row_pointers, first_row))
         for r in range(widths[layer + 1]):
-            stop = np.intp(at(row_pointers, first_row + r + 1))
-            total = at(bias, first_row + r)
-            total += sparse_dot(start, stop, columns, values, activations, x_row)
+            stop = np.intp(at(network.row_pointers, first_row + r + 1))
+            total = at(network.bias, first_row + r)
+            total += sparse_dot(start, stop, network.columns, values, activations, x_row)
             if relu and total <= 0:
                 total = values.dtype.type(0)
             activations[y_row + r] = total
@@ -367,4 +324,4 @@ def mlp_single(
         x_row, first_row = y_row, first_row + widths[layer + 1]
     for output in range(widths[layers]):
         total = activations[x_row + output]
-        y[output] = tanh(total) if output_activation == TANH else total
+        y[output] = tanh(total) if network.output_activation == TANH else total

@@ -1,5 +1,6 @@
 """Dense arithmetic on scattered weights: the readable definition of a sparse network, for any device and activation."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,6 +10,10 @@ from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from sb3_rlx2.sparse_mlp import SparseMLP
+
+EPSILON = 1e-6  # as SB3's TanhBijector
+LOG_STD_MIN, LOG_STD_MAX = -20, 2  # as SB3's SAC
+LOG_SQRT_2_PI = math.log(math.sqrt(2 * math.pi))
 
 
 def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, ...]:
@@ -35,3 +40,17 @@ def _forward(network: "SparseMLP", x: th.Tensor) -> th.Tensor:
 
 def _record(network: "SparseMLP", layer: int, gradient: th.Tensor) -> None:
     network.record_dense_gradient(layer, lambda: gradient)
+
+
+def squash(raw: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
+    """
+    Compute a squashed Gaussian's actions and their log-probability, see :func:`sb3_rlx2.backends.squash`.
+
+    :param raw: mean and log standard deviation, ``[batch, 2A]``
+    :param noise: standard normal, ``[batch, A]``
+    """
+    mean, log_std = raw.chunk(2, dim=1)
+    log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+    actions = th.tanh(mean + log_std.exp() * noise)
+    density = noise.square() / -2 - log_std - LOG_SQRT_2_PI - th.log(1 - actions.square() + EPSILON)
+    return actions, density.sum(dim=1)

@@ -1,25 +1,30 @@
 """Element-wise updates of packed parameters, as loops for numba; each is several passes over memory in torch."""
 
+import math
+
 import numpy as np
 
 
-def adam(values, gradient, mean, square, beta1, beta2, step_size, bias_correction2_sqrt, epsilon):
+def adam(values, mean, square, step, gradient, lr, beta1, beta2, epsilon):
     """
     Step as ``torch.optim.Adam`` does without weight decay and amsgrad.
 
     :param values: parameter, moved, ``[n]``
-    :param gradient: its gradient, ``[n]``
     :param mean: first moment, ``exp_avg``, moved, ``[n]``
     :param square: second moment, ``exp_avg_sq``, moved, ``[n]``
+    :param step: number of steps, counted up, ``[1]``
+    :param gradient: gradient by the parameter, ``[n]``
+    :param lr: learning rate
     :param beta1: decay of the first moment
     :param beta2: decay of the second moment
-    :param step_size: learning rate over the first moment's bias correction
-    :param bias_correction2_sqrt: square root of the second moment's bias correction
     :param epsilon: term that keeps the denominator from 0
     """
+    step[0] += 1
+    count = np.float64(step[0])
+    size = np.float32(lr / (1 - beta1**count))
+    correction = np.float32(math.sqrt(1 - beta2**count))
     keep, new = np.float32(beta2), np.float32(1 - beta2)
-    weight, size = np.float32(1 - beta1), np.float32(step_size)
-    correction, floor = np.float32(bias_correction2_sqrt), np.float32(epsilon)
+    weight, floor = np.float32(1 - beta1), np.float32(epsilon)
     for i in range(values.size):
         g = gradient[i]
         m = mean[i] + weight * (g - mean[i])
@@ -39,3 +44,11 @@ def polyak(values, target, tau):
     keep, new = np.float32(1 - tau), np.float32(tau)
     for i in range(values.size):
         target[i] = target[i] * keep + new * values[i]
+
+
+def total(values):
+    """Sum all entries, in float32: an overflow says that a closer look is due."""
+    total = np.float32(0)
+    for i in range(values.size):
+        total += values[i]
+    return total

@@ -1,9 +1,8 @@
 """
 Register tiles for numba: a run of consecutive samples as one LLVM vector, so that sums over links stay in registers.
 
-LLVM splits a tile into the vector registers that the CPU has (4 zmm, 8 ymm, 16 xmm or NEON). An incomplete tile at the
-end of a batch carries a mask of its first lanes; a full one carries None, which costs nothing. A plain numba loop would
-load and store the running sum for every few links.
+LLVM splits a tile into the vector registers that the CPU has (4 zmm, 8 ymm, 16 xmm or NEON). A batch is padded to whole
+tiles. A plain numba loop would load and store the running sum for every few links.
 """
 
 from llvmlite import ir
@@ -77,69 +76,29 @@ def _address(context, builder, array_type, array, offset, vector):
     return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
 
 
-def _load(builder, pointer, vector, itemsize, mask):
-    if mask is None:
-        return builder.load(pointer, align=itemsize, typ=vector)
-    name = f"llvm.masked.load.{_suffix(vector)}.p0"
-    zeros = ir.Constant(vector, None)
-    return _llvm(builder, name, vector, pointer, INT32(itemsize), mask, zeros)
-
-
-def _store(builder, value, pointer, itemsize, mask):
-    if mask is None:
-        builder.store(value, pointer, align=itemsize)
-    else:
-        name = f"llvm.masked.store.{_suffix(value.type)}.p0"
-        _llvm(builder, name, ir.VoidType(), value, pointer, INT32(itemsize), mask)
-
-
-def _mask(mask_type, mask):
-    """A full tile has no mask (`None` in the kernel), which costs nothing."""
-    return None if isinstance(mask_type, types.NoneType) else mask
-
-
-def _first_lanes(builder, count, lanes):
-    count = _splat(builder, builder.trunc(count, INT32), lanes)
-    return builder.icmp_signed("<", _constants(range(lanes)), count)
-
-
 @intrinsic
-def first_lanes(typing, count, array):
-    """The mask of the first `count` lanes of a tile of the array's type."""
-    tile = _tile(array.dtype)
-
-    def generate(context, builder, signature, arguments):
-        return _first_lanes(builder, arguments[0], tile.lanes)
-
-    return Vector(types.boolean, tile.lanes)(types.intp, array), generate
-
-
-@intrinsic
-def load(typing, array, offset, mask):
-    """The tile at a flat offset into the array; masked lanes are 0."""
+def load(typing, array, offset):
+    """The tile at a flat offset into the array."""
     tile = _tile(array.dtype)
 
     def generate(context, builder, signature, arguments):
         vector = context.get_value_type(tile)
         pointer = _address(context, builder, array, arguments[0], arguments[1], vector)
-        itemsize = array.dtype.bitwidth // 8
-        return _load(builder, pointer, vector, itemsize, _mask(mask, arguments[2]))
+        return builder.load(pointer, align=array.dtype.bitwidth // 8, typ=vector)
 
-    return tile(array, types.intp, mask), generate
+    return tile(array, types.intp), generate
 
 
 @intrinsic
-def store(typing, array, offset, tile, mask):
-    """Write a tile at a flat offset into the array, except its masked lanes."""
+def store(typing, array, offset, tile):
+    """Write a tile at a flat offset into the array."""
 
     def generate(context, builder, signature, arguments):
-        value = arguments[2]
-        pointer = _address(context, builder, array, arguments[0], arguments[1], value.type)
-        itemsize = array.dtype.bitwidth // 8
-        _store(builder, value, pointer, itemsize, _mask(mask, arguments[3]))
+        pointer = _address(context, builder, array, arguments[0], arguments[1], arguments[2].type)
+        builder.store(arguments[2], pointer, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, tile, mask), generate
+    return types.void(array, types.intp, tile), generate
 
 
 @intrinsic
@@ -259,13 +218,18 @@ def add_sums(typing, array, offset, count, a, b, c, d):
             half = sums.type.count // 2
             low = _slice(builder, sums, 0, half)
             sums = builder.fadd(low, _slice(builder, sums, half, 2 * half))
-        pointer = _address(context, builder, array, array_, offset_, sums.type)
-        mask = _mask(count, count_)
-        if mask is not None:
-            mask = _first_lanes(builder, count_, 4)
         itemsize = array.dtype.bitwidth // 8
-        old = _load(builder, pointer, sums.type, itemsize, mask)
-        _store(builder, builder.fadd(old, sums), pointer, itemsize, mask)
+        pointer = _address(context, builder, array, array_, offset_, sums.type)
+        if isinstance(count, types.NoneType):
+            old = builder.load(pointer, align=itemsize, typ=sums.type)
+            builder.store(builder.fadd(old, sums), pointer, align=itemsize)
+        else:
+            first = builder.icmp_signed("<", _constants(range(4)), _splat(builder, builder.trunc(count_, INT32), 4))
+            suffix, size = f"{_suffix(sums.type)}.p0", INT32(itemsize)
+            zeros = ir.Constant(sums.type, None)
+            old = _llvm(builder, f"llvm.masked.load.{suffix}", sums.type, pointer, size, first, zeros)
+            new = builder.fadd(old, sums)
+            _llvm(builder, f"llvm.masked.store.{suffix}", ir.VoidType(), new, pointer, size, first)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, count, a, b, c, d), generate
@@ -280,3 +244,33 @@ def at(typing, array, index):
         return builder.load(builder.gep(data, [arguments[1]]))
 
     return array.dtype(array, types.intp), generate
+
+
+@intrinsic
+def float_of_bits(typing, bits):
+    """The float32 with these bits."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def bits_of_float(typing, value):
+    """The bits of a float32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], INT32)
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def truncated(typing, value):
+    """A float32 that fits an int32, as such; numba's own conversion goes through int64, which does not vectorise well."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.fptosi(arguments[0], INT32)
+
+    return types.int32(types.float32), generate
