@@ -17,11 +17,20 @@ TOTAL = 4
 STUDY = "pendulum"
 
 
-def work(storage_url, folder, output):
+def work(storage_url, folder, output, seed):
     """What `rlx2 train -optimize` does on one machine, with a shorter patience for the dead."""
     from sb3_rlx2 import storage, zoo
+    from sb3_rlx2.trial_evaluation import TrialEvaluation
 
     storage.HEARTBEAT_INTERVAL, storage.GRACE_PERIOD = 1, 5
+    save = TrialEvaluation._save
+
+    def save_and_hang(self):
+        save(self)
+        if self.trial.number == 0:
+            time.sleep(600)  # in the middle of the trial, until the test kills it
+
+    TrialEvaluation._save = save_and_hang
     os.chdir(folder)
     with open(output, "w", buffering=1) as file:
         for descriptor in (1, 2):
@@ -32,23 +41,22 @@ def work(storage_url, folder, output):
             "--env",
             "Pendulum-v1",
             "-n",
-            "600",
+            "300",
             "--num-threads",
             "1",
             "-params",
-            "learning_starts:100",
+            "learning_starts:50",
         ]
         study = ["-optimize", "--storage", storage_url, "--study-name", STUDY, "--max-total-trials", str(TOTAL)]
         quick = ["--n-evaluations", "3", "--eval-episodes", "1", "--pruner", "none", "--no-optim-plots"]
-        zoo.run("train", [*task, *study, *quick])
+        zoo.run("train", [*task, *study, *quick, "--seed", str(seed)])
 
 
-def wait_for_a_reported_trial(study):
-    """Give the number and the process of a running trial that has just reported its first evaluation."""
+def wait_until_trial_0_hangs(study, folder):
+    """Give the process that runs it."""
     for _ in range(2400):
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if len(trial.intermediate_values) == 1:
-                return trial.number, int(trial.user_attrs["worker"].split(":")[-1])
+        if (folder / f"logs/rlx2td3/study_{STUDY}/trial_0/100_0").exists():
+            return int(study.trials[0].user_attrs["worker"].split(":")[-1])
         time.sleep(0.05)
     raise TimeoutError([trial.state for trial in study.trials])
 
@@ -65,13 +73,13 @@ def test_study_outlives_a_killed_worker(kind, tmp_path, request):
     context = multiprocessing.get_context("forkserver")  # imports once for all
     context.set_forkserver_preload(["sb3_rlx2.zoo", "rl_zoo3.train", "sb3_rlx2.backends.csr"])
     outputs = [tmp_path / f"worker{number}.txt" for number in range(3)]
-    workers = [context.Process(target=work, args=(url, tmp_path, output)) for output in outputs]
+    workers = [context.Process(target=work, args=(url, tmp_path, output, seed)) for seed, output in enumerate(outputs)]
     with closing(open_storage(url)) as opened:
         study = optuna.create_study(storage=opened, study_name=STUDY, direction="maximize")
         for worker in workers:
             worker.start()
         try:
-            killed, process = wait_for_a_reported_trial(study)
+            process = wait_until_trial_0_hangs(study, tmp_path)
             os.kill(process, signal.SIGKILL)
             for worker in workers:
                 worker.join(300)
@@ -81,23 +89,23 @@ def test_study_outlives_a_killed_worker(kind, tmp_path, request):
         codes = {worker.pid: worker.exitcode for worker in workers}
         printed = {worker.pid: output.read_text() for worker, output in zip(workers, outputs, strict=True)}
         assert codes == {pid: -signal.SIGKILL if pid == process else 0 for pid in codes}, printed
-        check(study.trials, killed, process)
-    assert f"trial {killed} died, the trial is retried" in "".join(printed.values())
-    assert "goes on from step 200" in "".join(printed.values())
+        check(study.trials, process)
+    assert "trial 0 died, the trial is retried" in "".join(printed.values())
+    assert "goes on from step 100" in "".join(printed.values())
     survivors = [text for pid, text in printed.items() if pid != process]
     assert all(f"Number of trials: {TOTAL + 1} ({TOTAL} complete, 1 fail)" in text for text in survivors)
     assert not (tmp_path / f"logs/rlx2td3/study_{STUDY}").exists()  # all checkpoints are gone
 
 
-def check(trials, killed, process):
+def check(trials, process):
     """All trials ended, the killed one as failed; it was retried once, with its parameters, and went on where it stood."""
     assert sum(trial.state in ENDED for trial in trials) == TOTAL
-    assert [trial.number for trial in trials if trial.state == TrialState.FAIL] == [killed]
+    assert [trial.number for trial in trials if trial.state == TrialState.FAIL] == [0]
     assert len(trials) == TOTAL + 1
-    (retry,) = [trial for trial in trials if trial.system_attrs.get("retry_history") == [killed]]
-    dead = trials[killed]
+    (retry,) = [trial for trial in trials if trial.system_attrs.get("retry_history") == [0]]
+    dead = trials[0]
     assert retry.state in ENDED
-    assert first_attempt(retry) == killed
+    assert first_attempt(retry) == 0
     assert retry.params == dead.params
     assert retry.intermediate_values[1] == dead.intermediate_values[1]
     assert not retry.user_attrs["worker"].endswith(f":{process}")

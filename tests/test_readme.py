@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 
 def test_readme_shows_what_is_tested():
     assert len(PYTHON) == 3
-    assert [command.split()[0] for command in COMMANDS] == ["rlx2", "rlx2", "python", "rlx2"]
+    assert [command.split()[0] for command in COMMANDS] == ["rlx2", "rlx2", "python", "rlx2", "rlx2", "rlx2"]
 
 
 @pytest.mark.parametrize("number", range(2))
@@ -66,6 +66,8 @@ def test_zoo_commands(folder):
     assert "live weights" in outputs[0]
     assert "Mean reward" in outputs[1]
     assert "Report: " in outputs[3]
+    assert "Number of trials: 3" in outputs[4]
+    assert "Hyperparameters of trial 1 of study pendulum" in outputs[5]
 
 
 def test_make_targets_exist():
