@@ -89,9 +89,12 @@ def prepare_plot_from_file(args: argparse.Namespace) -> None:
     for path in args.merge:
         read_results(Path(path))
     envs = [env for env in results if env not in args.skip_envs and (not args.keep_envs or env in args.keep_envs)]
-    empty = [env for env in envs if not results[env]]
-    if empty or not envs:
-        raise ValueError(f"{args.input} has nothing to plot of {', '.join(empty) or 'any environment'}")
+    if not envs:
+        raise ValueError(f"{args.input} has no environment to plot; it holds {', '.join(results)}")
+    for env in envs:
+        single = [label for label, curve in results[env].items() if np.ndim(curve["last_evals"]) == 0]
+        if single or not results[env]:
+            raise ValueError(f"{args.input} must hold two runs (seeds) or more of {', '.join(single) or 'anything'} on {env}")
     normalise_in_rliable(envs)
     show_or_save(args.save_figures, "")
 

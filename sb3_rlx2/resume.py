@@ -59,14 +59,14 @@ def check_networks(path: str, hyperparams: dict[str, Any]) -> None:
     """
     data, _, _ = load_from_zip_file(path, device="cpu")
     saved = (data or {}).get("policy_kwargs", {}) | (data or {})
-    given = hyperparams.get("policy_kwargs", {}) | hyperparams
-    for name in NETWORK_KEYWORDS:
-        if name not in given or _same(given[name], saved.get(name)):
+    given = [(name, source[name]) for source in (hyperparams, hyperparams.get("policy_kwargs", {})) for name in source]
+    for name, value in given:
+        if name not in NETWORK_KEYWORDS or _same(value, saved.get(name)):
             continue
         if name not in saved:
-            raise ValueError(f"{name}={given[name]!r} cannot hold for {path}, which is a dense agent: train from scratch")
+            raise ValueError(f"{name}={value!r} cannot hold for {path}, which is a dense agent: train from scratch")
         raise ValueError(
-            f"{name}={given[name]!r} differs from the {saved[name]!r} of {path}, whose networks a continued run keeps: "
+            f"{name}={value!r} differs from the {saved[name]!r} of {path}, whose networks a continued run keeps: "
             f"set {name} to {saved[name]!r}, or train from scratch"
         )
 

@@ -10,6 +10,7 @@ import runpy
 import shutil
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -260,6 +261,8 @@ def run(name: str, arguments: list[str]) -> None:
     utils.StoreDict.__call__ = store_or_explain  # type: ignore[method-assign]
     command.patch()
     step_in(command, f"rlx2 {name}")
+    # Some of the zoo's modules import others that are commands too; as a command each is run anew.
+    warnings.filterwarnings("ignore", ".* found in sys.modules after import of package", RuntimeWarning)
     runpy.run_module(command.module, run_name="__main__")
 
 
