@@ -43,13 +43,12 @@ def check_env(env_id: str, packages: list[str]) -> None:
         raise ValueError(f"--env {env_id} is unknown; {hint} (--gym-packages imports modules that register more)") from error
 
 
-def find_agent(args: argparse.Namespace) -> Path:
+def find_run(args: argparse.Namespace) -> Path:
     """
-    Find the agent that the arguments of a zoo command mean.
+    Find the run that the arguments of a zoo command mean.
 
-    :param args: ``folder``, ``algo``, ``env`` and ``exp_id``; may have ``load_best``, ``load_checkpoint`` and
-        ``load_last_checkpoint``
-    :return: the zip
+    :param args: ``folder``, ``algo``, ``env`` and ``exp_id``
+    :return: its folder
     :raises ValueError: if there is none, with what there is
     """
     root, folder = Path(args.folder), Path(args.folder, args.algo)
@@ -57,21 +56,27 @@ def find_agent(args: argparse.Namespace) -> Path:
         raise ValueError(f"--folder {root} does not exist")
     if not folder.is_dir():
         raise ValueError(f"--folder {root} has no folder {args.algo}; it holds {_folders(root)}")
-    if args.exp_id >= 0 and not any(folder.glob(f"{args.env}_*")):
-        raise ValueError(f"{folder} has no run of {args.env}; it holds {_folders(folder)}")
+    if args.exp_id < 0:  # the zoo's way to say that runs have no folders of their own
+        return folder
+    run = folder / f"{args.env}_{args.exp_id or utils.get_latest_run_id(str(folder), args.env)}"
+    if not run.is_dir():
+        what = f"run {args.exp_id}" if args.exp_id else "run"
+        raise ValueError(f"{folder} has no {what} of {args.env}; it holds {_folders(folder)}")
+    return run
+
+
+def find_agent(args: argparse.Namespace) -> Path:
+    """
+    Find the agent that the arguments of a zoo command mean.
+
+    :param args: those of :func:`find_run`, ``load_best``, ``load_checkpoint`` and ``load_last_checkpoint``
+    :return: the zip
+    :raises ValueError: if there is none
+    """
+    find_run(args)
+    choice = args.load_best, args.load_checkpoint, args.load_last_checkpoint
     with contextlib.redirect_stdout(io.StringIO()):  # the zoo will say again what it loads
-        try:
-            _, path, _ = utils.get_model_path(
-                args.exp_id,
-                args.folder,
-                args.algo,
-                args.env,
-                getattr(args, "load_best", False),
-                getattr(args, "load_checkpoint", None),
-                getattr(args, "load_last_checkpoint", False),
-            )
-        except AssertionError as error:
-            raise ValueError(str(error)) from error
+        _, path, _ = utils.get_model_path(args.exp_id, args.folder, args.algo, args.env, *choice)
     return Path(path)
 
 

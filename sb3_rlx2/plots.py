@@ -206,5 +206,5 @@ def save(figures: list[Any], folder: Path) -> None:
     for figure in figures:
         title = figure.get_label() or next((axes.get_title() or axes.get_xlabel() for axes in figure.axes), "")
         path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '_', title).strip('_') or 'figure'}.png"
-        figure.savefig(path, dpi=150)
+        figure.savefig(path)
         print(f"Figure: {path}")

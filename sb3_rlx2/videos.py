@@ -37,7 +37,7 @@ def prepare_training_video(args: argparse.Namespace) -> None:
     :param args: of ``record_training``
     """
     agents.check_env(args.env.gym_id, args.gym_packages)
-    agents.find_agent(args)
+    agents.find_run(args)
     check_output_folder(args)
     provide_ffmpeg()
     record_with_ours(args.gym_packages)
