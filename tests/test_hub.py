@@ -140,7 +140,7 @@ def test_other_runs_stay(source, tmp_path):
     """The zoo's own command, asked for no folder of the run's own and --force, deletes all runs of the algorithm."""
     (tmp_path / "logs/ppo/Ant-v5_1").mkdir(parents=True)
     download(tmp_path, -1)
-    with pytest.raises(ValueError, match="Pendulum-v1.zip exists: --force"):
+    with pytest.raises(ValueError, match=r"Pendulum-v1\.zip exists: --force"):
         download(tmp_path, -1)
     download(tmp_path, -1, force=True)
     names = ["Ant-v5_1", "Pendulum-v1", "Pendulum-v1.zip", "evaluations.npz"]
@@ -159,5 +159,5 @@ def test_a_damaged_download_leaves_all_as_it_was(name, source, tmp_path):
 
 def test_something_else(source, tmp_path):
     (source / "config.yml").unlink()
-    with pytest.raises(ValueError, match="holds no agent in the zoo's format: config.yml missing"):
+    with pytest.raises(ValueError, match=r"holds no agent in the zoo's format: config\.yml missing"):
         download(tmp_path, 0)

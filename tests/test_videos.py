@@ -28,7 +28,7 @@ def test_record_video(rlx2):
         "final-model-rlx2td3-Pendulum-v1-step-0-to-step-10.mp4",
     ]
     assert sorted(os.listdir(VIDEOS)) == names
-    assert [frames(VIDEOS / name) for name in names] == [10, 10]
+    assert [frames(VIDEOS / name) for name in names] == [11, 11]  # the first observation too
 
 
 def test_record_training(rlx2, monkeypatch):
