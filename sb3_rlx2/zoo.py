@@ -137,7 +137,7 @@ def check_keywords(algorithm: type[BaseAlgorithm], hyperparams: dict[str, Any]) 
     """
     known = {"noise_type", "noise_std"}
     for cls in algorithm.__mro__:
-        parameters = inspect.signature(cls.__init__).parameters if "__init__" in vars(cls) else {}
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else {}
         known |= parameters.keys()
         if parameters and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             break
@@ -229,6 +229,9 @@ COMMANDS = {
 }
 
 
+STORE: Any = utils.StoreDict.__call__
+
+
 def store_or_explain(action: Any, parser: argparse.ArgumentParser, namespace: Any, values: list[str], option: str) -> None:
     """
     Store ``name:value`` pairs as the zoo does, with an error that says what was wrong.
@@ -246,9 +249,6 @@ def store_or_explain(action: Any, parser: argparse.ArgumentParser, namespace: An
         parser.error(f"argument {option}: {pairs} must be name:value, where the value is a Python expression ({error})")
 
 
-STORE = utils.StoreDict.__call__
-
-
 def run(name: str, arguments: list[str]) -> None:
     """
     Run a command as if it were ours.
@@ -258,7 +258,7 @@ def run(name: str, arguments: list[str]) -> None:
     """
     command = COMMANDS[name]
     sys.argv = [f"rlx2 {name}", *arguments]
-    utils.StoreDict.__call__ = store_or_explain  # type: ignore[method-assign]
+    utils.StoreDict.__call__ = store_or_explain  # type: ignore[method-assign,assignment]
     command.patch()
     step_in(command, f"rlx2 {name}")
     # Some of the zoo's modules import others that are commands too; as a command each is run anew.

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ZOO_COMMANDS = "enjoy record_video record_training plot_train all_plots plot_from_file load_from_hub push_to_hub".split()
+ZOO_COMMANDS = [
+    "enjoy",
+    "record_video",
+    "record_training",
+    "plot_train",
+    "all_plots",
+    "plot_from_file",
+    "load_from_hub",
+    "push_to_hub",
+]
 
 
 def run(*command, cwd):
