@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from stable_baselines3.common.vec_env import VecVideoRecorder
 from tqdm import tqdm
 
@@ -43,10 +44,26 @@ def prepare_training_video(args: argparse.Namespace) -> None:
     record_with_ours(args.gym_packages)
 
 
+def has_screen() -> bool:
+    """Say whether windows can be opened, as far as the environment tells."""
+    return sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
 def render_offscreen() -> None:
     """Let MuJoCo render without a screen. To be called before MuJoCo is imported."""
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if not has_screen():
         os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def check_screen(env_id: str) -> None:
+    """
+    Check that MuJoCo can open a window: without a screen it aborts the process.
+
+    :param env_id: the environment
+    :raises ValueError: if it cannot
+    """
+    if "mujoco" in str(gym.spec(env_id).entry_point) and not has_screen():
+        raise ValueError("no screen to show the agent on: --no-render plays without one, record_video makes a file")
 
 
 def show_recording(length: int) -> None:

@@ -191,6 +191,8 @@ def prepare_enjoying(args: argparse.Namespace) -> None:
     :param args: of ``enjoy``
     """
     agents.check_env(args.env.gym_id, args.gym_packages)
+    if not args.no_render:
+        videos.check_screen(args.env.gym_id)
     try:
         agents.prepare_playing(args)
     except ValueError:

@@ -44,7 +44,8 @@ def test_unknown_environment(command, env, nearest, rlx2, logs):
 
 
 @pytest.mark.parametrize("command", PLAYING)
-def test_missing_agents(command, rlx2, logs):
+def test_missing_agents(command, rlx2, logs, monkeypatch):
+    monkeypatch.setattr("sb3_rlx2.videos.has_screen", lambda: True)
     assert rlx2.error(*arguments(command, folder="nowhere")).endswith("--folder nowhere does not exist")
     assert "logs has no folder rlx2sac; it holds rlx2td3, td3" in rlx2.error(*arguments(command, algo="rlx2sac"))
     assert "logs/rlx2td3 has no run of Hopper-v5; it holds Pendulum-v1_1" in rlx2.error(*arguments(command, env="Hopper-v5"))
@@ -109,6 +110,14 @@ def test_discrete_actions(rlx2):
     assert "can only be used with Box action space, not Discrete(2)" in rlx2.error(
         "train", "--algo", "rlx2td3", "--env", "CartPole-v1", *TINY, "-n", "60"
     )
+
+
+def test_no_screen(rlx2, monkeypatch):
+    """MuJoCo would abort the process."""
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert "no screen to show the agent on: --no-render" in rlx2.error(*arguments("enjoy", env="Hopper-v5"))
 
 
 def test_folder_of_the_zoos_agents(rlx2, monkeypatch):
