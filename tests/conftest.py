@@ -10,3 +10,12 @@ settings.load_profile("ci")
 def one_thread():
     """Sums of several threads may round differently, and tests here compare bits."""
     th.set_num_threads(1)
+
+
+@pytest.fixture
+def rlx2(monkeypatch, capfd, tmp_path):
+    """Give the command `rlx2`, in a folder of the test's own."""
+    from tests.command import Command
+
+    monkeypatch.chdir(tmp_path)
+    return Command(monkeypatch, capfd)

@@ -14,6 +14,7 @@ ALLOWED = {
     "__init__": {"algorithms", "buffers", "callbacks", "policies", "sparse_mlp"},
     "__main__": {"zoo"},
     "adam": {"backends"},
+    "agents": set(),
     "algorithms": {
         "buffers",
         "callbacks",
@@ -44,9 +45,12 @@ ALLOWED = {
     "database": set(),
     "distributions": set(),
     "gradient_steps": {"adam", "backends", "buffers", "metrics", "samples", "sparse_mlp", "updater"},
+    "hub": {"agents", "model_card", "videos"},
     "journal": set(),
     "metrics": {"sparse_mlp"},
+    "model_card": {"__init__", "metrics"},
     "networks": {"backends", "distributions", "sparse_mlp", "validation"},
+    "plots": set(),
     "policies": {"adam", "backends", "distributions", "metrics", "networks", "sparse_mlp", "updater", "validation"},
     "recording": set(),
     "report/__init__": set(),
@@ -59,6 +63,7 @@ ALLOWED = {
     "report/training": {"report"},
     "sac_steps": {"adam", "backends", "gradient_steps", "updater"},
     "samples": set(),
+    "resume": {"distributions"},
     "schedules": set(),
     "search_space": {"topology"},
     "sparse_mlp": {"backends", "validation"},
@@ -69,22 +74,14 @@ ALLOWED = {
     "tuning": {"policies", "search_space", "storage", "trial_evaluation"},
     "updater": {"schedules", "sparse_mlp", "topology", "validation"},
     "validation": set(),
-    "zoo": {"__init__", "metrics", "recording", "tuning"},
+    "videos": {"agents"},
+    "zoo": {"__init__", "agents", "hub", "metrics", "plots", "recording", "resume", "tuning", "videos"},
 }
+ZOO_USERS = {"agents", "hub", "model_card", "resume", "search_space", "trial_evaluation", "tuning", "videos", "zoo"}
 SB3_USERS = {
-    "algorithms",
-    "buffers",
-    "callbacks",
-    "gradient_steps",
-    "networks",
-    "policies",
-    "recording",
-    "report/agent_file",
-    "trial_evaluation",
-    "tuning",
-    "zoo",
+    *("algorithms", "buffers", "callbacks", "gradient_steps", "networks", "policies", "recording", "report/agent_file"),
+    *ZOO_USERS,
 }
-ZOO_USERS = {"search_space", "trial_evaluation", "tuning", "zoo"}
 MODULES = {str(path.relative_to(PACKAGE).with_suffix("")).replace("\\", "/"): path for path in PACKAGE.rglob("*.py")}
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sb3_rlx2 import zoo
 from sb3_rlx2.topology import TOPOLOGIES
+from tests.hub_server import serve
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -23,8 +25,8 @@ PYTHON = blocks("python")
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if not line.startswith("make ")]
 
 
-def run(command, folder):
-    environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+def run(command, folder, **variables):
+    environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"} | variables
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return result.stdout
@@ -40,7 +42,8 @@ def folder(tmp_path_factory):
 
 def test_readme_shows_what_is_tested():
     assert len(PYTHON) == 3
-    assert [command.split()[0] for command in COMMANDS] == ["rlx2", "rlx2", "python", "rlx2", "rlx2", "rlx2"]
+    assert {command.split()[0] for command in COMMANDS} == {"rlx2", "python"}
+    assert zoo.COMMANDS.keys() <= {command.split()[1] for command in COMMANDS}
 
 
 @pytest.mark.parametrize("number", range(2))
@@ -58,16 +61,24 @@ def test_new_topology(monkeypatch):
 
 
 def test_zoo_commands(folder):
-    outputs = []
-    for command in COMMANDS:
-        program, *arguments = shlex.split(command)
-        prefix = [sys.executable] if program == "python" else [sys.executable, "-m", "sb3_rlx2"]
-        outputs.append(run([*prefix, *arguments], folder))
-    assert "live weights" in outputs[0]
-    assert "Mean reward" in outputs[1]
-    assert "Report: " in outputs[3]
-    assert "Number of trials: 3" in outputs[4]
-    assert "Hyperparameters of trial 1 of study pendulum" in outputs[5]
+    outputs = {}
+    with serve() as hub:  # push_to_hub and load_from_hub reach a stand-in
+        online = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hub"), "HF_TOKEN": "hf_me", "HF_HUB_DISABLE_XET": "1"}
+        for command in COMMANDS:
+            program, *arguments = shlex.split(command)
+            prefix = [sys.executable] if program == "python" else [sys.executable, "-m", "sb3_rlx2"]
+            outputs.setdefault(arguments[0], []).append(run([*prefix, *arguments], folder, **online))
+    assert "live weights" in outputs["train"][0]
+    assert "0 steps of warm-up to do" in outputs["train"][1]
+    assert "Mean reward" in outputs["enjoy"][0]
+    run_folder = folder / "logs/rlx2td3/Hopper-v5_1"
+    assert (run_folder / "videos/training.mp4").exists()
+    assert len(list((folder / "figures").glob("*.png"))) >= 6
+    copy = folder / "downloads/rlx2td3/Hopper-v5_1/Hopper-v5.zip"
+    assert copy.read_bytes() == (folder / "logs/rlx2td3/Hopper-v5_2/Hopper-v5.zip").read_bytes()
+    assert "Report: " in outputs["report"][0]
+    assert any("Number of trials: 3" in output for output in outputs["train"])
+    assert any("Hyperparameters of trial 1 of study pendulum" in output for output in outputs["train"])
 
 
 def test_make_targets_exist():

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rl_zoo3 import ALGOS, exp_manager
+from rl_zoo3 import exp_manager
 from stable_baselines3 import SAC, TD3
 
-from sb3_rlx2 import RLx2SAC, RLx2TD3, metrics, zoo
+from sb3_rlx2 import RLx2SAC, RLx2TD3, agents, metrics, zoo
 
 HYPERPARAMS = Path(__file__).parents[1] / "hyperparams"
 CLASSES = {"rlx2td3": RLx2TD3, "rlx2sac": RLx2SAC, "td3": TD3, "sac": SAC}
@@ -32,14 +32,6 @@ def run(*arguments, cwd, returncode=0):
     result = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
     assert result.returncode == returncode, result.stdout + result.stderr
     return result
-
-
-@pytest.fixture
-def hosts_own(monkeypatch):
-    """Undo what the command changes in the host."""
-    monkeypatch.setattr(exp_manager, "ExperimentManager", exp_manager.ExperimentManager)
-    for name in zoo.ALGORITHMS:
-        monkeypatch.setitem(ALGOS, name, ALGOS[name])
 
 
 @pytest.mark.parametrize("algo", ["rlx2td3", "rlx2sac"])
@@ -70,17 +62,6 @@ def check_trained(model):
     assert metrics.density(model.critic) == pytest.approx(0.05, abs=1e-3)
 
 
-def test_continued_training(tmp_path):
-    task = ["--algo", "rlx2td3", "--env", "Pendulum-v1", "-n", "300", "--eval-freq", "-1", "-f", "logs", "--num-threads", "1"]
-    short = ["-params", "learning_starts:100", "update_interval:50"]
-    paths = [f"logs/rlx2td3/Pendulum-v1_{number}/Pendulum-v1.zip" for number in (1, 2)]
-    run("sb3_rlx2", "train", *task, "--save-replay-buffer", *short, cwd=tmp_path)
-    run("sb3_rlx2", "train", *task, "-i", paths[0], *short, cwd=tmp_path)
-    first, second = (RLx2TD3.load(tmp_path / path).policy.topology_updater.networks["critic"] for path in paths)
-    assert first.updates > 0
-    assert second.steps == 2 * first.steps
-
-
 def test_own_hyperparameter_file(tmp_path):
     (tmp_path / "mine.yml").write_text(
         "Pendulum-v1: {n_timesteps: 110, policy: MlpPolicy, learning_starts: 100, buffer_size: 1000, actor_sparsity: 0.5}"
@@ -91,10 +72,37 @@ def test_own_hyperparameter_file(tmp_path):
     assert "(50.0%)" in trained.stdout
 
 
-def test_help(tmp_path):
-    assert "{train,enjoy,record_video,report}" in run("sb3_rlx2", "--help", cwd=tmp_path).stdout
-    for command in zoo.COMMANDS.keys() - {"report"}:
-        assert "rlx2td3,rlx2sac" in run("sb3_rlx2", command, "--help", cwd=tmp_path).stdout
+OWN_OPTIONS = {
+    **dict.fromkeys(["record_video", "record_training", "push_to_hub"], "--gym-packages MODULE"),
+    **dict.fromkeys(["plot_train", "all_plots", "plot_from_file"], "--save-figures FOLDER"),
+}
+ZOO_OPTIONS = {
+    "train": "--optimize-hyperparameters",
+    "enjoy": "--load-last-checkpoint",
+    "record_video": "--load-last-checkpoint",
+    "record_training": "--gif",
+    "plot_train": "--episode-window",
+    "all_plots": "--no-million",
+    "plot_from_file": "--rliable",
+    "load_from_hub": "--repo-name",
+    "push_to_hub": "--commit-message",
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("command", ZOO_OPTIONS)
+def test_help(command, rlx2):
+    """The zoo's options, ours, and our algorithms where one is to be chosen."""
+    text = rlx2(command, "--help")
+    assert text.startswith(f"usage: rlx2 {command} [-h]")
+    assert ZOO_OPTIONS[command] in text
+    assert OWN_OPTIONS.get(command, "") in text
+    assert "rlx2td3,rlx2sac" in text or "plot" in command
+
+
+def test_commands(rlx2):
+    assert "{train,enjoy,record_video,record_training,plot_train,all_plots,plot_from_file," in rlx2("--help")
+    assert set(ZOO_OPTIONS) <= zoo.COMMANDS.keys()
 
 
 @pytest.mark.parametrize(
@@ -106,21 +114,9 @@ def test_help(tmp_path):
         (["train", "--algo"], "error: argument --algo: expected one argument"),
     ],
 )
-def test_wrong_arguments(arguments, message, tmp_path):
-    assert message in run("sb3_rlx2", *arguments, cwd=tmp_path, returncode=2).stderr
-
-
-@pytest.mark.parametrize("arguments", [["--algo", "rlx2td3"], ["--env", "Ant-v5", "--algo=rlx2sac", "-n", "9"]])
-def test_our_hyperparameters_are_the_default(arguments, hosts_own):
-    algo = "rlx2sac" if "--algo=rlx2sac" in arguments else "rlx2td3"
-    assert zoo.prepare_training(arguments) == ["--conf-file", str(HYPERPARAMS / f"{algo}.yml"), *arguments]
-
-
-@pytest.mark.parametrize(
-    "arguments", [[], ["--algo", "td3"], ["--algo", "rlx2td3", "-conf", "a.yml"], ["--conf-file=a.yml", "--algo", "rlx2sac"]]
-)
-def test_other_arguments_pass_unchanged(arguments, hosts_own):
-    assert zoo.prepare_training(arguments) == arguments
+@pytest.mark.filterwarnings("ignore")
+def test_wrong_arguments(arguments, message, rlx2):
+    assert message in rlx2(*arguments, status=2)
 
 
 def test_dense_agents_are_weighed_too(tmp_path):
@@ -129,15 +125,14 @@ def test_dense_agents_are_weighed_too(tmp_path):
     assert zoo.weight_report(str(tmp_path / "dense.zip"), model).count("\n") == 0
 
 
-def test_playing_takes_no_replay_memory(tmp_path, hosts_own):
+def test_playing_takes_no_replay_memory(tmp_path):
     RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=1000).save(tmp_path / "agent.zip")
-    zoo.prepare_playing([])
-    assert ALGOS["rlx2td3"].load(tmp_path / "agent.zip").replay_buffer.buffer_size == 1
+    assert agents.load_to_play(RLx2TD3, tmp_path / "agent.zip").replay_buffer.buffer_size == 1
 
 
 def test_registration_changes_nothing_else():
     code = """
-from rl_zoo3 import ALGOS, exp_manager
+from rl_zoo3 import exp_manager
 algos, manager = dict(ALGOS), exp_manager.ExperimentManager
 import sb3_rlx2
 assert ALGOS == algos

@@ -1,0 +1,201 @@
+"""Runs that go on from a saved agent or a checkpoint (`rlx2 train -i`), and what a checkpoint holds."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import yaml
+from stable_baselines3 import TD3
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_rlx2 import RLx2SAC, RLx2TD3, SparseTD3Policy, resume
+from tests.command import TINY, TINY_PARAMETERS
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+CLASSES = {"rlx2td3": RLx2TD3, "rlx2sac": RLx2SAC}
+FIRST = Path("logs/rlx2td3/Pendulum-v1_1")
+STOCK_YAML = """
+Pendulum-v1:
+  n_timesteps: 100
+  policy: sb3_rlx2.SparseTD3Policy
+  policy_kwargs: "dict(net_arch=[16], actor_sparsity={sparsity}, critic_sparsity=0.8)"
+  buffer_size: 1000
+  learning_starts: 50
+  replay_buffer_class: "importlib.import_module('sb3_rlx2').RLx2ReplayBuffer"
+  replay_buffer_kwargs: "dict(n_steps=3, buffer_min_size=10)"
+  callback: [sb3_rlx2.RLx2Callback]
+"""
+
+
+@pytest.fixture
+def random_actions(monkeypatch):
+    """Count the steps of random warm-up."""
+    steps = []
+    sample = RLx2TD3._sample_action
+
+    def counted(model, learning_starts, *args, **kwargs):
+        steps.append(model.num_timesteps < learning_starts)
+        return sample(model, learning_starts, *args, **kwargs)
+
+    for algorithm in (RLx2TD3, RLx2SAC, TD3):
+        monkeypatch.setattr(algorithm, "_sample_action", counted)
+    return steps
+
+
+@pytest.mark.parametrize("algo", ["rlx2td3", "rlx2sac"])
+def test_no_second_warm_up(algo, rlx2, random_actions):
+    rlx2.train(algo, "-n", "80", "--save-replay-buffer")
+    assert sum(random_actions) == 50
+    random_actions.clear()
+    path = f"logs/{algo}/Pendulum-v1_1/Pendulum-v1.zip"
+    output = rlx2.train(algo, "-n", "60", "-i", path, "--save-replay-buffer")
+    assert sum(random_actions) == 0
+    assert "Training goes on from 80 transitions, 0 steps of warm-up to do" in output
+    first, second = (CLASSES[algo].load(f"logs/{algo}/Pendulum-v1_{n}/Pendulum-v1.zip") for n in (1, 2))
+    assert second._n_updates == first._n_updates + 60
+    with open(f"logs/{algo}/Pendulum-v1_2/replay_buffer.pkl", "rb") as file:
+        assert pickle.load(file).size() == 140
+
+
+def test_the_rest_of_a_warm_up(rlx2, random_actions):
+    rlx2.train("rlx2td3", "-n", "30", "--save-replay-buffer")
+    random_actions.clear()
+    output = rlx2.train("rlx2td3", "-n", "60", "-i", FIRST / "Pendulum-v1.zip")
+    assert "20 steps of warm-up to do" in output
+    assert sum(random_actions) == 20
+
+
+def test_without_a_buffer_there_is_a_warm_up(rlx2, random_actions):
+    rlx2.train("rlx2td3", "-n", "60")
+    random_actions.clear()
+    rlx2.train("rlx2td3", "-n", "60", "-i", FIRST / "Pendulum-v1.zip")
+    assert sum(random_actions) == 50
+
+
+def names(folder, pattern):
+    return sorted(path.name for path in folder.glob(pattern))
+
+
+def test_checkpoints(rlx2, random_actions):
+    normalized = "normalize:dict(norm_obs=True, norm_reward=True)"
+    rlx2.train("rlx2td3", "-n", "90", "--save-freq", "30", parameters=[normalized])
+    assert names(FIRST, "*.zip") == ["Pendulum-v1.zip", *(f"rl_model_{step}_steps.zip" for step in (30, 60, 90))]
+    assert len(names(FIRST, "rl_model_vecnormalize_*")) == 3
+    assert names(FIRST, "rl_model_replay_buffer_*") == ["rl_model_replay_buffer_90_steps.pkl"]  # they are large
+    assert not names(FIRST, ".checkpoint-*")
+    random_actions.clear()
+
+    # Goes on with the buffer and the statistics of the checkpoint, not of the run's end.
+    counts = [VecNormalize.load(str(FIRST / path), environment()).obs_rms.count for path in STATISTICS]
+    assert counts[0] < counts[1]
+    output = rlx2.train(
+        "rlx2td3", "-n", "20", "-i", FIRST / "rl_model_90_steps.zip", "--save-freq", "20", parameters=[normalized]
+    )
+    assert "goes on from 89 transitions, 0 steps" in output
+    output = rlx2.train(
+        "rlx2td3", "-n", "20", "-i", FIRST / "rl_model_30_steps.zip", "--save-freq", "20", parameters=[normalized]
+    )
+    third = VecNormalize.load("logs/rlx2td3/Pendulum-v1_3/rl_model_vecnormalize_20_steps.pkl", environment())
+    assert third.obs_rms.count == pytest.approx(counts[0] + 21)
+
+
+STATISTICS = ["rl_model_vecnormalize_30_steps.pkl", "rl_model_vecnormalize_90_steps.pkl"]
+
+
+def environment():
+    return make_vec_env("Pendulum-v1")
+
+
+def test_all_buffers_are_kept_on_request(rlx2):
+    rlx2.train("rlx2td3", "-n", "90", "--save-freq", "30", "--save-replay-buffer")
+    assert len(names(FIRST, "rl_model_replay_buffer_*")) == 3
+
+
+def test_enjoy_a_checkpoint_with_its_statistics(rlx2, monkeypatch):
+    rlx2.train("rlx2td3", "-n", "90", "--save-freq", "30", parameters=["normalize:True"])
+    loaded = []
+    load = VecNormalize.load
+    monkeypatch.setattr(VecNormalize, "load", staticmethod(lambda path, env: loaded.append(path) or load(path, env)))
+    play = ["enjoy", "--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "logs", "--no-render", "-n", "200"]
+    assert "Mean reward" in rlx2(*play, "--load-checkpoint", "60")
+    assert [Path(path).name for path in loaded] == ["rl_model_vecnormalize_60_steps.pkl"]
+    rlx2(*play, "--load-last-checkpoint")
+    assert Path(loaded[-1]).name == "rl_model_vecnormalize_90_steps.pkl"
+    rlx2(*play)
+    assert Path(loaded[-1]).name == "vecnormalize.pkl"
+
+
+def test_a_full_disk_does_not_end_the_run(rlx2, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RLx2TD3, "save_replay_buffer", full)
+    with pytest.warns(UserWarning, match="no checkpoint at step 30: .* No space left"):
+        rlx2.train("rlx2td3", "-n", "60", "--save-freq", "30")
+    assert names(FIRST, "*.zip") == ["Pendulum-v1.zip"]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ("actor_sparsity:0.5", "actor_sparsity=0.5 differs from the 0.8 of"),
+        ("critic_sparsity:0.1", "critic_sparsity=0.1 differs from the 0.8 of"),
+        ("policy_kwargs:dict(net_arch=[16], critic_sparsity=0.1)", "critic_sparsity=0.1 differs from the 0.8 of"),
+        ("distribution:'uniform'", "distribution='uniform' differs from the 'erdos_renyi' of"),
+    ],
+)
+def test_other_networks_are_refused(parameter, message, rlx2, dense_and_sparse):
+    arguments = ["--algo", "rlx2td3", "--env", "Pendulum-v1", *TINY, "-i", dense_and_sparse / "rlx2td3.zip", "-n", "60"]
+    assert message in rlx2.error("train", *arguments, "-params", parameter)
+    assert not Path("logs").exists() or not list(Path("logs").rglob("Pendulum-v1_*"))
+
+
+def test_the_same_distribution_by_another_name(dense_and_sparse):
+    resume.check_networks(str(dense_and_sparse / "rlx2td3.zip"), {"distribution": "erk", "actor_sparsity": 0.8})
+
+
+@pytest.mark.parametrize(("agent", "message"), [("td3_0.8", "differs from the 0.8 of"), ("dense", "is a dense agent")])
+def test_other_networks_of_stock_algorithms_are_refused(agent, message, rlx2, dense_and_sparse):
+    Path("mine.yml").write_text(STOCK_YAML.format(sparsity=0.5))
+    arguments = ["--algo", "td3", "--env", "Pendulum-v1", *TINY, "-conf", "mine.yml"]
+    assert message in rlx2.error("train", *arguments, "-i", dense_and_sparse / f"{agent}.zip")
+
+
+def test_stock_algorithms_go_on(rlx2, dense_and_sparse, random_actions):
+    Path("mine.yml").write_text(STOCK_YAML.format(sparsity=0.8))
+    arguments = ["--algo", "td3", "--env", "Pendulum-v1", *TINY, "-conf", "mine.yml", "-n", "60"]
+    rlx2("train", *arguments, "--save-replay-buffer")
+    random_actions.clear()
+    rlx2("train", *arguments, "-i", "logs/td3/Pendulum-v1_1/Pendulum-v1.zip")
+    assert sum(random_actions) == 0
+
+
+@pytest.fixture(scope="module")
+def dense_and_sparse(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("agents")
+    sparsities = {"actor_sparsity": 0.8, "critic_sparsity": 0.8}
+    kwargs = {"buffer_size": 10, "policy_kwargs": {"net_arch": [16]}}
+    RLx2TD3("MlpPolicy", "Pendulum-v1", **kwargs, **sparsities).save(folder / "rlx2td3.zip")
+    TD3("MlpPolicy", "Pendulum-v1", **kwargs).save(folder / "dense.zip")
+    kwargs["policy_kwargs"] |= sparsities
+    TD3(SparseTD3Policy, "Pendulum-v1", **kwargs).save(folder / "td3_0.8.zip")
+    return folder
+
+
+@pytest.mark.parametrize("keep", [0, 30, 0.5])
+def test_a_damaged_buffer(keep, rlx2):
+    rlx2.train("rlx2td3", "-n", "30", "--save-freq", "30")
+    path = FIRST / "rl_model_replay_buffer_30_steps.pkl"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    arguments = ["--algo", "rlx2td3", "--env", "Pendulum-v1", *TINY, "-i", FIRST / "rl_model_30_steps.zip"]
+    message = rlx2.error("train", *arguments, "-params", *TINY_PARAMETERS)
+    assert f"{path} is damaged" in message
+    assert names(Path("logs/rlx2td3"), "*") == ["Pendulum-v1_1"]  # nothing of the second run
+
+
+def test_args_hold_no_path_of_ours(rlx2):
+    """They are uploaded to the hub."""
+    rlx2.train("rlx2td3", "-n", "10")
+    assert yaml.unsafe_load((FIRST / "Pendulum-v1/args.yml").read_text())["conf_file"] is None
