@@ -132,7 +132,7 @@ def test_playing_takes_no_replay_memory(tmp_path):
 
 def test_registration_changes_nothing_else():
     code = """
-from rl_zoo3 import exp_manager
+from rl_zoo3 import ALGOS, exp_manager
 algos, manager = dict(ALGOS), exp_manager.ExperimentManager
 import sb3_rlx2
 assert ALGOS == algos
