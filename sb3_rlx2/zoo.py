@@ -233,6 +233,7 @@ COMMANDS = {
     "load_from_hub": Command("rl_zoo3.load_from_hub", hub.load_from_hub),
     "push_to_hub": Command("rl_zoo3.push_to_hub", hub.push_to_hub, agents.add_packages, hub.make_importable),
     "report": Command("sb3_rlx2.report.__main__"),
+    "compress": Command("sb3_rlx2.compress.__main__"),
 }
 
 

@@ -42,6 +42,17 @@ ALLOWED = {
     "backends/tiles": set(),
     "buffers": {"backends", "samples", "validation"},
     "callbacks": {"buffers", "metrics", "recording", "topology", "updater", "validation"},
+    "compress/__init__": set(),
+    "compress/__main__": {"agents", "compress", "storage", "zoo"},
+    "compress/files": set(),
+    "compress/options": {"compress", "validation", "zoo"},
+    "compress/plot": {"compress"},
+    "compress/results": {"compress"},
+    "compress/rows": {"compress"},
+    "compress/sampling": set(),
+    "compress/search": {"compress", "storage"},
+    "compress/statistics": set(),
+    "compress/training": {"__init__", "algorithms", "buffers", "compress", "metrics", "zoo"},
     "database": set(),
     "distributions": set(),
     "gradient_steps": {"adam", "backends", "buffers", "metrics", "samples", "sparse_mlp", "updater"},
@@ -77,7 +88,10 @@ ALLOWED = {
     "videos": {"agents"},
     "zoo": {"__init__", "agents", "hub", "metrics", "plots", "recording", "resume", "tuning", "videos"},
 }
-ZOO_USERS = {"agents", "hub", "model_card", "resume", "search_space", "trial_evaluation", "tuning", "videos", "zoo"}
+ZOO_USERS = {
+    *("agents", "compress/options", "compress/training", "hub", "model_card", "resume", "search_space", "trial_evaluation"),
+    *("tuning", "videos", "zoo"),
+}
 SB3_USERS = {
     *("algorithms", "buffers", "callbacks", "gradient_steps", "networks", "policies", "recording", "report/agent_file"),
     *ZOO_USERS,

@@ -86,6 +86,7 @@ ZOO_OPTIONS = {
     "plot_from_file": "--rliable",
     "load_from_hub": "--repo-name",
     "push_to_hub": "--commit-message",
+    "compress": "--tolerance",
 }
 
 

@@ -1,0 +1,135 @@
+"""The command ``rlx2 compress``: checks, search, results, exit status."""
+
+import argparse
+import contextlib
+import dataclasses
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import torch as th
+
+from sb3_rlx2 import agents, zoo
+from sb3_rlx2.compress.options import NOTHING_WITHIN_TOLERANCE, make_parser
+from sb3_rlx2.compress.results import Results, check_plain, entry
+from sb3_rlx2.compress.search import Plan, Search
+from sb3_rlx2.compress.training import Sparsities, Task, probe
+from sb3_rlx2.storage import open_storage
+
+
+def main() -> None:
+    """Run ``rlx2 compress``."""
+    args = make_parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a scheduler sends ends as Ctrl-C does
+    sys.exit(compress(args))
+
+
+def compress(args: argparse.Namespace) -> int:
+    """
+    Search, and write the results.
+
+    :param args: of the command
+    :return: exit status
+    """
+    plan = prepare(args)
+    results = Results(args.log_folder, args.algo, args.env)
+    try:
+        with contextlib.closing(open_storage(args.storage or str(results.folder / "search.log"))) as storage:
+            findings = Search(plan, storage).run()
+    except KeyboardInterrupt:
+        print("\nInterrupted. The same command continues; finished trainings are kept.", file=sys.stderr)
+        raise
+    print(results.write(plan, findings, _train_options(args)))
+    print(f"Written to {results.folder}")
+    return 0 if findings.chosen is not None else NOTHING_WITHIN_TOLERANCE
+
+
+def prepare(args: argparse.Namespace) -> Plan:
+    """
+    Check everything before the first training.
+
+    :param args: of the command
+    :return: what to do
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if args.num_threads > 0:
+        th.set_num_threads(args.num_threads)
+    agents.check_env(args.env, args.gym_packages)
+    if not args.min_density < args.max_density:
+        raise ValueError(f"--min-density {args.min_density:g} must be below --max-density {args.max_density:g}")
+    config = args.conf_file or str(zoo.hyperparams_file(args.algo))
+    if not Path(config).is_file():
+        raise ValueError(f"--conf-file {config} does not exist")
+    task = Task(
+        args.algo,
+        args.env,
+        args.n_timesteps,
+        args.eval_episodes,
+        args.n_evaluations,
+        config,
+        args.hyperparams,
+        args.env_kwargs,
+        args.vec_env,
+        args.device,
+    )
+    hyperparams, n_timesteps = probe(task, Sparsities.from_densities(args.min_density, args.min_density))
+    results = Results(args.log_folder, args.algo, args.env)
+    plan = Plan(
+        dataclasses.replace(task, n_timesteps=n_timesteps),
+        hyperparams,
+        args.tolerance,
+        args.n_trials,
+        args.n_seeds,
+        args.n_finalists,
+        (args.min_density, args.max_density),
+        args.seed,
+        tuple(args.dense_return) if args.dense_logs is None else dense_returns(args.dense_logs, n_timesteps),
+        args.study_name or f"{args.algo}-{args.env}",
+        results.folder / "finalists",
+    )
+    check_plain(entry(plan, Sparsities(0.0, 0.0)))
+    return plan
+
+
+def dense_returns(folder: Path, n_timesteps: int) -> tuple[float, ...]:
+    """
+    Read the returns of dense runs from their evaluations.
+
+    :param folder: holds ``evaluations.npz``, as ``rlx2 train`` writes them, in it or below: one per seed
+    :param n_timesteps: at which they are read; each must have an evaluation in the tenth of training before it
+    :return: mean return of each run
+    """
+    files = sorted(folder.rglob("evaluations.npz"))
+    if not files:
+        raise ValueError(f"--dense-logs {folder} holds no evaluations.npz, in it or below")
+    returns = []
+    for file in files:
+        with np.load(file) as run:
+            steps, results = run["timesteps"], run["results"]
+        in_time = np.flatnonzero((steps <= n_timesteps) & (steps > 0.9 * n_timesteps))
+        if len(in_time) == 0:
+            raise ValueError(
+                f"--dense-logs: {file} has evaluations at steps {steps[0]:,} to {steps[-1]:,}, and needs one in the last "
+                f"tenth of {n_timesteps:,}"
+            )
+        returns.append(float(results[in_time[-1]].mean()))
+    return tuple(returns)
+
+
+def _train_options(args: argparse.Namespace) -> str:
+    """Give what else ``rlx2 train`` needs to do one of these trainings again."""
+    defaults = vars(make_parser().parse_args(["--algo", args.algo, "--env", args.env]))
+    names = ("vec_env", "device", "num_threads", "gym_packages")
+    options = []
+    for name in names:
+        value = getattr(args, name)
+        if value != defaults[name]:
+            options += [f"--{name.replace('_', '-')}", *(value if isinstance(value, list) else [str(value)])]
+    return "".join(f" {shlex.quote(option)}" for option in options)
+
+
+if __name__ == "__main__":
+    main()

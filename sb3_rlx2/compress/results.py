@@ -1,0 +1,178 @@
+"""What a search leaves behind: a page with a table and a plot, the chosen model, and the YAML entry that reproduces it."""
+
+import csv
+import math
+import shutil
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sb3_rlx2.compress.files import replacing
+from sb3_rlx2.compress.plot import plot
+from sb3_rlx2.compress.rows import Row, interval, rows
+from sb3_rlx2.compress.search import Findings, Plan, Point
+from sb3_rlx2.compress.training import Sparsities, normalization_beside
+
+EXPLANATION = """size: parameters with biases and target networks, relative to dense. search: one seed, which only nominates.
+stopped: a hopeless training, with its last return. finalist, chosen: fresh seeds. The interval is of the score of the mean
+over seeds and holds the noise of the dense and random means too, but not that others were tried before."""
+
+
+def table(findings: Findings, tolerance: float) -> str:
+    """
+    Write the findings as a table in Markdown.
+
+    :param findings: of the search
+    :param tolerance: share of the dense agent's score that may be lost
+    """
+    lines = [
+        "| agent | actor sparsity | critic sparsity | size | compression | seeds | return | score | 95 % interval | Pareto |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows(findings, tolerance):
+        span = f"{row.low:.3f} to {row.high:.3f}" if math.isfinite(row.low) else "-" if math.isnan(row.low) else "unbounded"
+        lines.append(
+            f"| {row.kind} | {row.actor_sparsity:.5g} | {row.critic_sparsity:.5g} | {row.size:.2%} | {row.compression:.1f}x | "
+            f"{row.seeds} | {row.mean_return:,.2f} | {row.score:.3f} | {span} | {'yes' if row.pareto else ''} |"
+        )
+    return "\n".join(lines)
+
+
+def verdict(plan: Plan, findings: Findings) -> str:
+    """
+    Say what was found, in words.
+
+    :param plan: what was asked
+    :param findings: what was found
+    """
+    task, scale, chosen = plan.task, findings.scale, findings.chosen
+    tried = sum(point.kind == "finalist" for point in findings.points)
+    dense, random = (sum(values) / len(values) for values in (scale.dense, scale.random))
+    scale_line = (
+        f"Dense {dense:,.2f} (mean of {len(scale.dense)}), random {random:,.2f}; score = (return - random) / (dense - random)."
+    )
+    if chosen is None:
+        return (
+            f"No agent of {task.algo} on {task.env} was found within {plan.tolerance:g} of dense in {task.n_timesteps:,} "
+            f"steps: {tried} finalist(s) of {plan.n_trials} trainings were tried on fresh seeds. Look at the plot; raise "
+            f"--n-trials, --n-timesteps, --max-density or --tolerance. {scale_line}"
+        )
+    assert chosen.sparsities is not None
+    low, high = interval(scale, chosen)
+    proof = (
+        "" if low >= 1 - plan.tolerance else f" The interval reaches below {1 - plan.tolerance:g}: more --n-seeds would tell."
+    )
+    return (
+        f"{task.algo} on {task.env} stays within {plan.tolerance:g} of dense at {chosen.share:.2%} of its size, "
+        f"{1 / chosen.share:.1f} times smaller (actor_sparsity {chosen.sparsities.actor:g}, critic_sparsity "
+        f"{chosen.sparsities.critic:g}): score {scale.score(chosen.mean_return):.3f}, 95 % confidence interval {low:.3f} to "
+        f"{high:.3f}, mean return {chosen.mean_return:,.2f} over {len(chosen.returns)} fresh seeds. It is the first to pass "
+        f"of {tried} finalist(s) tried.{proof} {scale_line}"
+    )
+
+
+def entry(plan: Plan, sparsities: Sparsities) -> dict[str, Any]:
+    """
+    Give the hyper-parameters of one agent, as ``rlx2 train`` reads them.
+
+    :param plan: what was asked
+    :param sparsities: of the agent
+    """
+    given = {"env_kwargs": plan.task.env_kwargs} if plan.task.env_kwargs else {}
+    own = {"actor_sparsity": sparsities.actor, "critic_sparsity": sparsities.critic}
+    return {**plan.hyperparams, "n_timesteps": plan.task.n_timesteps, **given, **own}
+
+
+def check_plain(hyperparams: Mapping[str, Any]) -> None:
+    """
+    Check that hyper-parameters can be written down, before anything is trained with them.
+
+    :param hyperparams: as written
+    """
+    for name, value in hyperparams.items():
+        try:
+            plain = yaml.safe_load(yaml.safe_dump(value)) == value
+        except yaml.YAMLError:
+            plain = False
+        if not plain:
+            raise ValueError(
+                f"{name}={value!r} cannot be written to the YAML file of the result: give it as a string or a number"
+            )
+
+
+class Results:
+    """
+    The folder of a search's results. The chosen model lies where ``rlx2 enjoy -f FOLDER --exp-id -1`` looks for it.
+
+    :param log_folder: all searches' folder
+    :param algo: the algorithm
+    :param env: the environment
+    """
+
+    def __init__(self, log_folder: str, algo: str, env: str) -> None:
+        self.folder = Path(log_folder, algo, env)
+        self.model = Path(log_folder, algo, f"{env}.zip")
+        self.config = self.folder / f"{algo}.yml"
+        self.page = self.folder / "result.md"
+
+    def write(self, plan: Plan, findings: Findings, options: str) -> str:
+        """
+        Write everything, each file whole or not at all.
+
+        :param plan: what was asked
+        :param findings: what was found
+        :param options: further arguments that ``rlx2 train`` needs to do the same training
+        :return: the page
+        """
+        text = [f"# {plan.task.algo} on {plan.task.env}", verdict(plan, findings)]
+        for stale in (self.model, self.config, self.folder / "config.yml", self.folder / "vecnormalize.pkl"):
+            stale.unlink(missing_ok=True)  # of another choice, before more trials or another tolerance
+        if findings.chosen is not None:
+            text += self._write_chosen(plan, findings.chosen, options)
+        self._write_csv(rows(findings, plan.tolerance))
+        with replacing(self.folder / "points.png") as temporary:
+            plot(plan, findings).savefig(temporary, dpi=150)
+        text += ["![Return against size](points.png)", table(findings, plan.tolerance), EXPLANATION]
+        page = "\n\n".join(text) + "\n"
+        _write_text(self.page, page)
+        return page
+
+    def _write_chosen(self, plan: Plan, chosen: Point, options: str) -> list[str]:
+        """Write the YAML entry, and the model of the best seed: it is within tolerance because the mean is."""
+        assert chosen.sparsities is not None
+        best = max(range(len(chosen.returns)), key=lambda i: chosen.returns[i])
+        seed, place = chosen.seeds[best], chosen.models[best]
+        command = f"rlx2 train --algo {plan.task.algo} --env {plan.task.env} -conf {self.config} --seed {seed}{options}"
+        hyperparams = entry(plan, chosen.sparsities)
+        _write_text(self.config, f"# {command}\n" + yaml.safe_dump({plan.task.env: hyperparams}, sort_keys=False))
+        _write_text(self.folder / "config.yml", yaml.safe_dump(hyperparams, sort_keys=False))
+        host, _, path = place.partition(":")
+        where = f"lies on {host}: {path}"
+        if host == socket.gethostname() and Path(path).is_file():
+            where = str(self.model)
+            for source, target in (
+                (Path(path), self.model),
+                (normalization_beside(Path(path)), self.folder / "vecnormalize.pkl"),
+            ):
+                if source.is_file():
+                    with replacing(target) as temporary:
+                        shutil.copyfile(source, temporary)
+        return [
+            f"Model of the best seed ({seed}, return {chosen.returns[best]:,.2f}): {where}",
+            f"Hyper-parameters: {self.config}. The same training again:\n\n```bash\n{command}\n```",
+        ]
+
+    def _write_csv(self, table: list[Row]) -> None:
+        with replacing(self.folder / "points.csv") as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, asdict(table[0]).keys())
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in table)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)

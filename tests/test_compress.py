@@ -1,0 +1,317 @@
+"""`rlx2 compress` as a user runs it: real trainings, killed and interrupted ones, several workers, misuse."""
+
+import csv
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import optuna
+import pytest
+import torch as th
+import yaml
+from matplotlib.image import imread
+from optuna.trial import TrialState
+from rl_zoo3 import ALGOS
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_rlx2 import RLx2SAC, RLx2TD3, zoo
+from sb3_rlx2.compress.__main__ import dense_returns
+from sb3_rlx2.compress.options import NOTHING_WITHIN_TOLERANCE
+from sb3_rlx2.compress.search import FRESH_SEEDS
+from sb3_rlx2.compress.training import Experiment, Sparsities, Task, dense_hyperparams, random_returns
+from sb3_rlx2.storage import open_storage
+from tests.checks import sparse_mlps
+
+# A task that is learned in a moment: push as hard as possible. Random play returns -40, the best -20.
+EASY = """
+import gymnasium as gym
+import numpy as np
+
+class Easy(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), {}
+
+    def step(self, action):
+        return self.np_random.uniform(-1, 1, 2).astype(np.float32), float(action[0]) - 2.0, False, False, {}
+
+gym.register("Easy-v0", Easy, max_episode_steps=20)
+"""
+LEARNING = ["learning_starts:100", "learning_rate:0.01", "gamma:0.5", "batch_size:32"]
+PARAMS = ["-params", *LEARNING, "update_interval:50", "policy_kwargs:dict(net_arch=[16, 16])"]
+BASE = ["--algo", "rlx2td3", "--env", "Easy-v0", "--gym-packages", "easy_envs", "-n", "400", "--num-threads", "1"]
+RMSPROP = "__import__('torch').optim.RMSprop"
+SMALL = ["--n-trials", "4", "--n-seeds", "2", "--n-evaluations", "4", "--eval-episodes", "2", "--min-density", "0.1"]
+# Workers that count as dead after two seconds of silence and not after 90.
+QUICK = "from sb3_rlx2 import storage, __main__; storage.HEARTBEAT_INTERVAL, storage.GRACE_PERIOD = 0.5, 3; __main__.main()"
+
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "easy_envs.py").write_text(EASY)
+    monkeypatch.syspath_prepend(tmp_path)
+    root = os.environ.get("PYTHONPATH", str(zoo.hyperparams_file("rlx2td3").parents[1]))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{root}")
+    before = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, before)
+
+
+def start(*arguments):
+    arguments = [sys.executable, "-W", "ignore", "-c", QUICK, *arguments]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process, returncode=0):
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == returncode, output
+    return output
+
+
+def trials(path, name):
+    storage = open_storage(str(path))
+    return optuna.load_study(storage=storage, study_name=f"rlx2td3-Easy-v0/{name}").trials
+
+
+def wait_for(condition, process, seconds=400):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_result_and_its_reproduction(folder, rlx2):
+    """The chosen model, the page, the table and the plot; the YAML entry trains the same live weights again."""
+    output = rlx2("compress", *BASE, *SMALL, "--tolerance", "0.3", *PARAMS)
+    results = folder / "logs/compress/rlx2td3/Easy-v0"
+    page = (results / "result.md").read_text()
+    assert page in output
+    assert "stays within 0.3 of dense" in page
+    assert "95 % confidence interval" in page
+
+    with open(results / "points.csv") as file:
+        table = list(csv.DictReader(file))
+    kinds = Counter(row["kind"] for row in table)
+    assert kinds["dense"] == kinds["chosen"] == 1
+    assert kinds["search"] + kinds["stopped"] == 4
+    chosen = next(row for row in table if row["kind"] == "chosen")
+    assert float(chosen["low"]) < float(chosen["score"]) < float(chosen["high"])
+    assert float(chosen["score"]) >= 0.7
+    picture = imread(results / "points.png")
+    assert {len(np.unique(picture[..., channel])) > 20 for channel in range(3)} == {True}
+
+    model = RLx2TD3.load(folder / "logs/compress/rlx2td3/Easy-v0.zip")
+    assert model.actor_sparsity == float(chosen["actor_sparsity"])
+    entry = yaml.safe_load((results / "rlx2td3.yml").read_text())["Easy-v0"]
+    assert (entry["actor_sparsity"], entry["critic_sparsity"]) == (model.actor_sparsity, model.critic_sparsity)
+
+    line = next(line for line in page.splitlines() if line.startswith("rlx2 train"))
+    rlx2(*shlex.split(line)[1:], "-f", "again", "--eval-freq", "150")
+    again = RLx2TD3.load(folder / "again/rlx2td3/Easy-v0_1/Easy-v0.zip")
+    for name in ("actor", "critic", "actor_target", "critic_target"):
+        for one, other in zip(sparse_mlps(getattr(model, name)), sparse_mlps(getattr(again, name)), strict=True):
+            assert th.equal(one.index, other.index)
+            assert th.equal(one.values, other.values)
+            assert th.equal(one.bias, other.bias)
+    enjoy = [
+        "enjoy",
+        "--algo",
+        "rlx2td3",
+        "--env",
+        "Easy-v0",
+        "-f",
+        "logs/compress",
+        "--exp-id",
+        "-1",
+        "--no-render",
+        "-n",
+        "50",
+    ]
+    assert "Mean reward" in rlx2(*enjoy, "--gym-packages", "easy_envs")
+
+
+def test_two_workers_one_is_killed(folder, rlx2):
+    """The survivor trains what the dead one left, each training once; and when all is done, the command trains nothing."""
+    arguments = ["compress", *BASE, *SMALL, "--tolerance", "0.3", "--storage", "shared.log", *PARAMS]
+    dead, alive = start(*arguments, "-f", "a"), start(*arguments, "-f", "b")
+    try:
+        wait_for(lambda: _count("shared.log", "search", TrialState.RUNNING) == 2, dead)
+        dead.kill()
+        dead.communicate()
+        finish(alive)
+    finally:
+        for process in (dead, alive):
+            process.kill()
+    for name, total, first in (("dense", 2, 0), ("search", 4, FRESH_SEEDS)):
+        ended = [trial for trial in trials("shared.log", name) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        assert sorted(trial.user_attrs["seed"] for trial in ended) == list(range(first, first + total))
+    failed = [trial for trial in trials("shared.log", "search") if trial.state == TrialState.FAIL]
+    assert len(failed) == 1
+    before = len(trials("shared.log", "search"))
+    output = rlx2(*arguments, "-f", "b")
+    assert "score" in output
+    assert "search 0" not in output
+    assert "finalist 0" not in output
+    assert len(trials("shared.log", "search")) == before
+
+
+def _count(path, name, state):
+    try:
+        return sum(trial.state == state for trial in trials(path, name))
+    except (KeyError, FileNotFoundError):
+        return 0
+
+
+def test_interrupted(folder, rlx2):
+    arguments = ["compress", *BASE, *SMALL, "--dense-return", "-20", "--tolerance", "0.3", *PARAMS]
+    journal = "logs/compress/rlx2td3/Easy-v0/search.log"
+    process = start(*arguments)
+    try:
+        wait_for(lambda: os.path.exists(journal) and _count(journal, "search", TrialState.COMPLETE) >= 1, process)
+        process.send_signal(signal.SIGINT)
+        assert "The same command continues" in finish(process, 130)
+    finally:
+        process.kill()
+    done = [trial.user_attrs for trial in trials(journal, "search") if trial.state == TrialState.COMPLETE]
+    rlx2(*arguments)
+    ended = [trial for trial in trials(journal, "search") if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    assert sorted(trial.user_attrs["seed"] for trial in ended) == list(range(FRESH_SEEDS, FRESH_SEEDS + 4))
+    assert all(attributes in [trial.user_attrs for trial in ended] for attributes in done)
+
+
+def test_what_schedulers_send_ends_as_ctrl_c_does(folder, rlx2, monkeypatch):
+    def killed(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr("sb3_rlx2.compress.search.train", killed)
+    output = rlx2("compress", *BASE, *SMALL, *PARAMS, "--dense-return", "-20", status=130)
+    assert "The same command continues" in output
+
+
+def test_nothing_within_tolerance_still_writes_the_results(folder, rlx2):
+    """Nor is the choice of a looser tolerance left among them."""
+    arguments = [*BASE, *SMALL, "--n-trials", "2", *PARAMS]
+    rlx2("compress", *arguments, "--dense-return", "-39", "--tolerance", "0.99")
+    model = folder / "logs/compress/rlx2td3/Easy-v0.zip"
+    assert model.exists()
+    output = rlx2("compress", *arguments, "--dense-return", "100", "90", status=NOTHING_WITHIN_TOLERANCE)
+    assert "No agent of rlx2td3 on Easy-v0 was found within 0.03 of dense" in output
+    results = model.with_suffix("")
+    left = sorted(path.name for path in results.iterdir() if "log" not in path.name)
+    assert left == ["finalists", "points.csv", "points.png", "result.md"]
+    assert not model.exists()
+
+
+def test_dense_returns_from_logs(folder):
+    for seed, last in ((0, -21.0), (1, -23.0)):
+        (folder / f"dense/td3/Easy-v0_{seed}").mkdir(parents=True)
+        path = folder / f"dense/td3/Easy-v0_{seed}/evaluations.npz"
+        np.savez(path, timesteps=[100, 400, 800], results=[[-30.0] * 2, [last - 1, last + 1], [0.0] * 2])
+    assert dense_returns(folder / "dense", 400) == (-21.0, -23.0)
+    with pytest.raises(ValueError, match="steps 100 to 800, and needs one in the last tenth of 600"):
+        dense_returns(folder / "dense", 600)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--algo", "td3"], 2, "argument --algo: invalid choice: 'td3' (choose from"),
+        (["--tolerance", "1.5"], 2, "argument --tolerance: value=1.5 must be a number in [0, 1)"),
+        (["--n-seeds", "1"], 2, "argument --n-seeds: value=1 must be an integer in [2, 1000)"),
+        (
+            ["-params", "gamma:often"],
+            2,
+            "gamma:often must be name:value, where the value is a Python expression (name 'often' is not",
+        ),
+        (["--env", "Pendulun-v1"], 1, "--env Pendulun-v1 is unknown; did you mean Pendulum-v1?"),
+        (["--gym-packages", "nowhere"], 1, "No module named 'nowhere'"),
+        (["-conf", "nowhere.yml"], 1, "--conf-file nowhere.yml does not exist"),
+        (["--min-density", "0.6"], 1, "--min-density 0.6 must be below --max-density 0.5"),
+        (["-n", "50"], 1, "--n-timesteps 50 must be more than learning_starts=100"),
+        (["-params", "lerning_rate:1"], 1, "lerning_rate=1 is no argument of RLx2TD3; did you mean learning_rate?"),
+        (["-params", *LEARNING, f"policy_kwargs:dict(optimizer_class={RMSPROP})"], 1, "cannot be written to the YAML file"),
+        (["--storage", "mysql://host/x"], 1, "must be postgresql://"),
+        (["--dense-logs", "."], 1, "--dense-logs . holds no evaluations.npz"),
+        (["--dense-return", "-50"], 1, "the dense agent's mean return is -50.00 and must lie above the random policy's"),
+    ],
+)
+def test_misuse(arguments, code, message, folder, rlx2):
+    defaults = [] if "-params" in arguments else PARAMS
+    assert message in rlx2.error("compress", *BASE, *SMALL, *defaults, *arguments, status=code)
+    assert not (folder / "logs/compress/rlx2td3/Easy-v0.zip").exists()
+
+
+def test_a_study_of_another_task(folder, rlx2):
+    command_line = [*BASE, *SMALL, *PARAMS, "--dense-return", "-50", "--storage", "x.log"]
+    rlx2.error("compress", *command_line)
+    for change, message in (
+        (["-n", "500"], "n_timesteps=400 and not 500"),
+        (["--algo", "rlx2sac", "--study-name", "rlx2td3-Easy-v0"], "algo='rlx2td3' and not 'rlx2sac'"),
+        (["--eval-episodes", "3"], "eval_episodes=2 and not 3"),
+    ):
+        assert message in rlx2.error("compress", *command_line, *change)
+
+
+@pytest.mark.parametrize("algo", ["rlx2td3", "rlx2sac"])
+def test_dense_reference_is_stock_with_our_hyperparameters(algo, folder):
+    config = str(zoo.hyperparams_file(algo))
+    task = Task(algo, "Pendulum-v1", 0, 2, 4, config, {"policy_kwargs": "dict(net_arch=[24], n_critics=3, backend='auto')"})
+    with Experiment(task, 5, None).model() as (dense, _), Experiment(task, 5, Sparsities(0.5, 0.5)).model() as (sparse, _):
+        assert type(dense) is ALGOS[algo.removeprefix("rlx2")]
+        assert type(sparse) is {"rlx2td3": RLx2TD3, "rlx2sac": RLx2SAC}[algo]
+        for name in ("learning_rate", "buffer_size", "learning_starts", "batch_size", "gamma", "tau", "seed"):
+            assert getattr(dense, name) == getattr(sparse, name) or name == "learning_rate"
+        assert dense.lr_schedule(1.0) == sparse.lr_schedule(1.0) == 3e-4
+        assert dense.learning_starts == 1000
+        assert len(dense.critic.q_networks) == 3
+        assert dense.actor.net_arch == [24]
+        assert dense.n_steps == 1
+        if algo == "rlx2td3":
+            assert np.array_equal(dense.action_noise._sigma, sparse.action_noise._sigma)
+
+
+def test_dense_reference_has_our_defaults():
+    dense = dense_hyperparams("rlx2td3", {"policy": "MlpPolicy"})
+    assert dense["policy_kwargs"] == {"net_arch": [256, 256]}
+    assert (dense["noise_type"], dense["noise_std"]) == ("normal", 0.1)
+    assert dense["learning_starts"] == 25_000
+    assert not dense.keys() & {"topology", "n_steps", "actor_sparsity", "buffer_min_size", "action_noise"}
+
+
+def test_normalised_and_several_environments(folder, rlx2):
+    """Statistics of VecNormalize come with the model, and what counts are returns as the environment gave them."""
+    normal = [*PARAMS, "normalize:True", "n_envs:2", "train_freq:2"]
+    base = [*BASE, *SMALL, *normal, "--dense-return", "-21", "--tolerance", "0.6", "--n-trials", "2", "--max-density", "0.9"]
+    rlx2("compress", *base)
+    results = folder / "logs/compress/rlx2td3/Easy-v0"
+    env = DummyVecEnv([lambda: __import__("gymnasium").make("Easy-v0")])
+    env = VecNormalize.load(str(results / "vecnormalize.pkl"), env)
+    env.training = env.norm_reward = False
+    model = RLx2TD3.load(folder / "logs/compress/rlx2td3/Easy-v0.zip")
+    mean, _ = evaluate_policy(model, env, 5, warn=False)
+    assert mean > -40 + 0.4 * 19
+    assert yaml.safe_load((results / "rlx2td3.yml").read_text())["Easy-v0"]["n_envs"] == 2
+
+
+def test_random_policy(folder):
+    __import__("easy_envs")
+    task = Task("rlx2td3", "Easy-v0", 400, 2, 4, str(zoo.hyperparams_file("rlx2td3")))
+    returns = random_returns(task, 3)
+    assert len(returns) == 50
+    assert np.mean(returns) == pytest.approx(-40, abs=1.5)
+    assert np.std(returns) == pytest.approx(np.sqrt(20 / 3), rel=0.4)
+    assert returns == random_returns(task, 3) != random_returns(task, 4)
