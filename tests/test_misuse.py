@@ -144,6 +144,7 @@ def test_a_failure_in_training_shows_where(rlx2, monkeypatch):
 
 def test_interrupted_training_is_saved(rlx2, monkeypatch):
     collect = OffPolicyAlgorithm.collect_rollouts
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     def interrupted(model, *args, **kwargs):
         if model.num_timesteps == 40:
