@@ -224,7 +224,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         )
 
     def _to_device(self, fresh: np.ndarray) -> th.Tensor:
-        return self.to_torch(fresh, copy=False)
+        return th.from_numpy(fresh).to(self.device)
 
     def _gather(self, into: Batch | Windows, obs: np.ndarray, action: np.ndarray, row: int, next_obs: np.ndarray) -> None:
         """Gather by kernel; :meth:`_gather_any` says what is computed."""

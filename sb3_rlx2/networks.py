@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.policies import ContinuousCritic
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.sac.policies import LOG_STD_MAX, LOG_STD_MIN
 from stable_baselines3.sac.policies import Actor as SACActor
@@ -34,6 +36,15 @@ class SparseTD3Actor(TD3Actor):
     def sparse_heads(self) -> Sequence[SparseMLP]:
         """Give the one sparse network."""
         return (self.mu,)  # type: ignore[return-value]
+
+    def forward(self, obs: th.Tensor) -> th.Tensor:
+        """
+        Choose actions.
+
+        :param obs: observations
+        :return: actions in ``[-1, 1]``, ``[batch, A]``
+        """
+        return self.mu(features_of(self, obs))  # type: ignore[no-any-return]
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {"sparsity": _without_generator(self.sparsity)}
@@ -71,7 +82,7 @@ class SparseSACActor(SACActor):
         :param obs: observations
         :return: mean and log standard deviation, ``[batch, A]`` each, and no further arguments
         """
-        features = self.extract_features(obs, self.features_extractor)
+        features = features_of(self, obs)
         mean, log_std = self.mean_and_log_std(features).chunk(2, dim=1)
         return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX), {}
 
@@ -82,7 +93,7 @@ class SparseSACActor(SACActor):
         :param obs: observations
         :return: actions in ``[-1, 1]``, ``[batch, A]``, and their log-probability, ``[batch]``
         """
-        raw = self.mean_and_log_std(self.extract_features(obs, self.features_extractor))
+        raw = self.mean_and_log_std(features_of(self, obs))
         noise = th.randn(len(raw), raw.shape[1] // 2, dtype=raw.dtype, device=raw.device)  # as `Normal.rsample` draws
         return backends.squash(raw, noise, self.mean_and_log_std)
 
@@ -118,8 +129,29 @@ class SparseCritic(ContinuousCritic):
         :return: Q-values of each network, ``[batch, 1]``
         """
         with th.set_grad_enabled(not self.share_features_extractor and th.is_grad_enabled()):
-            features = self.extract_features(obs, self.features_extractor)
+            features = features_of(self, obs)
         return backends.forward(self.q_networks, th.cat([features, actions], dim=1))
+
+
+def features_of(network: Any, obs: PyTorchObs) -> th.Tensor:
+    """
+    Give what SB3's ``extract_features`` gives, at no cost where that hands flat observations through.
+
+    :param network: actor or critic
+    :param obs: observations
+    """
+    extractor = network.features_extractor
+    if (
+        type(extractor) is FlattenExtractor
+        and isinstance(obs, th.Tensor)
+        and obs.dtype == th.float32
+        and obs.ndim == 2
+        and isinstance(network.observation_space, spaces.Box)
+        and not (extractor._forward_hooks or extractor._forward_pre_hooks)
+    ):
+        return obs
+    features: th.Tensor = network.extract_features(obs, extractor)
+    return features
 
 
 def thin(

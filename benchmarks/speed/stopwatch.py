@@ -8,6 +8,7 @@ from typing import Any
 from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, metrics
 from sb3_rlx2.gradient_steps import GradientSteps
 from sb3_rlx2.sac_steps import SACSteps
+from sb3_rlx2.td3_steps import TD3Steps
 
 BATCH = 256
 
@@ -53,10 +54,11 @@ def watch(model: Any) -> Stopwatch:
         (model, "collect_rollouts", "rest of the rollout"),
         (RLx2ReplayBuffer, "sample_into", "sampling"),
         (RLx2ReplayBuffer, "gather_on_the_way", "sampling"),
-        (GradientSteps, "_forward", "forward"),
-        (GradientSteps, "_fit_critics", "forward and backward of the critics' loss"),
-        (GradientSteps, "_backward", "backward of the actor's loss"),
-        (GradientSteps, "_backward_to_actions", "backward of the actor's loss"),
+        (SACSteps, "_add_entropy_bonus", "entropy on the way"),
+        (TD3Steps, "_critic_section", "critics: targets, forward, backward"),
+        (SACSteps, "_critic_section", "critics: targets, forward, backward"),
+        (TD3Steps, "_actor_section", "actor: forward, backward"),
+        (SACSteps, "_actor_section", "actor: forward, backward"),
         (GradientSteps, "_step", "optimizer"),
         (SACSteps, "_update_entropy_coefficient", "optimizer"),
         (GradientSteps, "_move_targets", "Polyak"),
@@ -70,31 +72,41 @@ def watch(model: Any) -> Stopwatch:
 def work(model: Any) -> dict[str, float]:
     """FLOPs of the kernels and bytes of the element-wise stages, per step."""
     pi, qs = (list(map(metrics.pass_flops, metrics.sparse_mlps(net))) for net in (model.actor, model.critic))
-    forward, fit, backward = _td3_flops(pi[0], qs, model) if hasattr(model, "policy_delay") else _sac_flops(pi[0], qs, model)
+    flops = _td3_flops(pi[0], qs, model) if hasattr(model, "policy_delay") else _sac_flops(pi[0], qs, model)
     actor, critic = (sum(parameter.nbytes for parameter in net.parameters()) for net in (model.actor, model.critic))
     delay = getattr(model, "policy_delay", 1)
     actor_target = actor / delay if hasattr(model, "actor_target") else 0
     return {
-        "forward": BATCH * forward,
-        "forward and backward of the critics' loss": BATCH * fit,
-        "backward of the actor's loss": BATCH * backward,
+        **{stage: BATCH * count for stage, count in flops.items()},
         "optimizer": 7 * (critic + actor / delay),  # reads weight, gradient, two moments; writes all but the gradient
         "Polyak": 3 * (critic / delay + actor_target),
     }
 
 
-def _td3_flops(pi: metrics.PassFlops, qs: list[metrics.PassFlops], model: Any) -> tuple[float, float, float]:
-    share = 1 / model.policy_delay
-    forward = pi.forward + sum(q.forward for q in qs) + share * (pi.forward + qs[0].forward)
-    actor = pi.grad_weights + pi.grad_hidden + qs[0].grad_hidden + qs[0].grad_input
-    return forward, _fit_flops(qs), share * actor
+def _td3_flops(pi: metrics.PassFlops, qs: list[metrics.PassFlops], model: Any) -> dict[str, float]:
+    targets = pi.forward + sum(q.forward for q in qs)
+    actor = pi.forward + pi.grad_weights + pi.grad_hidden + _action_gradient(qs[0], model)
+    return {
+        "critics: targets, forward, backward": targets + _fit_flops(qs),
+        "actor: forward, backward": actor / model.policy_delay,
+    }
 
 
-def _sac_flops(pi: metrics.PassFlops, qs: list[metrics.PassFlops], model: Any) -> tuple[float, float, float]:
-    forward = (model.replay_buffer.n_steps + 1) * pi.forward + 2 * sum(q.forward for q in qs)  # n - 1 on the way, two more
-    actor = pi.grad_weights + pi.grad_hidden + sum(q.grad_hidden + q.grad_input for q in qs)
-    return forward, _fit_flops(qs), actor
+def _sac_flops(pi: metrics.PassFlops, qs: list[metrics.PassFlops], model: Any) -> dict[str, float]:
+    targets = 2 * pi.forward + sum(q.forward for q in qs)
+    actor = pi.grad_weights + pi.grad_hidden + sum(_action_gradient(q, model) for q in qs)
+    return {
+        "entropy on the way": (model.replay_buffer.n_steps - 1) * pi.forward,
+        "critics: targets, forward, backward": targets + _fit_flops(qs),
+        "actor: forward, backward": actor,
+    }
 
 
 def _fit_flops(qs: list[metrics.PassFlops]) -> float:
     return sum(q.forward + q.grad_weights + q.grad_hidden for q in qs)
+
+
+def _action_gradient(q: metrics.PassFlops, model: Any) -> float:
+    """Forward, and back to the actions alone, which are some of the inputs."""
+    n_actions, inputs = model.replay_buffer.action_dim, metrics.sparse_mlps(model.critic)[0].layers[0].in_features
+    return q.forward + q.grad_hidden + q.grad_input * n_actions / inputs

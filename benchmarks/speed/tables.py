@@ -195,10 +195,7 @@ def _floor(sections: Sections, row: Row, stage: str) -> float | None:
         return row["work"][stage] * median(row, "addition") / row["addition_bytes"]
     if stage not in row["work"] or "kernels" not in sections:
         return None
-    products = {
-        "forward": ("forward",),
-        "backward of the actor's loss": ("input gradient", "weight gradient"),
-    }.get(stage, ("forward", "input gradient", "weight gradient"))
+    products = ("forward",) if stage == "entropy on the way" else PRODUCTS
     seconds_per_flop = sum(1 / typical(sections["kernels"], product) / 1e9 for product in products) / len(products)
     return row["work"][stage] * seconds_per_flop
 
