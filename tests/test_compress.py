@@ -51,8 +51,14 @@ PARAMS = ["-params", *LEARNING, "update_interval:50", "policy_kwargs:dict(net_ar
 BASE = ["--algo", "rlx2td3", "--env", "Easy-v0", "--gym-packages", "easy_envs", "-n", "400", "--num-threads", "1"]
 RMSPROP = "__import__('torch').optim.RMSprop"
 SMALL = ["--n-trials", "4", "--n-seeds", "2", "--n-evaluations", "4", "--eval-episodes", "2", "--min-density", "0.1"]
-# Workers that count as dead after two seconds of silence and not after 90.
-QUICK = "from sb3_rlx2 import storage, __main__; storage.HEARTBEAT_INTERVAL, storage.GRACE_PERIOD = 0.5, 3; __main__.main()"
+# Workers that count as dead after three seconds of silence, not 90, and that take Ctrl-C however the tests were started.
+QUICK = """
+import signal
+from sb3_rlx2 import __main__, storage
+signal.signal(signal.SIGINT, signal.default_int_handler)
+storage.HEARTBEAT_INTERVAL, storage.GRACE_PERIOD = 0.5, 3
+__main__.main()
+"""
 
 
 pytestmark = pytest.mark.filterwarnings("ignore")
