@@ -344,7 +344,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         samples, discounts, next_obs = self._gather_on_the_way(windows, env)
         if len(samples) > 0:
             entropy = self.entropy_bonus(self._to_device(next_obs)).cpu().numpy().reshape(-1)
-            np.add.at(windows.returns[:, 0], samples, discounts * entropy)
+            windows.returns[:, 0] += np.bincount(samples, discounts * entropy, minlength=len(windows.rows))
 
     def __getstate__(self) -> dict[str, Any]:
         # The lent function belongs to a live model: pickling it would carry the model along.

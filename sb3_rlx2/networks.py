@@ -128,7 +128,10 @@ class SparseCritic(ContinuousCritic):
         :param actions: actions in ``[-1, 1]``, ``[batch, A]``
         :return: Q-values of each network, ``[batch, 1]``
         """
-        with th.set_grad_enabled(not self.share_features_extractor and th.is_grad_enabled()):
+        if self.share_features_extractor:
+            with th.no_grad():
+                features = features_of(self, obs)
+        else:
             features = features_of(self, obs)
         return backends.forward(self.q_networks, th.cat([features, actions], dim=1))
 
