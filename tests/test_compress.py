@@ -61,6 +61,23 @@ __main__.main()
 """
 
 
+# The same, and it hangs in its first sparse training until it is killed.
+HANGING = (
+    """
+import pathlib, time
+from sb3_rlx2.compress import training
+create_envs = training.Experiment.create_envs
+def hang(self, *args, **kwargs):
+    if self.trial is not None and self.sparse:
+        pathlib.Path("hangs").touch()
+        time.sleep(600)
+    return create_envs(self, *args, **kwargs)
+training.Experiment.create_envs = hang
+"""
+    + QUICK
+)
+
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -75,8 +92,8 @@ def folder(tmp_path, monkeypatch):
     signal.signal(signal.SIGTERM, before)
 
 
-def start(*arguments):
-    arguments = [sys.executable, "-W", "ignore", "-c", QUICK, *arguments]
+def start(*arguments, code=QUICK):
+    arguments = [sys.executable, "-W", "ignore", "-c", code, *arguments]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -152,9 +169,9 @@ def test_result_and_its_reproduction(folder, rlx2):
 def test_two_workers_one_is_killed(folder, rlx2):
     """The survivor trains what the dead one left, each training once; and when all is done, the command trains nothing."""
     arguments = ["compress", *BASE, *SMALL, "--tolerance", "0.3", "--storage", "shared.log", *PARAMS]
-    dead, alive = start(*arguments, "-f", "a"), start(*arguments, "-f", "b")
+    dead, alive = start(*arguments, "-f", "a", code=HANGING), start(*arguments, "-f", "b")
     try:
-        wait_for(lambda: _count("shared.log", "search", TrialState.RUNNING) == 2, dead)
+        wait_for((folder / "hangs").exists, dead)
         dead.kill()
         dead.communicate()
         finish(alive)
