@@ -120,6 +120,7 @@ class GradientSteps:
             and self.buffer is model.replay_buffer
             and model._vec_normalize_env is None
             and self.threads == th.get_num_threads()
+            and self.actor.values.dtype == th.float32
             and not any(module._forward_hooks or module._forward_pre_hooks for module in self.modules)
             and all(map(uses_csr, self.mlps))
             and all(adam.optimizer is network.optimizer for adam, network in self.optimized)

@@ -179,6 +179,13 @@ def test_a_normalised_environment_set_later_is_served_by_the_host():
     model.learn(310)
 
 
+def test_a_policy_made_float64_later_is_served_by_the_host():
+    model = build(RLx2TD3, True).learn(310)
+    assert model._array_steps() is not None
+    model.policy.double()
+    assert model._array_steps() is None
+
+
 class ZeroPolicy(SparseTD3Policy):
     """What a user may write: a policy with an idea of its own."""
 
@@ -248,7 +255,7 @@ def test_workspaces_of_many_batch_sizes_are_shared():
     for batch in range(400, 500):
         csr.infer(mlp, np.zeros((batch, 3), np.float32))
         mlp(th.zeros(batch, 3)).sum().backward()
-    assert sum(len(arrays) for arrays in csr.Workspace._free.values()) <= 10
+    assert sum(len(arrays) for arrays in csr.Workspace._free.values()) <= 6
 
 
 def test_small_work_is_not_split(monkeypatch):

@@ -1,7 +1,7 @@
 """
 Elementary functions for numba that LLVM vectorises, where the mathematical library's are a call per number.
 
-In float32 they are accurate to 3e-7 (``tests/test_kernels.py``); in float64 they are the library's. NaN goes through.
+In float32 they are accurate to 3e-7 (``tests/test_elementary.py``); in float64 they are the library's. NaN goes through.
 """
 
 import math
