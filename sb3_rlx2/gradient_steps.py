@@ -8,10 +8,9 @@ networks on its own samples, and only the gradients are added up.
 """
 
 import math
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+import operator
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,12 +25,9 @@ from sb3_rlx2.buffers import RLx2ReplayBuffer
 from sb3_rlx2.metrics import sparse_mlps
 from sb3_rlx2.samples import Batch
 from sb3_rlx2.sparse_mlp import SparseMLP
+from sb3_rlx2.team import Team, Tiles, usable_threads
 
-# Critic links times samples below which a second thread costs more than it brings (benchmarks/speed, section threads).
-WORTH_SPLITTING = 4_000_000
 NETWORKS = ("actor", "critic", "actor_target", "critic_target")  # SAC has no target actor
-Tiles = tuple[int, int]  # the first one, and the one behind the last
-Section = Callable[[Tiles, int], float]
 
 
 def serves(model: Any) -> bool:
@@ -88,15 +84,16 @@ class TrainedNetwork:
 class GradientSteps:
     """What both algorithms share."""
 
-    kernel_group: ClassVar[str]
+    kernel: ClassVar[str]  # its name, and its group's
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self.policy = model.policy
         self.buffer: RLx2ReplayBuffer = model.replay_buffer
         self.threads = th.get_num_threads()
-        self.actor = TrainedNetwork(sparse_mlps(self.policy.actor)[0], self.threads)
-        self.critics = [TrainedNetwork(mlp, self.threads) for mlp in sparse_mlps(self.policy.critic)]
+        threads = usable_threads(self.threads)
+        self.actor = TrainedNetwork(sparse_mlps(self.policy.actor)[0], threads)
+        self.critics = [TrainedNetwork(mlp, threads) for mlp in sparse_mlps(self.policy.critic)]
         self.critic_targets = sparse_mlps(self.policy.critic_target)
         self.n_actions = self.buffer.action_dim
         self.adams = {name: PlainAdam(getattr(self.policy, name).optimizer) for name in ("actor", "critic")}
@@ -104,9 +101,10 @@ class GradientSteps:
         networks = [getattr(self.policy, name) for name in NETWORKS if hasattr(self.policy, name)]
         self.mlps = [mlp for network in networks for mlp in sparse_mlps(network)]
         self.modules = [*networks, *self.mlps]
-        self.critic_links = sum(critic.mlp.nnz for critic in self.critics)
-        self.kernels = load_kernels(self.kernel_group, critics=len(self.critics))
+        self.kernels = load_kernels(self.kernel, critics=len(self.critics))
+        self.team = Team(getattr(self.kernels, self.kernel))
         self.size = 0
+        self._equipped_for: list[Any] = []
 
     def still_fits(self, model: Any) -> bool:
         """
@@ -130,56 +128,76 @@ class GradientSteps:
         """Sample a batch; memory for it and what is computed from it is kept from step to step."""
         if size != self.size:
             self._allocate(size)
-            self.size = size
+        self._equip(anew=size != self.size)
+        self.size = size
         self.buffer.sample_into(self.batch)
 
     def _allocate(self, size: int) -> None:
-        self._memories: dict[tuple[str, int, int, bool], np.ndarray] = {}
+        """Make room for what all threads share."""
         self.tiles = tiles(size, FLOAT)
         self.obs_dim = self.critics[0].mlp.layers[0].in_features - self.n_actions
         self.batch = Batch(self._tiled(self.obs_dim + self.n_actions), self._tiled(self.obs_dim + self.n_actions), size)
-        self.values = self._tiled(len(self.critics))
-        self.target, self.grad_value = self._tiled(1), self._tiled(1)
+        self.actor_activations = self._tiled(structure_of(self.actor.mlp).outputs)
+        self.critic_activations = tuple(self._tiled(structure_of(critic.mlp).outputs) for critic in self.critics)
+        self.values, self.target, self.grad_value = map(self._tiled, (len(self.critics), 1, 1))
         self.grad_actions = self._tiled(self.n_actions)
+
+    def _equip(self, anew: bool = False) -> None:
+        """Give the threads their arrays, also anew if a network has moved or its topology has changed."""
+        networks = [structure_of(mlp).network for mlp in self.mlps]
+        now = [*networks, *(trained.mlp.records_dense_gradient for trained in (self.actor, *self.critics))]
+        if anew or not all(map(operator.is_, now, self._equipped_for)):
+            self._equipped_for = now
+            self.team.equip([self._arrays(part) for part in range(min(len(self.actor.arrays), self.tiles))])
+
+    def _arrays(self, part: int) -> Any:
+        """Give what a thread works on."""
+        raise NotImplementedError
+
+    def _learner(self, trained: TrainedNetwork, part: int, activations: np.ndarray | None = None) -> Learner:
+        """
+        Give a network with memory for a thread.
+
+        :param trained: the network
+        :param part: number of the thread
+        :param activations: memory for those of all tiles; by default there is room for one, which stays in cache
+        """
+        structure, records = structure_of(trained.mlp), trained.mlp.records_dense_gradient
+        memory = partial(tiled, self.tiles if records else 1, dtype=FLOAT)
+        if activations is None:
+            activations = memory(structure.outputs)
+        return Learner(structure.network, activations, memory(structure.outputs), *trained.arrays[part])
 
     def _tiled(self, features: int) -> np.ndarray:
         return tiled(self.tiles, features, FLOAT)
 
-    def _memory(self, role: str, mlp: SparseMLP, part: int, keep: bool = False) -> np.ndarray:
-        """
-        Give an array for the outputs of a network's layers, or the gradients by them; the same one at each step.
+    @staticmethod
+    def _scratch(mlp: SparseMLP) -> np.ndarray:
+        return tiled(1, structure_of(mlp).outputs, FLOAT)
 
-        :param role: what it is for; arrays of one role and network are not in use at the same time
-        :param mlp: the network
-        :param part: number of the thread
-        :param keep: whether it is for all tiles, or for one, which stays in cache
+    def _do(self, job: int, count: int | None = None) -> tuple[float, int]:
         """
-        key = role, id(mlp), part, keep
-        memory = self._memories.get(key)
-        if memory is None:
-            memory = self._memories[key] = tiled(self.tiles if keep else 1, structure_of(mlp).outputs, FLOAT)
-        return memory
+        Have the team do a job.
 
-    def _split(self, count: int | None = None) -> list[Tiles]:
-        """Share tiles out to threads, by default those of the batch."""
-        count = self.tiles if count is None else count
-        parts = max(1, min(self.threads, count))
-        if self.size * self.critic_links < WORTH_SPLITTING:
-            parts = 1
+        :param job: code of the job
+        :param count: number of tiles, by default those of the batch
+        :return: sum over samples, and the number of threads that worked
+        """
+        split = self._split(self.tiles if count is None else count)
+        return self.team.do(job, split), len(split)
+
+    def _split(self, count: int) -> list[Tiles]:
+        """Share tiles out to threads."""
+        parts = max(1, min(len(self.team.arrays), count))
         if parts > 1 and any(network.mlp.records_dense_gradient for network in (self.actor, *self.critics)):
             parts = 1  # what is recorded is one pass over the whole batch
         return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
 
-    def _run(self, section: Section, split: list[Tiles]) -> float:
-        """Run a section on all threads' tiles and give the sum of its results."""
-        if len(split) == 1:
-            return section(split[0], 0)
-        others = [_pool(self.threads).submit(section, some, part) for part, some in enumerate(split) if part > 0]
-        try:
-            total = section(split[0], 0)
-        finally:
-            wait(others)  # nobody writes into the gradients behind an error
-        return total + sum((other.result() for other in others), 0.0)
+    def _record(self, networks: Sequence[TrainedNetwork], learners: Sequence[Learner]) -> None:
+        """Tell networks where their dense gradients lie, if the next optimizer step is a topology update."""
+        for network, learner in zip(networks, learners, strict=True):
+            if network.mlp.records_dense_gradient:
+                record_dense_gradients(network.mlp, self.batch.inputs, learner.activations, learner.gradients)
 
     def _step(self, name: str, networks: Sequence[TrainedNetwork], parts: int) -> None:
         """Let the optimizer step; plain Adam's own arithmetic is done by kernel."""
@@ -188,10 +206,13 @@ class GradientSteps:
         updater, adam = self.policy.topology_updater, self.adams[name]
         if not (adam.has_hooks(1, 1) and adam.serves()):
             adam.optimizer.step()
+            self._equip()
             return
         updater.before_step(updater.networks[name], all(network.is_finite() for network in networks))
-        if networks[0].values.grad is not None:  # None: a topology update has taken the step's place
+        if networks[0].values.grad is not None:  # else a topology update has taken the step's place
             adam.step([gradient for network in networks for gradient in network.arrays[0]])
+        else:
+            self._equip()
         updater.after_step(updater.networks[name])
 
     def _move_targets(self, networks: Sequence[TrainedNetwork], targets: Sequence[SparseMLP]) -> None:
@@ -201,30 +222,3 @@ class GradientSteps:
             online, behind = structure_of(network.mlp).network, structure_of(target).network
             polyak(online.values, behind.values, self.model.tau)
             polyak(online.bias, behind.bias, self.model.tau)
-
-    def _learner(self, trained: TrainedNetwork, part: int, keep: bool = False) -> Learner:
-        """
-        Give a network with memory for a thread.
-
-        :param trained: the network
-        :param part: number of the thread
-        :param keep: whether to keep the activations of all tiles; else those of one, which stays in cache
-        """
-        mlp, records = trained.mlp, trained.mlp.records_dense_gradient
-        activations = self._memory("activations", mlp, part, keep or records)
-        gradients = self._memory("gradients", mlp, part, records)
-        return Learner(structure_of(mlp).network, activations, gradients, *trained.arrays[part])
-
-    def _record(self, trained: TrainedNetwork, learner: Learner) -> None:
-        """Tell the network where its dense gradients lie, if the next optimizer step is a topology update."""
-        if trained.mlp.records_dense_gradient:
-            record_dense_gradients(trained.mlp, self.batch.inputs, learner.activations, learner.gradients)
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads - 1, thread_name_prefix="rlx2")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork

@@ -1,14 +1,14 @@
 """SAC's gradient step in arrays and kernels."""
 
 import math
-from functools import partial
 
 import numpy as np
 import torch as th
 
 from sb3_rlx2.adam import PlainAdam
-from sb3_rlx2.backends.csr import FLOAT, Workspace, array, structure_of, tiles
-from sb3_rlx2.gradient_steps import GradientSteps, Tiles
+from sb3_rlx2.backends.csr import FLOAT, array, structure_of, tiled, tiles
+from sb3_rlx2.backends.sac_kernels import ACTOR, CRITICS, ON_THE_WAY, Draw, SACArrays
+from sb3_rlx2.gradient_steps import GradientSteps
 from sb3_rlx2.updater import check_gradients
 
 
@@ -19,7 +19,7 @@ class SACSteps(GradientSteps):
     :param model: the algorithm
     """
 
-    kernel_group = "sac"
+    kernel = "sac"
     ent_coef_adam: PlainAdam | None = None
 
     def train(self, gradient_steps: int, batch_size: int) -> dict[str, list[float]]:
@@ -42,67 +42,86 @@ class SACSteps(GradientSteps):
 
     def _allocate(self, size: int) -> None:
         super()._allocate(size)
-        self.raw, self.next_raw, self.grad_raw = (self._tiled(2 * self.n_actions) for _ in range(3))
-        self.log_prob, self.next_log_prob = self._tiled(1), self._tiled(1)
-        self.actions, self.grad_by_critic = self._tiled(self.n_actions), self._tiled(self.n_actions)
+        self.alpha, self.actions = np.zeros(1), self._tiled(self.n_actions)
+        self.now, self.then, self.on_the_way = (Drawn(count, self.n_actions) for count in (size, size, 0))
+        self.way_obs, self.way_actions = self._tiled(self.obs_dim), self._tiled(self.n_actions)
+        self.grad_raw, self.grad_by_critic = self._tiled(2 * self.n_actions), self._tiled(self.n_actions)
+
+    def _arrays(self, part: int) -> SACArrays:
+        targets, batch = [structure_of(target).network for target in self.critic_targets], self.batch
+        scratch = self._scratch(self.actor.mlp)
+        return SACArrays(
+            actor=self._learner(self.actor, part, self.actor_activations),
+            critics=tuple(self._learner(critic, part) for critic in self.critics),
+            critic_targets=tuple(targets),
+            critic_scratch=self._scratch(self.critic_targets[0]),
+            critic_activations=self.critic_activations,
+            draws=(
+                self.now.into(self.actions, 0, batch.inputs, self.actor_activations),
+                self.then.into(batch.next_inputs, self.obs_dim, batch.next_inputs, scratch),
+                self.on_the_way.into(self.way_actions, 0, self.way_obs, scratch),
+            ),
+            inputs=batch.inputs,
+            next_inputs=batch.next_inputs,
+            returns=batch.returns,
+            terminated=batch.terminated,
+            discounts=batch.discounts,
+            alpha=self.alpha,
+            values=self.values,
+            target=self.target,
+            grad_value=self.grad_value,
+            grad_by_critic=self.grad_by_critic,
+            grad_actions=self.grad_actions,
+            grad_raw=self.grad_raw,
+            total=np.zeros(1),
+        )
 
     def _update(self, losses: dict[str, list[float]]) -> None:
-        model, size = self.model, self.size
+        model = self.model
         learned = model.ent_coef_optimizer is not None
         alpha = math.exp(model.log_ent_coef.item()) if learned else model.ent_coef_tensor.item()
-        self._add_entropy_bonus(alpha)
-        noise, next_noise = self._noise(size), self._noise(size)
-        split = self._split()
-        total = self._run(partial(self._critic_section, noise, next_noise, alpha), split)
-        log_prob = self.kernels.batch_sum(self.log_prob, size, 0, self.tiles) / size
+        self.alpha[0] = alpha
+        self._add_entropy_bonus()
+        squares, parts = self._fit_critics()
+        log_prob = self.kernels.batch_sum(self.now.log_prob, self.size, 0, self.tiles) / self.size
         if learned:
             losses["ent_coef_loss"].append(self._update_entropy_coefficient(log_prob))
-        self._step("critic", self.critics, len(split))
-        value = self._run(partial(self._actor_section, noise, alpha), split)
-        self._step("actor", [self.actor], len(split))
+        self._step("critic", self.critics, parts)
+        value = self._update_actor()
         losses["ent_coef"].append(alpha)
-        losses["critic_loss"].append(0.5 * total / size)
-        losses["actor_loss"].append(alpha * log_prob - value / size)
+        losses["critic_loss"].append(0.5 * squares / self.size)
+        losses["actor_loss"].append(alpha * log_prob - value / self.size)
 
-    def _noise(self, count: int) -> np.ndarray:
-        """Draw the numbers that ``Normal.rsample`` draws."""
-        return th.randn(count, self.n_actions).numpy()
-
-    def _add_entropy_bonus(self, alpha: float) -> None:
+    def _add_entropy_bonus(self) -> None:
         buffer, batch = self.buffer, self.batch
         count = int(batch.lengths.sum()) - self.size
         if count == 0 or not buffer.uses_entropy_bonus:
             return
-        n_tiles = tiles(count, FLOAT)
-        next_obs, raw, actions, log_prob = (
-            Workspace(n_tiles, features, FLOAT) for features in (self.obs_dim, 2 * self.n_actions, self.n_actions, 1)
-        )
-        samples, discounts = np.empty(count, np.int64), np.empty(count, np.float32)
-        buffer.gather_on_the_way(batch, next_obs.array, samples, discounts)
-        noise, network = self._noise(count), structure_of(self.actor.mlp).network
+        if count > self.on_the_way.size:
+            room = self.size * (buffer.n_steps - 1)
+            self.on_the_way = Drawn(room, self.n_actions)
+            self.way_obs, self.way_actions = (
+                tiled(tiles(room, FLOAT), each, FLOAT) for each in (self.obs_dim, self.n_actions)
+            )
+            self.samples, self.discounts = np.empty(room, np.int64), np.empty(room, np.float32)
+            self._equip(anew=True)
+        samples, discounts = self.samples[:count], self.discounts[:count]
+        buffer.gather_on_the_way(batch, self.way_obs, samples, discounts)
+        self.on_the_way.draw(count)
+        self._do(ON_THE_WAY, tiles(count, FLOAT))
+        self.kernels.add_entropy(samples, discounts, self.on_the_way.log_prob, self.alpha[0], batch.returns)
 
-        def section(some: Tiles, part: int) -> float:
-            scratch = self._memory("activations", self.actor.mlp, part)
-            self.kernels.sac_log_prob(
-                network, scratch, next_obs.array, noise, raw.array, actions.array, log_prob.array, *some
-            )  # fmt: skip
-            return 0.0
+    def _fit_critics(self) -> tuple[float, int]:
+        self.now.draw(self.size)
+        self.then.draw(self.size)
+        done = self._do(CRITICS)
+        self._record(self.critics, self.team.arrays[0].critics)
+        return done
 
-        self._run(section, self._split(n_tiles))
-        self.kernels.add_entropy(samples, discounts, log_prob.array, alpha, batch.returns)
-
-    def _critic_section(self, noise: np.ndarray, next_noise: np.ndarray, alpha: float, some: Tiles, part: int) -> float:
-        batch, targets = self.batch, self.critic_targets
-        critics = tuple(self._learner(critic, part) for critic in self.critics)
-        total: float = self.kernels.sac_critics(
-            self._learner(self.actor, part, keep=True), self._memory("activations", self.actor.mlp, part),
-            tuple(structure_of(target).network for target in targets), self._memory("activations", targets[0], part),
-            critics, batch.inputs, batch.next_inputs, noise, next_noise, alpha,
-            batch.returns, batch.terminated, batch.discounts, self.raw, self.actions, self.log_prob,
-            self.next_raw, self.next_log_prob, self.values, self.target, *some,
-        )  # fmt: skip
-        for critic, learner in zip(self.critics, critics, strict=True):
-            self._record(critic, learner)
+    def _update_actor(self) -> float:
+        total, parts = self._do(ACTOR)
+        self._record([self.actor], [self.team.arrays[0].actor])
+        self._step("actor", [self.actor], parts)
         return total
 
     def _update_entropy_coefficient(self, log_prob: float) -> float:
@@ -123,13 +142,35 @@ class SACSteps(GradientSteps):
             model.ent_coef_optimizer.step()
         return float(loss)
 
-    def _actor_section(self, noise: np.ndarray, alpha: float, some: Tiles, part: int) -> float:
-        actor, critics = self._learner(self.actor, part, keep=True), [critic.mlp for critic in self.critics]
-        total: float = self.kernels.sac_actor(
-            actor, tuple(structure_of(critic).network for critic in critics),
-            tuple(self._memory("activations", critic, part, keep=True) for critic in critics),
-            self._memory("gradients", critics[0], part), self.batch.inputs, noise, alpha, self.raw, self.actions,
-            self.values, self.grad_value, self.grad_by_critic, self.grad_actions, self.grad_raw, *some,
-        )  # fmt: skip
-        self._record(self.actor, actor)
-        return total
+
+class Drawn:
+    """
+    Memory to draw actions in.
+
+    :param size: number of samples
+    :param n_actions: number of actions
+    """
+
+    def __init__(self, size: int, n_actions: int) -> None:
+        self.size, count = size, tiles(size, FLOAT)
+        self.noise = th.zeros(size, n_actions)
+        self.raw, self.log_prob = tiled(count, 2 * n_actions, FLOAT), tiled(count, 1, FLOAT)
+
+    def draw(self, count: int) -> None:
+        """
+        Draw the numbers that ``Normal.rsample`` draws.
+
+        :param count: number of samples
+        """
+        self.noise[:count].normal_()
+
+    def into(self, actions: np.ndarray, row: int, obs: np.ndarray, activations: np.ndarray) -> Draw:
+        """
+        Say how actions are drawn; see :class:`Draw`.
+
+        :param actions: receives the actions
+        :param row: where they begin
+        :param obs: observations
+        :param activations: memory for the actor's layers
+        """
+        return Draw(obs, activations, array(self.noise), self.raw, actions, row, self.log_prob)

@@ -1,13 +1,13 @@
 """TD3's gradient step in arrays and kernels."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch as th
 
 from sb3_rlx2.backends.csr import array, structure_of
-from sb3_rlx2.gradient_steps import GradientSteps, Tiles
+from sb3_rlx2.backends.td3_kernels import ACTOR, CRITICS, TD3Arrays
+from sb3_rlx2.gradient_steps import GradientSteps
 from sb3_rlx2.metrics import sparse_mlps
 
 
@@ -18,7 +18,7 @@ class TD3Steps(GradientSteps):
     :param model: the algorithm
     """
 
-    kernel_group = "td3"
+    kernel = "td3"
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -44,38 +44,44 @@ class TD3Steps(GradientSteps):
                 self._move_targets([self.actor], [self.actor_target])
         return losses
 
+    def _allocate(self, size: int) -> None:
+        super()._allocate(size)
+        self.noise, self.noise_clip = th.zeros(size, self.n_actions), np.zeros(1)
+
+    def _arrays(self, part: int) -> TD3Arrays:
+        targets, batch = [structure_of(target).network for target in self.critic_targets], self.batch
+        return TD3Arrays(
+            actor=self._learner(self.actor, part, self.actor_activations),
+            critics=tuple(self._learner(critic, part) for critic in self.critics),
+            actor_target=structure_of(self.actor_target).network,
+            critic_targets=tuple(targets),
+            actor_scratch=self._scratch(self.actor_target),
+            critic_scratch=self._scratch(self.critic_targets[0]),
+            critic_activations=self.critic_activations[0],
+            inputs=batch.inputs,
+            next_inputs=batch.next_inputs,
+            returns=batch.returns,
+            terminated=batch.terminated,
+            discounts=batch.discounts,
+            noise=array(self.noise),
+            noise_clip=self.noise_clip,
+            values=self.values,
+            target=self.target,
+            grad_value=self.grad_value,
+            grad_actions=self.grad_actions,
+            total=np.zeros(1),
+        )
+
     def _update_critics(self) -> float:
-        noise = array(th.empty(self.size, self.n_actions).normal_(0, self.model.target_policy_noise))
-        split = self._split()
-        total = self._run(partial(self._critic_section, noise), split)
-        self._step("critic", self.critics, len(split))
+        self.noise.normal_(0, self.model.target_policy_noise)
+        self.noise_clip[0] = self.model.target_noise_clip
+        total, parts = self._do(CRITICS)
+        self._record(self.critics, self.team.arrays[0].critics)
+        self._step("critic", self.critics, parts)
         return total / self.size
 
-    def _critic_section(self, noise: np.ndarray, some: Tiles, part: int) -> float:
-        batch, actor, targets = self.batch, self.actor_target, self.critic_targets
-        critics = tuple(self._learner(critic, part) for critic in self.critics)
-        total: float = self.kernels.td3_critics(
-            structure_of(actor).network, self._memory("activations", actor, part),
-            tuple(structure_of(target).network for target in targets), self._memory("activations", targets[0], part),
-            critics, batch.inputs, batch.next_inputs, noise, self.model.target_noise_clip,
-            batch.returns, batch.terminated, batch.discounts, self.values, self.target, *some,
-        )  # fmt: skip
-        for critic, learner in zip(self.critics, critics, strict=True):
-            self._record(critic, learner)
-        return total
-
     def _update_actor(self) -> float:
-        split = self._split()
-        total = self._run(self._actor_section, split)
-        self._step("actor", [self.actor], len(split))
+        total, parts = self._do(ACTOR)
+        self._record([self.actor], [self.team.arrays[0].actor])
+        self._step("actor", [self.actor], parts)
         return -total / self.size
-
-    def _actor_section(self, some: Tiles, part: int) -> float:
-        actor, critic = self._learner(self.actor, part, keep=True), self.critics[0].mlp
-        total: float = self.kernels.td3_actor(
-            actor, structure_of(critic).network, self._memory("activations", critic, part, keep=True),
-            self._memory("gradients", critic, part), self.batch.inputs, self.size, self.target, self.grad_value,
-            self.grad_actions, *some,
-        )  # fmt: skip
-        self._record(self.actor, actor)
-        return total

@@ -89,8 +89,7 @@ def test_logs_equal_the_hosts(algorithm):
 
 @pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
 @pytest.mark.parametrize("batch_size", [200, 256])
-def test_two_threads_equal_one(algorithm, batch_size, monkeypatch):
-    monkeypatch.setattr(gradient_steps, "WORTH_SPLITTING", 0)
+def test_two_threads_equal_one(algorithm, batch_size):
     runs = []
     for threads in (1, 2, 2):
         th.set_num_threads(threads)
@@ -229,8 +228,7 @@ def test_a_copied_model_trains_as_the_original(algorithm):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("network", ["actor", "critic"])
 @pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
-def test_a_broken_gradient_stops_before_the_step(algorithm, network, threads, monkeypatch):
-    monkeypatch.setattr(gradient_steps, "WORTH_SPLITTING", 0)
+def test_a_broken_gradient_stops_before_the_step(algorithm, network, threads):
     th.set_num_threads(threads)
     model = build(algorithm, True, policy_delay=1) if algorithm is RLx2TD3 else build(algorithm, True)
     model.learn(305)
@@ -256,11 +254,3 @@ def test_workspaces_of_many_batch_sizes_are_shared():
         csr.infer(mlp, np.zeros((batch, 3), np.float32))
         mlp(th.zeros(batch, 3)).sum().backward()
     assert sum(len(arrays) for arrays in csr.Workspace._free.values()) <= 6
-
-
-def test_small_work_is_not_split(monkeypatch):
-    th.set_num_threads(2)
-    model = build(RLx2TD3, True).learn(302)
-    assert model._steps._split() == [(0, 4)]
-    monkeypatch.setattr(gradient_steps, "WORTH_SPLITTING", 0)
-    assert model._steps._split() == [(0, 2), (2, 4)]

@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks import machine
 from benchmarks.returns import agents, checkpoint, teacher
-from benchmarks.returns.cells import EPISODES, METHODS, Cell
+from benchmarks.returns.cells import EPISODES, METHODS, TEACHER, Cell
 from sb3_rlx2 import RLx2Callback, metrics
 
 HERE = Path(__file__).parent
@@ -256,7 +256,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 def teacher_of(cell: Cell) -> Cell:
     """Give the dense cell whose frozen critics teach this one."""
-    return replace(cell, method="dense", sparsity=None, seed=0)
+    return replace(cell, method="dense", sparsity=None, seed=0, **TEACHER)
 
 
 def make_env(name: str) -> gym.Env:

@@ -20,6 +20,7 @@ BATCHES = (1, 32, 100, 256, 1024)
 DENSITIES = (0.03, 0.05, 0.10, 0.20)
 PRODUCTS = ("forward", "input gradient", "weight gradient")
 WIDTHS = (256, 512, 1024, 2048)
+CROSSOVER = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)  # densities of all layers together
 LAYERS = (1, 5)  # a layer inside a network costs a quarter of the difference
 NNZ_MULTIPLES = (1, 2, 4, 8, 16)
 NNZ_WIDTH = 1024
@@ -91,6 +92,21 @@ def _kernel_jobs(batch: int, density: float) -> dict[str, Job]:
     return jobs
 
 
+def crossover(bench: Bench) -> Rows:
+    """Where `masked` begins to win on the CPU: the gradient step of TD3 on HalfCheetah at growing densities."""
+    arguments = {"warm_up": bench.amount(20)}
+    kinds = {"RLx2, csr": ("rlx2", "csr"), "parts, csr": ("parts", "csr"), "parts, masked": ("parts", "masked")}
+    rows = []
+    for density in CROSSOVER:
+        sparsity = {"actor_sparsity": 1 - density, "critic_sparsity": 1 - density}
+        jobs = {
+            name: Job("gradient_step", 150, arguments | agent(kind, "TD3", "HalfCheetah-v4", backend=backend, **sparsity))
+            for name, (kind, backend) in kinds.items()
+        }
+        rows.append({"density": density, "seconds": bench.alternate(jobs)})
+    return rows
+
+
 def scaling(bench: Bench) -> Rows:
     """Point 7: wider networks with as many links, and more links in networks of one width."""
     return [*_widths(bench), *_links(bench)]
@@ -139,8 +155,10 @@ import time
 import sb3_rlx2
 start = time.perf_counter()
 from sb3_rlx2.backends.compile import load_kernels
-for group in (("forward",), ({!r}, "float32", 2), ("optimizer",), ("replay", "float64")):
-    load_kernels(*group)
+for group in ("single", "forward", "optimizer", "threads"):
+    load_kernels(group)
+load_kernels({!r}, critics=2)
+load_kernels("replay", "float64")
 print(time.perf_counter() - start)
 """
 
@@ -192,5 +210,6 @@ def _stages(bench: Bench, worker: Worker, ours: dict[str, Any]) -> dict[str, Any
 
 
 SECTIONS: dict[str, Callable[[Bench], Rows]] = {
-    section.__name__: section for section in (end_to_end, gradient_step, threads, predict, kernels, scaling, startup, stages)
+    section.__name__: section
+    for section in (end_to_end, gradient_step, threads, predict, kernels, crossover, scaling, startup, stages)
 }

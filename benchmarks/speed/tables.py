@@ -109,6 +109,17 @@ def _kernel_row(section: Section, row: Row) -> list[str]:
     return [str(row["batch"]), f"{row['density']:.0%}", f"{dense:.1f}", *shown]
 
 
+def crossover(sections: Sections) -> str:
+    rows = sections["crossover"].rows
+    names = list(rows[0]["seconds"])
+    lines = [[f"{row['density']:.0%}", *(shown_time(median(row, name)) for name in names)] for row in rows]
+    note = (
+        "Gradient step of TD3 on HalfCheetah-v4, all networks of one density. `masked` is dense arithmetic, which RLx2's own "
+        'gradient steps cannot use; `backend="auto"` takes it for networks denser than `backends.MASKED_FROM`.'
+    )
+    return f"{note}\n\n{markdown(['density', *names], lines)}"
+
+
 def scaling(sections: Sections) -> str:
     section = sections["scaling"]
     return f"![scaling](results/scaling.png)\n\n{_widths(section)}\n\n{_links(section)}\n\n{_memory(section)}"
@@ -206,6 +217,7 @@ TABLES: dict[str, tuple[str, Callable[[Sections], str]]] = {
     "threads": ("Two threads", threads),
     "predict": ("One observation", predict),
     "kernels": ("Kernels", kernels),
+    "crossover": ("Where `masked` begins to win", crossover),
     "scaling": ("Scaling", scaling),
     "startup": ("Start-up", startup),
     "stages": ("Where a step's time goes", stages),

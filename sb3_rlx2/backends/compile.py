@@ -24,11 +24,21 @@ import numpy as np
 from filelock import FileLock
 from numba import from_dtype, njit, types
 
-from sb3_rlx2.backends import kernels, optimizer_kernels, options, replay_kernels, sac_kernels, step_kernels, td3_kernels
+from sb3_rlx2.backends import (
+    kernels,
+    optimizer_kernels,
+    options,
+    replay_kernels,
+    sac_kernels,
+    step_kernels,
+    td3_kernels,
+    thread_kernels,
+)
 from sb3_rlx2.backends.networks import Learner, Network
 
 OPTIONS = {kernels.mlp_single: options.SINGLE_OPTIONS}
 MANIFEST = "checksums.json"
+MAILBOX, NUMBERS = types.int64[::1], types.float64[::1]
 
 
 @functools.cache
@@ -36,7 +46,8 @@ def load_kernels(group: str, dtype: str = "float32", critics: int = 0) -> Simple
     """
     Compile a group of kernels or read it from the disk cache.
 
-    :param group: ``"forward"``, ``"backward"``, ``"squash"``, ``"td3"``, ``"sac"``, ``"replay"`` or ``"optimizer"``
+    :param group: ``"single"``, ``"forward"``, ``"backward"``, ``"squash"``, ``"td3"``, ``"sac"``, ``"replay"``,
+        ``"optimizer"`` or ``"threads"``
     :param dtype: ``"float32"`` or ``"float64"``: of the network, of the stored observations (what is sampled is float32);
         the other groups are float32
     :param critics: number of critics, for ``"td3"`` and ``"sac"``
@@ -126,12 +137,20 @@ def _network_type(real: Any) -> Any:
     return types.NamedTuple(arrays, Network)
 
 
+def _learner_type(real: Any) -> Any:
+    vector, tiles = real[::1], real[:, :, ::1]
+    return types.NamedTuple((_network_type(real), tiles, tiles, vector, vector), Learner)
+
+
+def _single_signatures(real: Any, critics: int) -> dict[Any, Any]:
+    vector = real[::1]
+    return {kernels.mlp_single: types.void(_network_type(real), vector, vector, vector)}
+
+
 def _forward_signatures(real: Any, critics: int) -> dict[Any, Any]:
-    vector, matrix, tiles, number = real[::1], real[:, ::1], real[:, :, ::1], types.int64
-    network = _network_type(real)
+    matrix, tiles, number = real[:, ::1], real[:, :, ::1], types.int64
     return {
-        kernels.mlp_forward: types.void(network, tiles, tiles, tiles, number, number, number),
-        kernels.mlp_single: types.void(network, vector, vector, vector),
+        kernels.mlp_forward: types.void(_network_type(real), tiles, tiles, tiles, number, number, number),
         kernels.to_tiles: types.void(matrix, tiles),
         kernels.from_tiles: types.void(tiles, matrix),
     }
@@ -152,34 +171,35 @@ def _squash_signatures(real: Any, critics: int) -> dict[Any, Any]:
 
 
 def _td3_signatures(real: Any, critics: int) -> dict[Any, Any]:
-    vector, matrix, tiles, number, scalar = real[::1], real[:, ::1], real[:, :, ::1], types.int64, types.float64
-    network, span = _network_type(real), (number, number)
-    learner = types.NamedTuple((network, tiles, tiles, vector, vector), Learner)
-    return {
-        td3_kernels.td3_critics: scalar(
-            *(network, tiles, types.UniTuple(network, critics), tiles, types.UniTuple(learner, critics)),
-            *(tiles, tiles, matrix, scalar, vector, vector, vector, tiles, tiles, *span),
-        ),
-        td3_kernels.td3_actor: scalar(learner, network, tiles, tiles, tiles, number, tiles, tiles, tiles, *span),
-    }
+    vector, matrix, tiles = real[::1], real[:, ::1], real[:, :, ::1]
+    network, learner = _network_type(real), _learner_type(real)
+    fields = (
+        *(learner, types.UniTuple(learner, critics), network, types.UniTuple(network, critics)),
+        *(tiles, tiles, tiles, tiles, tiles, vector, vector, vector, matrix, NUMBERS, tiles, tiles, tiles, tiles, NUMBERS),
+    )
+    return {td3_kernels.td3: types.void(types.NamedTuple(fields, td3_kernels.TD3Arrays), MAILBOX, types.int64)}
 
 
 def _sac_signatures(real: Any, critics: int) -> dict[Any, Any]:
-    vector, matrix, tiles, number, scalar = real[::1], real[:, ::1], real[:, :, ::1], types.int64, types.float64
-    network, span = _network_type(real), (number, number)
-    learner = types.NamedTuple((network, tiles, tiles, vector, vector), Learner)
-    networks = types.UniTuple(network, critics)
+    vector, matrix, tiles = real[::1], real[:, ::1], real[:, :, ::1]
+    learner = _learner_type(real)
+    draw = types.NamedTuple((tiles, tiles, matrix, tiles, tiles, types.int64, tiles), sac_kernels.Draw)
+    fields = (
+        *(learner, types.UniTuple(learner, critics), types.UniTuple(_network_type(real), critics)),
+        *(tiles, types.UniTuple(tiles, critics), types.UniTuple(draw, 3), tiles, tiles, vector, vector, vector, NUMBERS),
+        *(tiles, tiles, tiles, tiles, tiles, tiles, NUMBERS),
+    )
     return {
-        sac_kernels.sac_log_prob: types.void(network, tiles, tiles, matrix, tiles, tiles, tiles, *span),
-        sac_kernels.sac_critics: scalar(
-            *(learner, tiles, networks, tiles, types.UniTuple(learner, critics), tiles, tiles, matrix, matrix, scalar),
-            *(vector, vector, vector, *[tiles] * 7, *span),
-        ),
-        sac_kernels.sac_actor: scalar(
-            *(learner, networks, types.UniTuple(tiles, critics), tiles, tiles, matrix, scalar, *[tiles] * 7, *span)
-        ),
-        step_kernels.add_entropy: types.void(types.int64[::1], vector, tiles, scalar, vector),
-        step_kernels.batch_sum: scalar(tiles, number, *span),
+        sac_kernels.sac: types.void(types.NamedTuple(fields, sac_kernels.SACArrays), MAILBOX, types.int64),
+        step_kernels.add_entropy: types.void(types.int64[::1], vector, tiles, types.float64, vector),
+        step_kernels.batch_sum: types.float64(tiles, types.int64, types.int64, types.int64),
+    }
+
+
+def _threads_signatures(real: Any, critics: int) -> dict[Any, Any]:
+    return {
+        thread_kernels.post: types.int64(MAILBOX),
+        thread_kernels.collect: types.boolean(MAILBOX, types.int64),
     }
 
 
@@ -206,6 +226,7 @@ def _optimizer_signatures(real: Any, critics: int) -> dict[Any, Any]:
 
 
 SIGNATURES = {
+    "single": _single_signatures,
     "forward": _forward_signatures,
     "backward": _backward_signatures,
     "squash": _squash_signatures,
@@ -213,4 +234,5 @@ SIGNATURES = {
     "sac": _sac_signatures,
     "replay": _replay_signatures,
     "optimizer": _optimizer_signatures,
+    "threads": _threads_signatures,
 }

@@ -41,21 +41,22 @@ class Structure:
 
     :param network: the network as the kernels read it
     :param outputs: number of outputs of all layers together
-    :param kernels: the compiled kernels that go forward, for the parameters' dtype
     :param dtype: name of the parameters' dtype
     :param origin: what it was derived from, to notice a change
     """
 
     network: Network
     outputs: int
-    kernels: SimpleNamespace
     dtype: str
     origin: tuple[int, ...]
 
-    @property
-    def backward(self) -> SimpleNamespace:
-        """The compiled kernels that go backward; training in arrays has others, so they are compiled when they are needed."""
-        return load_kernels("backward", self.dtype)
+    def kernels(self, group: str) -> SimpleNamespace:
+        """
+        Give compiled kernels for the parameters' dtype; training in arrays has its own, so these wait until they are needed.
+
+        :param group: see ``compile.py``
+        """
+        return load_kernels(group, self.dtype)
 
 
 def structure_of(mlp: "SparseMLP") -> Structure:
@@ -97,8 +98,7 @@ def _derive(mlp: "SparseMLP", origin: tuple[int, ...]) -> Structure:
         order=np.concatenate(orders).astype(np.int32),
         output_activation=OUTPUT_CODES[type(mlp.output_activation)],
     )
-    name = values.dtype.name
-    return Structure(network, sum(widths[1:]), load_kernels("forward", name), name, origin)
+    return Structure(network, sum(widths[1:]), values.dtype.name, origin)
 
 
 def _pointers(counts: list[np.ndarray]) -> np.ndarray:
@@ -190,8 +190,9 @@ def run_forward(mlp: "SparseMLP", x: Workspace, y: np.ndarray, keep: bool = True
     s, count = structure_of(mlp), len(x.array)
     activations = Workspace(count if keep else 1, s.outputs, x.array.dtype)
     output = np.empty((count, y.shape[1], x.array.shape[2]), x.array.dtype)
-    s.kernels.mlp_forward(s.network, x.array, activations.array, output, 0, 0, count)
-    s.kernels.from_tiles(output, y)
+    kernels = s.kernels("forward")
+    kernels.mlp_forward(s.network, x.array, activations.array, output, 0, 0, count)
+    kernels.from_tiles(output, y)
     return Pass(s, x, activations)
 
 
@@ -216,14 +217,14 @@ def run_backward(
     records = mlp.records_dense_gradient and grad_parameters is not None
     gradients = Workspace(count if records else 1, s.outputs, x.dtype)
     gy = np.empty((count, grad_y.shape[1], width), x.dtype)
-    s.kernels.to_tiles(grad_y, gy)
+    s.kernels("forward").to_tiles(grad_y, gy)
     gx = np.empty((count, 0 if grad_x is None else grad_x.shape[1], width), x.dtype)
     nothing = np.empty(0, x.dtype)
-    s.backward.mlp_backward(
+    s.kernels("backward").mlp_backward(
         s.network, x, done.activations.array, gradients.array, gy, *(grad_parameters or (nothing, nothing)), gx, 0, 0, count
     )
     if grad_x is not None:
-        s.kernels.from_tiles(gx, grad_x)
+        s.kernels("forward").from_tiles(gx, grad_x)
     if records:
         record_dense_gradients(mlp, x, done.activations.array, gradients.array, (done, gradients))
 
@@ -265,7 +266,7 @@ def infer(mlp: "SparseMLP", x: np.ndarray) -> np.ndarray:
         run_forward(mlp, to_tiles(mlp, x), y, keep=False)
         return y
     s = structure_of(mlp)
-    s.kernels.mlp_single(s.network, x[0], np.empty(x.shape[1] + s.outputs, x.dtype), y[0])
+    s.kernels("single").mlp_single(s.network, x[0], np.empty(x.shape[1] + s.outputs, x.dtype), y[0])
     return y
 
 
@@ -278,7 +279,7 @@ def to_tiles(mlp: "SparseMLP", x: np.ndarray) -> Workspace:
     :return: ``[tiles, in_features, lanes]``
     """
     workspace = Workspace(tiles(len(x), x.dtype), x.shape[1], x.dtype)
-    structure_of(mlp).kernels.to_tiles(x, workspace.array)
+    structure_of(mlp).kernels("forward").to_tiles(x, workspace.array)
     return workspace
 
 

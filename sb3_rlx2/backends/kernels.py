@@ -256,7 +256,7 @@ def mlp_fit(learner, x, target, batch, scale, first, last):
         total += squares
         backward_tile(
             network, by_column, x, tile_start(x, tile), activations, start, gradients, start, grad_values, grad_bias,
-            no_gx, 0, 0,
+            no_gx, FIRST, FIRST,
         )  # fmt: skip
     return total
 

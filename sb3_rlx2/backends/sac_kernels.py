@@ -1,101 +1,133 @@
-"""SAC's gradient step as one call for the critics and one for the actor, as ``td3_kernels.py``."""
+"""
+SAC's gradient step as jobs, as ``td3_kernels.py``: ``ON_THE_WAY`` draws actions in the states on the way of n-step returns;
+``CRITICS`` draws the actor's actions and computes the gradients of the critics' loss, half the mean of squared errors summed
+over the critics; ``ACTOR`` goes on from there with that of the actor's loss, the mean of ``alpha * log_prob - least value``.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
 
 from sb3_rlx2.backends.kernels import FIRST, mlp_backward, mlp_fit, mlp_forward
+from sb3_rlx2.backends.networks import Learner, Network
 from sb3_rlx2.backends.step_kernels import add_rows, bellman, copy_rows, mean_gradient, squash, squash_gradient
+from sb3_rlx2.backends.thread_kernels import FIRST_TILE, LAST_TILE, NOTHING, deliver, next_job
+
+CRITICS, ACTOR, ON_THE_WAY = range(3)  # jobs; the last one only draws
+NOW, THEN, WAY = range(3)  # draws
+DRAWS_OF = ((NOW, WAY), (NOW, NOW), (WAY, WAY + 1))  # of each job
 
 
-def sac_log_prob(actor, activations, obs, noise, raw, actions, log_prob, first, last):
+class Draw(NamedTuple):
     """
-    Draw actions and compute their log-probability.
+    What is needed to draw actions from the actor.
 
-    :param actor: the actor
-    :param activations: scratch memory for its layers, ``[1, sum of outs, lanes]``
-    :param obs: observations, ``[tiles, D, lanes]``
+    :param obs: observations, ``[tiles, at least D, lanes]``
+    :param activations: memory for the actor's layers, ``[tiles or 1, sum of outs, lanes]``
     :param noise: standard normal, ``[batch, A]``
-    :param raw: scratch memory, ``[tiles, 2A, lanes]``
-    :param actions: receives the actions, ``[tiles, A, lanes]``
-    :param log_prob: receives the log-probability, ``[tiles, 1, lanes]``
-    """
-    mlp_forward(actor, obs, activations, raw, FIRST, first, last)
-    squash(raw, noise, actions, FIRST, log_prob, first, last)
-
-
-def sac_critics(
-    actor, scratch, critic_targets, critic_activations, critics, inputs, next_inputs, noise, next_noise, alpha,
-    returns, terminated, discounts, raw, actions, log_prob, next_raw, next_log_prob, values, target, first, last,
-):  # fmt: skip
-    """
-    Draw the actor's actions, and compute the gradients of the critics' loss, half the mean of squared errors summed over the
-    critics.
-
-    :param actor: learner, whose activations of all tiles stay for :func:`sac_actor`
-    :param scratch: scratch memory for its layers, ``[1, sum of outs, lanes]``
-    :param critic_targets: target networks of the critics, with scratch memory for one
-    :param critics: learners, whose gradients are overwritten
-    :param inputs: observations and actions, ``[tiles, D + A, lanes]``
-    :param next_inputs: next observations, likewise; receives actions
-    :param noise: standard normal, ``[batch, A]``, for the actions; ``next_noise`` for the next ones
-    :param alpha: entropy coefficient
-    :param returns: returns, ``[batch]``; terminations (1 or 0) and discounts likewise
     :param raw: receives the actor's output, ``[tiles, 2A, lanes]``
-    :param actions: receives the actions, ``[tiles, A, lanes]``
+    :param actions: receives the actions, ``[tiles, rows, lanes]``
+    :param row: row of ``actions`` where they begin
     :param log_prob: receives their log-probability, ``[tiles, 1, lanes]``
-    :param next_raw: scratch memory, as ``raw``; ``next_log_prob`` likewise
-    :param values: scratch memory, ``[tiles, critics, lanes]``
-    :param target: scratch memory, ``[tiles, 1, lanes]``
-    :return: sum of squared errors
     """
-    obs_dim = inputs.shape[1] - noise.shape[1]
-    mlp_forward(actor.network, inputs, actor.activations, raw, FIRST, first, last)
-    squash(raw, noise, actions, FIRST, log_prob, first, last)
-    mlp_forward(actor.network, next_inputs, scratch, next_raw, FIRST, first, last)
-    squash(next_raw, next_noise, next_inputs, obs_dim, next_log_prob, first, last)
-    for critic in range(values.shape[1]):
-        mlp_forward(critic_targets[critic], next_inputs, critic_activations, values, critic, first, last)
-    bellman(values, next_log_prob, alpha, returns, terminated, discounts, target, first, last)
-    total = 0.0
-    for critic in range(values.shape[1]):
-        total += mlp_fit(critics[critic], inputs, target, returns.size, np.float32(1 / returns.size), first, last)
-    return total
+
+    obs: np.ndarray
+    activations: np.ndarray
+    noise: np.ndarray
+    raw: np.ndarray
+    actions: np.ndarray
+    row: int
+    log_prob: np.ndarray
 
 
-def sac_actor(
-    actor, critics, critic_activations, critic_gradients, inputs, noise, alpha, raw, actions, values, grad_value,
-    grad_by_critic, grad_actions, grad_raw, first, last,
-):  # fmt: skip
+class SACArrays(NamedTuple):
     """
-    Compute the gradient of the actor's loss, the mean of ``alpha * log_prob - least value``.
+    What one thread works on. Arrays of all tiles are shared by threads, which have scratch memory and gradients of their own.
 
-    :param actor: learner, with the activations of :func:`sac_critics`
+    :param actor: the actor, with memory for the activations of all tiles, which stay from the critics' job to the actor's
     :param critics: the critics
-    :param critic_activations: scratch memory for the layers of each, ``[tiles, sum of outs, lanes]``
-    :param critic_gradients: scratch memory for the gradients by one's, ``[1, sum of outs, lanes]``
-    :param inputs: observations, ``[tiles, D + A, lanes]``; receives the actions
-    :param noise: as in :func:`sac_critics`; alpha, raw, actions likewise
-    :param values: scratch memory, ``[tiles, critics, lanes]``
-    :param grad_value: scratch memory, ``[tiles, 1, lanes]``
-    :param grad_by_critic: scratch memory, ``[tiles, A, lanes]``, as is ``grad_actions``
-    :param grad_raw: scratch memory, ``[tiles, 2A, lanes]``
-    :return: sum of the least values
+    :param critic_targets: target networks of the critics
+    :param critic_scratch: scratch memory for the layers of a critic, ``[1, sum of outs, lanes]``
+    :param critic_activations: memory for the layers of each critic, ``[tiles, sum of outs, lanes]``
+    :param draws: for the observations, for the next ones, whose actions go into ``next_inputs``, and for the states on the way
+    :param inputs: observations and actions, ``[tiles, D + A, lanes]``; those of the actor's loss overwrite the sampled ones
+    :param next_inputs: next observations, likewise; receives actions
+    :param returns: returns, ``[batch]``
+    :param terminated: 1 where the last step terminates, else 0, ``[batch]``
+    :param discounts: discounts of the bootstrap, ``[batch]``
+    :param alpha: entropy coefficient, ``[1]``
+    :param values: memory for the critics' values, ``[tiles, critics, lanes]``
+    :param target: memory for the critics' target, ``[tiles, 1, lanes]``
+    :param grad_value: memory for the gradient by a value, ``[tiles, 1, lanes]``
+    :param grad_by_critic: memory for the gradient by the actions through one critic, ``[tiles, A, lanes]``
+    :param grad_actions: memory for the gradient by the actions, likewise
+    :param grad_raw: memory for the gradient by the actor's output, ``[tiles, 2A, lanes]``
+    :param total: receives the sum of squared errors, or of the least values, over the samples of the tiles, ``[1]``
     """
-    obs_dim, batch, nothing = inputs.shape[1] - noise.shape[1], noise.shape[0], np.empty(0, np.float32)
-    copy_rows(actions, inputs, obs_dim, first, last)
-    for critic in range(values.shape[1]):
-        mlp_forward(critics[critic], inputs, critic_activations[critic], values, critic, first, last)
-    total = 0.0
-    for critic in range(values.shape[1]):
-        total += mean_gradient(values, critic, batch, grad_value, first, last)
-        mlp_backward(
-            critics[critic], inputs, critic_activations[critic], critic_gradients, grad_value, nothing, nothing,
-            grad_by_critic, obs_dim, first, last,
-        )  # fmt: skip
-        add_rows(grad_by_critic, grad_actions, critic > 0, first, last)
-    grad_value[first:last] = np.float32(alpha / batch)  # from here on by the log-probability
-    squash_gradient(raw, noise, actions, FIRST, grad_actions, grad_value, grad_raw, first, last)
-    mlp_backward(
-        actor.network, inputs, actor.activations, actor.gradients, grad_raw, actor.grad_values, actor.grad_bias,
-        np.empty((1, 0, 1), np.float32), FIRST, first, last,
-    )  # fmt: skip
-    return total
+
+    actor: Learner
+    critics: tuple[Learner, ...]
+    critic_targets: tuple[Network, ...]
+    critic_scratch: np.ndarray
+    critic_activations: tuple[np.ndarray, ...]
+    draws: tuple[Draw, Draw, Draw]
+    inputs: np.ndarray
+    next_inputs: np.ndarray
+    returns: np.ndarray
+    terminated: np.ndarray
+    discounts: np.ndarray
+    alpha: np.ndarray
+    values: np.ndarray
+    target: np.ndarray
+    grad_value: np.ndarray
+    grad_by_critic: np.ndarray
+    grad_actions: np.ndarray
+    grad_raw: np.ndarray
+    total: np.ndarray
+
+
+def sac(arrays, mailbox, generation):  # noqa: C901 (split up, numba would compile the parts twice)
+    """
+    Do jobs.
+
+    :param arrays: :class:`SACArrays`
+    :param mailbox: says what to do, see ``thread_kernels.py``
+    :param generation: of the arrays
+    """
+    actor, inputs, next_inputs, now = arrays.actor, arrays.inputs, arrays.next_inputs, arrays.draws[NOW]
+    values, target, batch = arrays.values, arrays.target, arrays.returns.size
+    grad_value, grad_actions, grad_raw = arrays.grad_value, arrays.grad_actions, arrays.grad_raw
+    job = next_job(mailbox, generation)
+    while job != NOTHING:
+        first, last, total = mailbox[FIRST_TILE], mailbox[LAST_TILE], 0.0
+        for i in range(*DRAWS_OF[job]):
+            draw = arrays.draws[i]
+            mlp_forward(actor.network, draw.obs, draw.activations, draw.raw, FIRST, first, last)
+            squash(draw.raw, draw.noise, draw.actions, draw.row, draw.log_prob, first, last)
+        if job == CRITICS:
+            for critic in range(values.shape[1]):
+                mlp_forward(arrays.critic_targets[critic], next_inputs, arrays.critic_scratch, values, critic, first, last)
+            entropy = arrays.draws[THEN].log_prob, arrays.alpha[0]
+            bellman(values, *entropy, arrays.returns, arrays.terminated, arrays.discounts, target, first, last)
+            for critic in range(values.shape[1]):
+                total += mlp_fit(arrays.critics[critic], inputs, target, batch, np.float32(1 / batch), first, last)
+        elif job == ACTOR:
+            nothing, obs_dim = actor.grad_values[:0], next_inputs.shape[1] - now.noise.shape[1]
+            copy_rows(now.actions, inputs, obs_dim, first, last)
+            for critic in range(values.shape[1]):
+                activations = arrays.critic_activations[critic]
+                mlp_forward(arrays.critics[critic].network, inputs, activations, values, critic, first, last)
+            for critic in range(values.shape[1]):
+                learner = arrays.critics[critic]
+                total += mean_gradient(values, critic, batch, grad_value, first, last)
+                mlp_backward(
+                    learner.network, inputs, arrays.critic_activations[critic], learner.gradients, grad_value, nothing,
+                    nothing, arrays.grad_by_critic, obs_dim, first, last,
+                )  # fmt: skip
+                add_rows(arrays.grad_by_critic, grad_actions, critic > 0, first, last)
+            grad_value[first:last] = np.float32(arrays.alpha[0] / batch)  # from here on by the log-probability
+            squash_gradient(now.raw, now.noise, now.actions, FIRST, grad_actions, grad_value, grad_raw, first, last)
+            memory = actor.activations, actor.gradients, grad_raw, actor.grad_values, actor.grad_bias, grad_actions[:0]
+            mlp_backward(actor.network, inputs, *memory, FIRST, first, last)
+        arrays.total[0] = total
+        job = deliver(mailbox, generation)

@@ -1,71 +1,104 @@
 """
-TD3's gradient step as one call for the critics and one for the actor, each for some tiles of the batch (see ``kernels.py``).
+TD3's gradient step as one job for the critics and one for the actor, each for some tiles of the batch (see ``kernels.py``).
 
-One call costs Python once, and lets threads run through without waiting for each other to hold the interpreter.
+One call costs Python once, and lets threads run through without waiting for each other to hold the interpreter. Both jobs
+are one function, which is compiled once with what it calls.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from sb3_rlx2.backends.kernels import FIRST, mlp_backward, mlp_fit, mlp_forward
+from sb3_rlx2.backends.networks import Learner, Network
 from sb3_rlx2.backends.step_kernels import add_clipped_noise, bellman, mean_gradient
+from sb3_rlx2.backends.thread_kernels import FIRST_TILE, LAST_TILE, NOTHING, deliver, next_job
+
+CRITICS, ACTOR = 0, 1
 
 
-def td3_critics(
-    actor_target, actor_activations, critic_targets, critic_activations, critics, inputs, next_inputs, noise, clip,
-    returns, terminated, discounts, values, target, first, last,
-):  # fmt: skip
+class TD3Arrays(NamedTuple):
     """
-    Compute the gradients of the critics' loss, the mean of squared errors summed over the critics.
+    What one thread works on. Arrays of all tiles are shared by threads, which have scratch memory and gradients of their own.
 
+    :param actor: the actor, with memory for the activations of all tiles
+    :param critics: the critics
     :param actor_target: target network of the actor
-    :param actor_activations: scratch memory for its layers, ``[1, sum of outs, lanes]``
-    :param critic_targets: target networks of the critics, with scratch memory for one
-    :param critics: learners, whose gradients are overwritten
-    :param inputs: observations and actions, ``[tiles, D + A, lanes]``
+    :param critic_targets: target networks of the critics
+    :param actor_scratch: scratch memory for the layers of an actor, ``[1, sum of outs, lanes]``
+    :param critic_scratch: scratch memory for those of a critic, likewise
+    :param critic_activations: memory for the layers of a critic, ``[tiles, sum of outs, lanes]``
+    :param inputs: observations and actions, ``[tiles, D + A, lanes]``; those of the actor's loss overwrite the sampled ones
     :param next_inputs: next observations, likewise; receives actions
-    :param noise: noise of the target policy, ``[batch, A]``, and its bound
-    :param returns: returns, ``[batch]``; terminations (1 or 0) and discounts likewise
-    :param values: scratch memory, ``[tiles, critics, lanes]``
-    :param target: scratch memory, ``[tiles, 1, lanes]``
-    :return: sum of squared errors
+    :param returns: returns, ``[batch]``
+    :param terminated: 1 where the last step terminates, else 0, ``[batch]``
+    :param discounts: discounts of the bootstrap, ``[batch]``
+    :param noise: noise of the target policy, ``[batch, A]``
+    :param noise_clip: bound of the noise, ``[1]``
+    :param values: memory for the critics' values, ``[tiles, critics, lanes]``
+    :param target: memory for the critics' target, ``[tiles, 1, lanes]``
+    :param grad_value: memory for the gradient by a value, ``[tiles, 1, lanes]``
+    :param grad_actions: memory for the gradient by the actions, ``[tiles, A, lanes]``
+    :param total: receives the sum of squared errors, or of values, over the samples of the tiles, ``[1]``
     """
-    obs_dim = inputs.shape[1] - noise.shape[1]
-    mlp_forward(actor_target, next_inputs, actor_activations, next_inputs, obs_dim, first, last)
-    add_clipped_noise(next_inputs, obs_dim, noise, clip, first, last)
-    for critic in range(values.shape[1]):
-        mlp_forward(critic_targets[critic], next_inputs, critic_activations, values, critic, first, last)
-    bellman(values, target, 0.0, returns, terminated, discounts, target, first, last)
-    total = 0.0
-    for critic in range(values.shape[1]):
-        total += mlp_fit(critics[critic], inputs, target, returns.size, np.float32(2 / returns.size), first, last)
-    return total
+
+    actor: Learner
+    critics: tuple[Learner, ...]
+    actor_target: Network
+    critic_targets: tuple[Network, ...]
+    actor_scratch: np.ndarray
+    critic_scratch: np.ndarray
+    critic_activations: np.ndarray
+    inputs: np.ndarray
+    next_inputs: np.ndarray
+    returns: np.ndarray
+    terminated: np.ndarray
+    discounts: np.ndarray
+    noise: np.ndarray
+    noise_clip: np.ndarray
+    values: np.ndarray
+    target: np.ndarray
+    grad_value: np.ndarray
+    grad_actions: np.ndarray
+    total: np.ndarray
 
 
-def td3_actor(
-    actor, critic, critic_activations, critic_gradients, inputs, batch, value, grad_value, grad_actions, first, last
-):  # fmt: skip
+def td3(arrays, mailbox, generation):
     """
-    Compute the gradient of the actor's loss, minus the mean value of its actions by the first critic.
+    Do jobs: ``CRITICS`` computes the gradients of the critics' loss, the mean of squared errors summed over the critics;
+    ``ACTOR`` that of the actor's loss, minus the mean value of its actions by the first critic.
 
-    :param actor: learner with memory for the activations of all tiles
-    :param critic: the critic
-    :param critic_activations: scratch memory for its layers, ``[tiles, sum of outs, lanes]``
-    :param critic_gradients: scratch memory for the gradients by them, ``[1, sum of outs, lanes]``
-    :param inputs: observations, ``[tiles, D + A, lanes]``; receives actions
-    :param batch: number of samples
-    :param value: scratch memory, ``[tiles, 1, lanes]``, as is ``grad_value``
-    :param grad_actions: scratch memory, ``[tiles, A, lanes]``
-    :return: sum of values
+    :param arrays: :class:`TD3Arrays`
+    :param mailbox: says what to do, see ``thread_kernels.py``
+    :param generation: of the arrays
     """
-    obs_dim, nothing = inputs.shape[1] - grad_actions.shape[1], np.empty(0, np.float32)
-    mlp_forward(actor.network, inputs, actor.activations, inputs, obs_dim, first, last)
-    mlp_forward(critic, inputs, critic_activations, value, FIRST, first, last)
-    total = mean_gradient(value, FIRST, batch, grad_value, first, last)
-    mlp_backward(
-        critic, inputs, critic_activations, critic_gradients, grad_value, nothing, nothing, grad_actions, obs_dim, first, last
-    )
-    mlp_backward(
-        actor.network, inputs, actor.activations, actor.gradients, grad_actions, actor.grad_values, actor.grad_bias,
-        np.empty((1, 0, 1), np.float32), FIRST, first, last,
-    )  # fmt: skip
-    return total
+    actor, inputs, next_inputs = arrays.actor, arrays.inputs, arrays.next_inputs
+    values, target, batch = arrays.values, arrays.target, arrays.returns.size
+    obs_dim = inputs.shape[1] - arrays.noise.shape[1]
+    job = next_job(mailbox, generation)
+    while job != NOTHING:
+        first, last = mailbox[FIRST_TILE], mailbox[LAST_TILE]
+        if job == CRITICS:
+            mlp_forward(arrays.actor_target, next_inputs, arrays.actor_scratch, next_inputs, obs_dim, first, last)
+            add_clipped_noise(next_inputs, obs_dim, arrays.noise, arrays.noise_clip[0], first, last)
+            for critic in range(values.shape[1]):
+                mlp_forward(arrays.critic_targets[critic], next_inputs, arrays.critic_scratch, values, critic, first, last)
+            bellman(values, target, 0.0, arrays.returns, arrays.terminated, arrays.discounts, target, first, last)
+            total = 0.0
+            for critic in range(values.shape[1]):
+                total += mlp_fit(arrays.critics[critic], inputs, target, batch, np.float32(2 / batch), first, last)
+        else:
+            critic, nothing = arrays.critics[0], actor.grad_values[:0]
+            mlp_forward(actor.network, inputs, actor.activations, inputs, obs_dim, first, last)
+            mlp_forward(critic.network, inputs, arrays.critic_activations, target, FIRST, first, last)
+            total = mean_gradient(target, FIRST, batch, arrays.grad_value, first, last)
+            mlp_backward(
+                critic.network, inputs, arrays.critic_activations, critic.gradients, arrays.grad_value, nothing, nothing,
+                arrays.grad_actions, obs_dim, first, last,
+            )  # fmt: skip
+            mlp_backward(
+                actor.network, inputs, actor.activations, actor.gradients, arrays.grad_actions, actor.grad_values,
+                actor.grad_bias, arrays.grad_actions[:0], FIRST, first, last,
+            )  # fmt: skip
+        arrays.total[0] = total
+        job = deliver(mailbox, generation)
