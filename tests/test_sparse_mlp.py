@@ -236,3 +236,19 @@ def test_float32_tanh_is_as_accurate_as_its_docstring_says():
     y = mlp(x).detach().double()
     assert (y - x.double().tanh()).abs().max() <= 3e-7
     assert y.abs().max() <= 1
+
+
+def test_auto_takes_dense_arithmetic_for_dense_networks(monkeypatch):
+    monkeypatch.setattr(backends, "_warned", set())
+    sizes = [8 * 10, 10 * 2]  # 100 weights
+    enough, many = make_mlp([8, 10, 2], [79, 1], backend="auto"), make_mlp([8, 10, 2], [80, 1], backend="auto")
+    assert backends.MASKED_FROM == 0.8
+    assert backends.uses_csr(enough)
+    with pytest.warns(
+        UserWarning, match=r"'auto' takes 'masked' .* because 81% of a network's weights are live, and above 80%"
+    ):
+        assert not backends.uses_csr(many)
+    assert not backends.uses_csr(many)  # says so once
+    x = th.randn(5, 8)
+    th.testing.assert_close(many(x), make_mlp([8, 10, 2], [80, 1])(x))
+    assert backends.uses_csr(make_mlp([8, 10, 2], sizes))  # asked for
