@@ -166,7 +166,8 @@ class GradientSteps:
         memory = partial(tiled, self.tiles if records else 1, dtype=FLOAT)
         if activations is None:
             activations = memory(structure.outputs)
-        return Learner(structure.network, activations, memory(structure.outputs), *trained.arrays[part])
+        by_column = np.empty_like(structure.network.values)
+        return Learner(structure.network, activations, memory(structure.outputs), by_column, *trained.arrays[part])
 
     def _tiled(self, features: int) -> np.ndarray:
         return tiled(self.tiles, features, FLOAT)

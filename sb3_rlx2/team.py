@@ -42,7 +42,7 @@ class Team:
         self.mailbox = _mailbox()
         self.arrays: Sequence[Any] = ()
         self.helpers: list[_Helper] = []
-        self._alone, self._missed, self._penalty = 0, 0.0, PENALTIES[0]
+        self._alone, self._missed, self._punctual, self._penalty = 0, 0.0, 0, PENALTIES[0]
         weakref.finalize(self, _dismiss, self.helpers)  # also runs at the interpreter's exit
 
     def equip(self, arrays: Sequence[Any]) -> None:
@@ -72,7 +72,7 @@ class Team:
         """Do a job with the helpers, and give the parts that are left."""
         helpers = self.helpers[: len(split) - 1]
         if not helpers or self._alone > 0:
-            self._alone -= 1
+            self._alone = max(0, self._alone - 1)
             return range(len(split))
         for helper, tiles in zip(helpers, split[1:], strict=True):
             helper.post(job, tiles)
@@ -95,10 +95,12 @@ class Team:
         """
         self._missed = self._missed + worked if missed else 0.0
         if self._missed > WAKING or waited > worked:
-            self._alone, self._missed = self._penalty, 0.0
+            self._alone, self._missed, self._punctual = self._penalty, 0.0, 0
             self._penalty = min(2 * self._penalty, PENALTIES[1])
         else:
-            self._penalty = max(self._penalty // 2, PENALTIES[0])
+            self._punctual += 1
+            if self._punctual > self._penalty:  # for as long as they are left alone, else they are late half of the time
+                self._penalty, self._punctual = max(self._penalty // 2, PENALTIES[0]), 0
 
     def _do(self, part: int, job: int, tiles: Tiles) -> None:
         self.mailbox[JOB : LAST_TILE + 1] = job, *tiles

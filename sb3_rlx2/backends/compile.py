@@ -139,7 +139,7 @@ def _network_type(real: Any) -> Any:
 
 def _learner_type(real: Any) -> Any:
     vector, tiles = real[::1], real[:, :, ::1]
-    return types.NamedTuple((_network_type(real), tiles, tiles, vector, vector), Learner)
+    return types.NamedTuple((_network_type(real), tiles, tiles, vector, vector, vector), Learner)
 
 
 def _single_signatures(real: Any, critics: int) -> dict[Any, Any]:
@@ -158,7 +158,7 @@ def _forward_signatures(real: Any, critics: int) -> dict[Any, Any]:
 
 def _backward_signatures(real: Any, critics: int) -> dict[Any, Any]:
     vector, tiles, number = real[::1], real[:, :, ::1], types.int64
-    arrays = (tiles, tiles, tiles, tiles, vector, vector, tiles)
+    arrays = (tiles, tiles, tiles, vector, tiles, vector, vector, tiles)
     return {kernels.mlp_backward: types.void(_network_type(real), *arrays, number, number, number)}
 
 

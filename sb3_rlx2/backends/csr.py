@@ -219,10 +219,9 @@ def run_backward(
     gy = np.empty((count, grad_y.shape[1], width), x.dtype)
     s.kernels("forward").to_tiles(grad_y, gy)
     gx = np.empty((count, 0 if grad_x is None else grad_x.shape[1], width), x.dtype)
-    nothing = np.empty(0, x.dtype)
-    s.kernels("backward").mlp_backward(
-        s.network, x, done.activations.array, gradients.array, gy, *(grad_parameters or (nothing, nothing)), gx, 0, 0, count
-    )
+    memory = done.activations.array, gradients.array, np.empty_like(s.network.values)
+    into = grad_parameters or (np.empty(0, x.dtype), np.empty(0, x.dtype))
+    s.kernels("backward").mlp_backward(s.network, x, *memory, gy, *into, gx, 0, 0, count)
     if grad_x is not None:
         s.kernels("forward").from_tiles(gx, grad_x)
     if records:

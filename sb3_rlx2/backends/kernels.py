@@ -158,12 +158,10 @@ def output_gradient(gradient, y, output_activation):
 
 
 @inline
-def weights_by_column(network):
-    """Copy the weights; scattered reads while going backward would displace gradients from the L1 cache."""
-    by_column = np.empty_like(network.values)
+def sort_weights(network, by_column):
+    """Copy the weights column by column; scattered reads while going backward would displace gradients from the L1 cache."""
     for j in range(by_column.size):
         by_column[j] = at(network.values, at(network.order, j))
-    return by_column
 
 
 @inline
@@ -198,12 +196,13 @@ def mlp_forward(network, x, activations, y, y_row, first, last):
 
 @kernel
 def mlp_backward(
-    network, x, activations, gradients, gy, grad_values, grad_bias, gx, first_column, first, last
+    network, x, activations, gradients, by_column, gy, grad_values, grad_bias, gx, first_column, first, last
 ):  # fmt: skip
     """
     Go backward from the activations that :func:`mlp_forward` left. Gradients are overwritten, not accumulated.
 
     :param gradients: receives the gradient of each layer's output before its activation, ``[tiles or 1, sum of outs, lanes]``
+    :param by_column: memory for the weights column by column, ``[nnz]``
     :param gy: gradient by the output, ``[tiles, out, lanes]``, 0 in padding
     :param grad_values: receives the gradient by the values, ``[nnz]``; empty to leave it out
     :param grad_bias: receives the gradient by the biases, ``[sum of outs]``
@@ -212,7 +211,7 @@ def mlp_backward(
     """
     output = gy.shape[1]
     before = gradients.shape[1] - output
-    by_column = weights_by_column(network)
+    sort_weights(network, by_column)
     if grad_values.size > 0:
         grad_values[:] = 0
         grad_bias[:] = 0
@@ -236,10 +235,10 @@ def mlp_fit(learner, x, target, batch, scale, first, last):
     :param batch: number of samples in all tiles; the rest is padding
     :return: sum of squares
     """
-    network, activations, gradients, grad_values, grad_bias = learner
+    network, activations, gradients, by_column, grad_values, grad_bias = learner
     no_gx = np.empty((1, 0, 1), x.dtype)
     before = activations.shape[1] - 1
-    by_column = weights_by_column(network)
+    sort_weights(network, by_column)
     grad_values[:] = 0
     grad_bias[:] = 0
     total = 0.0

@@ -40,6 +40,7 @@ class Learner(NamedTuple):
     :param network: the network
     :param activations: for the outputs of all layers, ``[tiles or 1, sum of outs, lanes]``; one tile stays in cache
     :param gradients: for the gradients by them before the activation function, likewise
+    :param by_column: for the weights column by column, ``[nnz]``
     :param grad_values: for the gradient by the values, ``[nnz]``
     :param grad_bias: for the gradient by the biases, ``[sum of outs]``
     """
@@ -47,5 +48,6 @@ class Learner(NamedTuple):
     network: Network
     activations: np.ndarray
     gradients: np.ndarray
+    by_column: np.ndarray
     grad_values: np.ndarray
     grad_bias: np.ndarray

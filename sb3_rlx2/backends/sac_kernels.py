@@ -121,13 +121,14 @@ def sac(arrays, mailbox, generation):  # noqa: C901 (split up, numba would compi
                 learner = arrays.critics[critic]
                 total += mean_gradient(values, critic, batch, grad_value, first, last)
                 mlp_backward(
-                    learner.network, inputs, arrays.critic_activations[critic], learner.gradients, grad_value, nothing,
-                    nothing, arrays.grad_by_critic, obs_dim, first, last,
+                    learner.network, inputs, arrays.critic_activations[critic], learner.gradients, learner.by_column,
+                    grad_value, nothing, nothing, arrays.grad_by_critic, obs_dim, first, last,
                 )  # fmt: skip
                 add_rows(arrays.grad_by_critic, grad_actions, critic > 0, first, last)
             grad_value[first:last] = np.float32(arrays.alpha[0] / batch)  # from here on by the log-probability
             squash_gradient(now.raw, now.noise, now.actions, FIRST, grad_actions, grad_value, grad_raw, first, last)
-            memory = actor.activations, actor.gradients, grad_raw, actor.grad_values, actor.grad_bias, grad_actions[:0]
-            mlp_backward(actor.network, inputs, *memory, FIRST, first, last)
+            memory = actor.activations, actor.gradients, actor.by_column
+            gradients = grad_raw, actor.grad_values, actor.grad_bias, grad_actions[:0]
+            mlp_backward(actor.network, inputs, *memory, *gradients, FIRST, first, last)
         arrays.total[0] = total
         job = deliver(mailbox, generation)

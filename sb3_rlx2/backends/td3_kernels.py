@@ -93,12 +93,12 @@ def td3(arrays, mailbox, generation):
             mlp_forward(critic.network, inputs, arrays.critic_activations, target, FIRST, first, last)
             total = mean_gradient(target, FIRST, batch, arrays.grad_value, first, last)
             mlp_backward(
-                critic.network, inputs, arrays.critic_activations, critic.gradients, arrays.grad_value, nothing, nothing,
-                arrays.grad_actions, obs_dim, first, last,
+                critic.network, inputs, arrays.critic_activations, critic.gradients, critic.by_column, arrays.grad_value,
+                nothing, nothing, arrays.grad_actions, obs_dim, first, last,
             )  # fmt: skip
             mlp_backward(
-                actor.network, inputs, actor.activations, actor.gradients, arrays.grad_actions, actor.grad_values,
-                actor.grad_bias, arrays.grad_actions[:0], FIRST, first, last,
+                actor.network, inputs, actor.activations, actor.gradients, actor.by_column, arrays.grad_actions,
+                actor.grad_values, actor.grad_bias, arrays.grad_actions[:0], FIRST, first, last,
             )  # fmt: skip
         arrays.total[0] = total
         job = deliver(mailbox, generation)
