@@ -127,8 +127,7 @@ def sac(arrays, mailbox, generation):  # noqa: C901 (split up, numba would compi
                 add_rows(arrays.grad_by_critic, grad_actions, critic > 0, first, last)
             grad_value[first:last] = np.float32(arrays.alpha[0] / batch)  # from here on by the log-probability
             squash_gradient(now.raw, now.noise, now.actions, FIRST, grad_actions, grad_value, grad_raw, first, last)
-            memory = actor.activations, actor.gradients, actor.by_column
-            gradients = grad_raw, actor.grad_values, actor.grad_bias, grad_actions[:0]
-            mlp_backward(actor.network, inputs, *memory, *gradients, FIRST, first, last)
+            memory = actor.activations, actor.gradients, actor.by_column, grad_raw, actor.grad_values, actor.grad_bias
+            mlp_backward(actor.network, inputs, *memory, grad_actions[:0], FIRST, first, last)
         arrays.total[0] = total
         job = deliver(mailbox, generation)
