@@ -53,14 +53,24 @@ class TrainedNetwork:
     A network with the arrays that receive its gradients, one pair per thread.
 
     :param mlp: the network
-    :param threads: number of threads
     """
 
-    def __init__(self, mlp: SparseMLP, threads: int) -> None:
+    def __init__(self, mlp: SparseMLP) -> None:
         self.mlp = mlp
         self.values, self.bias = mlp.values, mlp.bias
-        self.gradients = [(th.zeros_like(mlp.values), th.zeros_like(mlp.bias)) for _ in range(threads)]
-        self.arrays = [(array(values), array(bias)) for values, bias in self.gradients]
+        self.gradients: list[tuple[th.Tensor, th.Tensor]] = []
+        self.arrays: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def reserve(self, threads: int) -> None:
+        """
+        Make room for threads' gradients.
+
+        :param threads: number of threads
+        """
+        for _ in range(len(self.gradients), threads):
+            values, bias = th.zeros_like(self.values), th.zeros_like(self.bias)
+            self.gradients.append((values, bias))
+            self.arrays.append((array(values), array(bias)))
 
     def publish_gradients(self, parts: int) -> None:
         """
@@ -91,9 +101,8 @@ class GradientSteps:
         self.policy = model.policy
         self.buffer: RLx2ReplayBuffer = model.replay_buffer
         self.threads = th.get_num_threads()
-        threads = usable_threads(self.threads)
-        self.actor = TrainedNetwork(sparse_mlps(self.policy.actor)[0], threads)
-        self.critics = [TrainedNetwork(mlp, threads) for mlp in sparse_mlps(self.policy.critic)]
+        self.actor = TrainedNetwork(sparse_mlps(self.policy.actor)[0])
+        self.critics = [TrainedNetwork(mlp) for mlp in sparse_mlps(self.policy.critic)]
         self.critic_targets = sparse_mlps(self.policy.critic_target)
         self.n_actions = self.buffer.action_dim
         self.adams = {name: PlainAdam(getattr(self.policy, name).optimizer) for name in ("actor", "critic")}
@@ -148,7 +157,10 @@ class GradientSteps:
         now = [*networks, *(trained.mlp.records_dense_gradient for trained in (self.actor, *self.critics))]
         if anew or not all(map(operator.is_, now, self._equipped_for)):
             self._equipped_for = now
-            self.team.equip([self._arrays(part) for part in range(min(len(self.actor.arrays), self.tiles))])
+            parts = min(usable_threads(self.threads), self.tiles)
+            for trained in (self.actor, *self.critics):
+                trained.reserve(parts)
+            self.team.equip([self._arrays(part) for part in range(parts)])
 
     def _arrays(self, part: int) -> Any:
         """Give what a thread works on."""

@@ -254,3 +254,10 @@ def test_workspaces_of_many_batch_sizes_are_shared():
         csr.infer(mlp, np.zeros((batch, 3), np.float32))
         mlp(th.zeros(batch, 3)).sum().backward()
     assert sum(len(arrays) for arrays in csr.Workspace._free.values()) <= 6
+
+
+def test_memory_follows_the_tiles_not_the_threads(monkeypatch):
+    monkeypatch.setattr(gradient_steps, "usable_threads", lambda _: 64)
+    steps = build(RLx2TD3, True, batch_size=128).learn(302)._steps
+    assert [len(each.gradients) for each in (steps.actor, *steps.critics)] == [2, 2, 2]
+    assert len(steps.team.helpers) == 1
