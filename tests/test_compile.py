@@ -130,3 +130,31 @@ def test_children_and_threads(method):
         with multiprocessing.get_context(method).Pool(2) as pool:
             for result in pool.map(compute, range(4)):
                 assert np.array_equal(result, expected)
+
+
+SEVERAL_GROUPS = """
+import threading
+from sb3_rlx2.backends.compile import load_kernels
+groups = ("optimizer", "threads", "forward", "single")
+threads = [threading.Thread(target=load_kernels, args=(group,)) for group in groups]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_that_compile_at_once_keep_to_their_folders(tmp_path):
+    cache, here = tmp_path / "cache", tmp_path / "here"
+    here.mkdir()
+    environment = os.environ | {"SB3_RLX2_CACHE_DIR": str(cache)}
+    subprocess.run([sys.executable, "-c", SEVERAL_GROUPS], cwd=here, env=environment, check=True, timeout=300)
+    assert list(here.iterdir()) == []
+    folders = {path.name.split("-")[0]: path for path in cache.iterdir() if path.is_dir()}
+    assert set(folders) == {"optimizer", "threads", "forward", "single"}
+    assert [len(list(folders[group].rglob("*.nbi"))) for group in ("optimizer", "threads", "forward", "single")] == [
+        3,
+        2,
+        3,
+        1,
+    ]

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import warnings
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
@@ -38,6 +39,9 @@ from sb3_rlx2.backends.networks import Learner, Network
 
 OPTIONS = {kernels.mlp_single: options.SINGLE_OPTIONS}
 MANIFEST = "checksums.json"
+_compiling = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compiling._at_fork_reinit)  # type: ignore[attr-defined]
 MAILBOX, NUMBERS = types.int64[::1], types.float64[::1]
 
 
@@ -114,6 +118,11 @@ def _manifest(folder: Path) -> Any:
 
 def _compile(group: str, dtype: str, critics: int, folder: Path | None) -> SimpleNamespace:
     """Compile, or read from the folder what is there. Each function has a name of its own and a single signature."""
+    with _compiling:  # the folder is a global of numba's
+        return _compile_into(group, dtype, critics, folder)
+
+
+def _compile_into(group: str, dtype: str, critics: int, folder: Path | None) -> SimpleNamespace:
     dispatchers = {}
     before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or "")
     try:
