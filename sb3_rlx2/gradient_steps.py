@@ -147,7 +147,6 @@ class GradientSteps:
         self.obs_dim = self.critics[0].mlp.layers[0].in_features - self.n_actions
         self.batch = Batch(self._tiled(self.obs_dim + self.n_actions), self._tiled(self.obs_dim + self.n_actions), size)
         self.actor_activations = self._tiled(structure_of(self.actor.mlp).outputs)
-        self.critic_activations = tuple(self._tiled(structure_of(critic.mlp).outputs) for critic in self.critics)
         self.values, self.target, self.grad_value = map(self._tiled, (len(self.critics), 1, 1))
         self.grad_actions = self._tiled(self.n_actions)
 
@@ -165,6 +164,19 @@ class GradientSteps:
     def _arrays(self, part: int) -> Any:
         """Give what a thread works on."""
         raise NotImplementedError
+
+    def _common_arrays(self, part: int) -> dict[str, Any]:
+        """Give what it has in both algorithms, by field of ``TD3Arrays`` and ``SACArrays``."""
+        batch = self.batch
+        return {
+            "actor": self._learner(self.actor, part, self.actor_activations),
+            "critics": tuple(self._learner(critic, part) for critic in self.critics),
+            "critic_targets": tuple(structure_of(target).network for target in self.critic_targets),
+            "critic_scratch": self._scratch(self.critic_targets[0]),
+            **{name: getattr(batch, name) for name in ("inputs", "next_inputs", "returns", "terminated", "discounts")},
+            **{name: getattr(self, name) for name in ("values", "target", "grad_value", "grad_actions")},
+            "total": np.zeros(1),
+        }
 
     def _learner(self, trained: TrainedNetwork, part: int, activations: np.ndarray | None = None) -> Learner:
         """

@@ -42,38 +42,25 @@ class SACSteps(GradientSteps):
 
     def _allocate(self, size: int) -> None:
         super()._allocate(size)
+        self.critic_activations = tuple(self._tiled(structure_of(critic.mlp).outputs) for critic in self.critics)
         self.alpha, self.actions = np.zeros(1), self._tiled(self.n_actions)
-        self.now, self.then, self.on_the_way = (Drawn(count, self.n_actions) for count in (size, size, 0))
+        self.now, self.then, self.on_the_way = (DrawMemory(count, self.n_actions) for count in (size, size, 0))
         self.way_obs, self.way_actions = self._tiled(self.obs_dim), self._tiled(self.n_actions)
         self.grad_raw, self.grad_by_critic = self._tiled(2 * self.n_actions), self._tiled(self.n_actions)
 
     def _arrays(self, part: int) -> SACArrays:
-        targets, batch = [structure_of(target).network for target in self.critic_targets], self.batch
-        scratch = self._scratch(self.actor.mlp)
+        batch, scratch = self.batch, self._scratch(self.actor.mlp)
         return SACArrays(
-            actor=self._learner(self.actor, part, self.actor_activations),
-            critics=tuple(self._learner(critic, part) for critic in self.critics),
-            critic_targets=tuple(targets),
-            critic_scratch=self._scratch(self.critic_targets[0]),
+            **self._common_arrays(part),
             critic_activations=self.critic_activations,
             draws=(
-                self.now.into(self.actions, 0, batch.inputs, self.actor_activations),
-                self.then.into(batch.next_inputs, self.obs_dim, batch.next_inputs, scratch),
-                self.on_the_way.into(self.way_actions, 0, self.way_obs, scratch),
+                self.now.draw(self.actions, 0, batch.inputs, self.actor_activations),
+                self.then.draw(batch.next_inputs, self.obs_dim, batch.next_inputs, scratch),
+                self.on_the_way.draw(self.way_actions, 0, self.way_obs, scratch),
             ),
-            inputs=batch.inputs,
-            next_inputs=batch.next_inputs,
-            returns=batch.returns,
-            terminated=batch.terminated,
-            discounts=batch.discounts,
             alpha=self.alpha,
-            values=self.values,
-            target=self.target,
-            grad_value=self.grad_value,
             grad_by_critic=self.grad_by_critic,
-            grad_actions=self.grad_actions,
             grad_raw=self.grad_raw,
-            total=np.zeros(1),
         )
 
     def _update(self, losses: dict[str, list[float]]) -> None:
@@ -99,7 +86,7 @@ class SACSteps(GradientSteps):
             return
         if count > self.on_the_way.size:
             room = self.size * (buffer.n_steps - 1)
-            self.on_the_way = Drawn(room, self.n_actions)
+            self.on_the_way = DrawMemory(room, self.n_actions)
             self.way_obs, self.way_actions = (
                 tiled(tiles(room, FLOAT), each, FLOAT) for each in (self.obs_dim, self.n_actions)
             )
@@ -107,13 +94,13 @@ class SACSteps(GradientSteps):
             self._equip(anew=True)
         samples, discounts = self.samples[:count], self.discounts[:count]
         buffer.gather_on_the_way(batch, self.way_obs, samples, discounts)
-        self.on_the_way.draw(count)
+        self.on_the_way.fill(count)
         self._do(ON_THE_WAY, tiles(count, FLOAT))
         self.kernels.add_entropy(samples, discounts, self.on_the_way.log_prob, self.alpha[0], batch.returns)
 
     def _fit_critics(self) -> tuple[float, int]:
-        self.now.draw(self.size)
-        self.then.draw(self.size)
+        self.now.fill(self.size)
+        self.then.fill(self.size)
         done = self._do(CRITICS)
         self._record(self.critics, self.team.arrays[0].critics)
         return done
@@ -143,9 +130,9 @@ class SACSteps(GradientSteps):
         return float(loss)
 
 
-class Drawn:
+class DrawMemory:
     """
-    Memory to draw actions in.
+    Memory to draw actions in, and their noise.
 
     :param size: number of samples
     :param n_actions: number of actions
@@ -156,15 +143,15 @@ class Drawn:
         self.noise = th.zeros(size, n_actions)
         self.raw, self.log_prob = tiled(count, 2 * n_actions, FLOAT), tiled(count, 1, FLOAT)
 
-    def draw(self, count: int) -> None:
+    def fill(self, count: int) -> None:
         """
-        Draw the numbers that ``Normal.rsample`` draws.
+        Fill the noise with the numbers that ``Normal.rsample`` draws.
 
         :param count: number of samples
         """
         self.noise[:count].normal_()
 
-    def into(self, actions: np.ndarray, row: int, obs: np.ndarray, activations: np.ndarray) -> Draw:
+    def draw(self, actions: np.ndarray, row: int, obs: np.ndarray, activations: np.ndarray) -> Draw:
         """
         Say how actions are drawn; see :class:`Draw`.
 

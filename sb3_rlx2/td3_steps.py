@@ -47,29 +47,16 @@ class TD3Steps(GradientSteps):
     def _allocate(self, size: int) -> None:
         super()._allocate(size)
         self.noise, self.noise_clip = th.zeros(size, self.n_actions), np.zeros(1)
+        self.critic_activations = self._tiled(structure_of(self.critics[0].mlp).outputs)
 
     def _arrays(self, part: int) -> TD3Arrays:
-        targets, batch = [structure_of(target).network for target in self.critic_targets], self.batch
         return TD3Arrays(
-            actor=self._learner(self.actor, part, self.actor_activations),
-            critics=tuple(self._learner(critic, part) for critic in self.critics),
+            **self._common_arrays(part),
             actor_target=structure_of(self.actor_target).network,
-            critic_targets=tuple(targets),
             actor_scratch=self._scratch(self.actor_target),
-            critic_scratch=self._scratch(self.critic_targets[0]),
-            critic_activations=self.critic_activations[0],
-            inputs=batch.inputs,
-            next_inputs=batch.next_inputs,
-            returns=batch.returns,
-            terminated=batch.terminated,
-            discounts=batch.discounts,
+            critic_activations=self.critic_activations,
             noise=array(self.noise),
             noise_clip=self.noise_clip,
-            values=self.values,
-            target=self.target,
-            grad_value=self.grad_value,
-            grad_actions=self.grad_actions,
-            total=np.zeros(1),
         )
 
     def _update_critics(self) -> float:

@@ -122,6 +122,37 @@ def test_a_helper_that_never_comes(kernel, monkeypatch):
     late.set()
 
 
+def judged(team, rounds, **seconds):
+    """Give the number of jobs that the caller does alone after each of some verdicts."""
+    alone = []
+    for _ in range(rounds):
+        team._judge(**seconds)
+        alone.append(team._alone)
+        team._alone = 0
+    return alone
+
+
+def test_late_helpers_are_left_alone_for_longer_and_longer(kernel):
+    team, done = make(kernel)
+    late, punctual = {"missed": False, "worked": 1e-4, "waited": 2e-4}, {"missed": False, "worked": 1e-4, "waited": 1e-5}
+    assert judged(team, 9, **late) == [16, 32, 64, 128, 256, 512, 1024, 1024, 1024]
+    assert judged(team, 1_024, **punctual) == [0] * 1_024
+    assert judged(team, 1, **late) == [1024]  # as long as they were left alone is not long enough
+    judged(team, 1_025, **punctual)
+    assert judged(team, 1, **late) == [512]
+    judged(team, 3_000, **punctual)
+    assert judged(team, 1, **late) == [16]
+    assert judged(team, 9, missed=True, worked=1e-4, waited=0.0) == [0] * 9  # a millisecond to wake
+    assert judged(team, 2, missed=True, worked=1e-4, waited=0.0)[-1] > 0
+    team._alone = 2
+    posted = []
+    team.helpers[0].post = lambda *_: posted.append(1)
+    team.helpers[0].collect = lambda: False
+    for _ in range(3):
+        check(team, done)
+    assert posted == [1]  # the third time
+
+
 def test_new_arrays(kernel):
     team, old = make(kernel)
     for _ in range(20):

@@ -151,7 +151,7 @@ DELAYS = ("rlx2-delay-0.0", "rlx2-delay-0.3")
 
 # The motivating figure. At PENDULUM_SPARSITY a static topology clearly fails; SEARCH is where that was looked for.
 PENDULUM = {"env": "InvertedPendulum-v5", "steps": 50_000, "eval_every": 2_000}
-# Q* is from a dense agent that has converged: at 50,000 steps its returns have, its values have not (65 where it earns 100).
+# Q* is from a dense agent that has converged: at 50,000 steps its returns have, its values have not.
 TEACHER = {"steps": 200_000, "eval_every": 10_000}
 PENDULUM_SEARCH = (0.99, 0.98, 0.95)
 PENDULUM_SPARSITY = 0.99

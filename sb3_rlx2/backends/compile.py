@@ -15,6 +15,8 @@ import os
 import shutil
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -39,10 +41,12 @@ from sb3_rlx2.backends.networks import Learner, Network
 
 OPTIONS = {kernels.mlp_single: options.SINGLE_OPTIONS}
 MANIFEST = "checksums.json"
-_compiling = threading.RLock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_compiling._at_fork_reinit)  # type: ignore[attr-defined]
 MAILBOX, NUMBERS = types.int64[::1], types.float64[::1]
+
+_one_at_a_time = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a fork waits, or its child would find the lock held by nobody
+    release = _one_at_a_time.release
+    os.register_at_fork(before=_one_at_a_time.acquire, after_in_parent=release, after_in_child=release)
 
 
 @functools.cache
@@ -118,14 +122,8 @@ def _manifest(folder: Path) -> Any:
 
 def _compile(group: str, dtype: str, critics: int, folder: Path | None) -> SimpleNamespace:
     """Compile, or read from the folder what is there. Each function has a name of its own and a single signature."""
-    with _compiling:  # the folder is a global of numba's
-        return _compile_into(group, dtype, critics, folder)
-
-
-def _compile_into(group: str, dtype: str, critics: int, folder: Path | None) -> SimpleNamespace:
     dispatchers = {}
-    before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or "")
-    try:
+    with _caching_in(folder):
         for function, signature in SIGNATURES[group](from_dtype(np.dtype(dtype)), critics).items():
             name = f"{function.__name__}_{dtype}"
             plain = getattr(function, "py_func", function)
@@ -133,11 +131,20 @@ def _compile_into(group: str, dtype: str, critics: int, folder: Path | None) -> 
             copy.__qualname__ = name
             chosen = OPTIONS.get(function, options.OPTIONS)
             dispatchers[function.__name__] = njit(signature, cache=folder is not None, no_cfunc_wrapper=True, **chosen)(copy)
-    finally:
-        numba.config.CACHE_DIR = before
     # Behind numba's dispatcher, which would look for a signature in each call. The entry checks its arguments' types itself.
     entries = {name: next(iter(each.overloads.values())).entry_point for name, each in dispatchers.items()}
     return SimpleNamespace(**entries, dispatchers=dispatchers)
+
+
+@contextmanager
+def _caching_in(folder: Path | None) -> Iterator[None]:
+    """Have numba write into a folder. Where it writes is global, so threads take turns."""
+    with _one_at_a_time:
+        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or "")
+        try:
+            yield
+        finally:
+            numba.config.CACHE_DIR = before
 
 
 def _network_type(real: Any) -> Any:
