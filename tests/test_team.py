@@ -143,7 +143,7 @@ def test_late_helpers_are_left_alone_for_longer_and_longer(kernel):
     judged(team, 3_000, **punctual)
     assert judged(team, 1, **late) == [16]
     assert judged(team, 9, missed=True, worked=1e-4, waited=0.0) == [0] * 9  # a millisecond to wake
-    assert judged(team, 2, missed=True, worked=1e-4, waited=0.0)[-1] > 0
+    assert max(judged(team, 2, missed=True, worked=1e-4, waited=0.0)) > 0
     team._alone = 2
     posted = []
     team.helpers[0].post = lambda *_: posted.append(1)
