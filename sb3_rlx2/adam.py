@@ -1,10 +1,26 @@
 """Adam's step by kernel: torch's takes several passes over memory and a Python call for each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch as th
+
+Run = Callable[[str, Any, int, int], None]  # name of a kernel, struct, job, number of cache lines
+
+
+def run_alone(name: str, struct: Any, job: int, count: int) -> None:
+    """
+    Run a kernel of the group ``"optimizer"`` in this thread.
+
+    :param name: its name
+    :param struct: what it works on
+    :param job: its job
+    :param count: number of cache lines
+    """
+    from sb3_rlx2.backends.compile import load_kernels  # late, because it imports numba
+
+    load_kernels("jobs").run(getattr(load_kernels("optimizer"), name), struct.address, job, 0, count)
 
 
 class PlainAdam:
@@ -17,7 +33,7 @@ class PlainAdam:
     def __init__(self, optimizer: th.optim.Optimizer) -> None:
         self.optimizer = optimizer
         self._state: Any = None
-        self._views: list[tuple[int, th.Tensor, tuple[np.ndarray, ...]]] = []
+        self._origin: list[int] = []
 
     def serves(self) -> bool:
         """Tell whether the kernel can do the next step: no extras, and not the first step."""
@@ -40,36 +56,44 @@ class PlainAdam:
         hooks = (self.optimizer._optimizer_step_pre_hooks, self.optimizer._optimizer_step_post_hooks)
         return (len(hooks[0]), len(hooks[1])) == (before, after)
 
-    def step(self, gradients: Sequence[np.ndarray]) -> None:
+    def step(self, gradients: Sequence[Sequence[int]], threads: int = 1, run: Run = run_alone) -> None:
         """
         Move the parameters.
 
-        :param gradients: gradient by each parameter
+        :param gradients: addresses of the threads' gradients by each parameter
+        :param threads: number of threads whose gradients are added up, into the first one's
+        :param run: runs the kernel
         """
-        from sb3_rlx2.backends.compile import load_kernels  # late, because it imports numba
+        group = self.optimizer.param_groups[0]
+        self._fit(group["params"], len(gradients[0]))
+        self._numbers[:] = group["lr"], *group["betas"], group["eps"]
+        for addresses, own, step in zip(self._addresses, gradients, self._steps, strict=True):
+            addresses[:] = own
+            step += 1
+        run("adam", self._struct, threads, self._lines)
 
-        group, kernel = self.optimizer.param_groups[0], load_kernels("optimizer").adam
-        lr, (beta1, beta2), epsilon = group["lr"], group["betas"], group["eps"]
-        for arrays, gradient in zip(self._arrays(group["params"]), gradients, strict=True):
-            kernel(*arrays, gradient, lr, beta1, beta2, epsilon)
+    def _fit(self, parameters: Sequence[th.Tensor], threads: int) -> None:
+        """Lay out parameters and state for the kernel, anew if the state was loaded or a parameter has moved."""
+        origin = [threads, *(parameter.data_ptr() for parameter in parameters)]
+        if self._state is self.optimizer.state and self._origin == origin:
+            return
+        from sb3_rlx2.backends.optimizer_kernels import AdamArrays, lines  # late, because it imports numba
+        from sb3_rlx2.backends.structs import Struct
 
-    def _arrays(self, parameters: Sequence[th.Tensor]) -> Iterable[tuple[np.ndarray, ...]]:
-        """View parameters and state as arrays, anew if the state was loaded or a parameter has moved."""
-        state = self.optimizer.state
-        if self._state is not state or any(parameter.data_ptr() != place for place, parameter, _ in self._views):
-            self._state = state
-            self._views = [
-                (
-                    parameter.data_ptr(),
-                    parameter,
-                    (
-                        _array(parameter),
-                        *(_array(state[parameter][name]).reshape(-1) for name in ("exp_avg", "exp_avg_sq", "step")),
-                    ),
-                )
-                for parameter in parameters
-            ]
-        return [arrays for _, _, arrays in self._views]
+        self._state, self._origin = self.optimizer.state, origin
+        self._numbers = np.zeros(4)
+        self._addresses = [np.zeros(threads, np.int64) for _ in parameters]
+        states = [self._state[parameter] for parameter in parameters]
+        self._steps = [_array(state["step"]).reshape(-1) for state in states]
+        values = [_array(parameter) for parameter in parameters]
+        moments = [(_array(state["exp_avg"]), _array(state["exp_avg_sq"])) for state in states]
+        self._struct = Struct(
+            tuple(
+                AdamArrays(each, *both, step, addresses, self._numbers)
+                for each, both, step, addresses in zip(values, moments, self._steps, self._addresses, strict=True)
+            )
+        )
+        self._lines = lines(values)
 
 
 class KernelAdam(th.optim.Adam):
@@ -89,7 +113,7 @@ class KernelAdam(th.optim.Adam):
             step: Any = th.optim.Adam.step
             # Torch puts the hooks around the `step` of each class; this one's have been called.
             return (step.__wrapped__ if getattr(step, "hooked", False) else step)(self, closure)
-        plain.step([_array(parameter.grad) for parameter in parameters])
+        plain.step([[parameter.grad.data_ptr()] for parameter in parameters])
         return None
 
     def zero_grad(self, set_to_none: bool = True) -> None:

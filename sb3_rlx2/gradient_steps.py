@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch as th
@@ -21,11 +21,13 @@ from sb3_rlx2.backends import uses_csr
 from sb3_rlx2.backends.compile import load_kernels
 from sb3_rlx2.backends.csr import FLOAT, array, record_dense_gradients, structure_of, tiled, tiles
 from sb3_rlx2.backends.networks import Learner
+from sb3_rlx2.backends.optimizer_kernels import PolyakArrays, lines
+from sb3_rlx2.backends.structs import Struct
 from sb3_rlx2.buffers import RLx2ReplayBuffer
 from sb3_rlx2.metrics import sparse_mlps
 from sb3_rlx2.samples import Batch
 from sb3_rlx2.sparse_mlp import SparseMLP
-from sb3_rlx2.team import Team, Tiles, usable_threads
+from sb3_rlx2.team import Share, Team, usable_threads
 
 NETWORKS = ("actor", "critic", "actor_target", "critic_target")  # SAC has no target actor
 
@@ -60,6 +62,7 @@ class TrainedNetwork:
         self.values, self.bias = mlp.values, mlp.bias
         self.gradients: list[tuple[th.Tensor, th.Tensor]] = []
         self.arrays: list[tuple[np.ndarray, np.ndarray]] = []
+        self.addresses: tuple[list[int], list[int]] = [], []
 
     def reserve(self, threads: int) -> None:
         """
@@ -71,24 +74,40 @@ class TrainedNetwork:
             values, bias = th.zeros_like(self.values), th.zeros_like(self.bias)
             self.gradients.append((values, bias))
             self.arrays.append((array(values), array(bias)))
+            for addresses, gradient in zip(self.addresses, (values, bias), strict=True):
+                addresses.append(gradient.data_ptr())
 
-    def publish_gradients(self, parts: int) -> None:
-        """
-        Add up what the threads found, and hand it to the optimizer.
-
-        :param parts: number of threads that have run
-        """
-        total = self.arrays[0]
-        for values, bias in self.arrays[1:parts]:
-            np.add(total[0], values, out=total[0])
-            np.add(total[1], bias, out=total[1])
+    def publish_gradients(self) -> None:
+        """Hand the optimizer the first thread's gradients."""
         if self.values.grad is not self.gradients[0][0]:
             self.values.grad, self.bias.grad = self.gradients[0]
 
-    def is_finite(self) -> bool:
-        """Tell by their sum whether gradients are finite; False may be an overflow of the sum."""
-        total = load_kernels("optimizer").total
-        return math.isfinite(sum(total(each) for each in self.arrays[0]))
+    def add_gradients(self, threads: int) -> None:
+        """
+        Add up what the threads found.
+
+        :param threads: number of threads that have worked
+        """
+        total = self.arrays[0]
+        for values, bias in self.arrays[1:threads]:
+            np.add(total[0], values, out=total[0])
+            np.add(total[1], bias, out=total[1])
+
+
+class Work(NamedTuple):
+    """
+    What a job has found.
+
+    :param total: sum over the samples
+    :param finite: whether the sum of all gradients is finite; if not, a sum of finite ones may have overflown
+    :param log_probs: sum of SAC's log-probabilities over the samples
+    :param threads: number of threads that worked
+    """
+
+    total: float
+    finite: bool
+    log_probs: float
+    threads: int
 
 
 class GradientSteps:
@@ -111,7 +130,9 @@ class GradientSteps:
         self.mlps = [mlp for network in networks for mlp in sparse_mlps(network)]
         self.modules = [*networks, *self.mlps]
         self.kernels = load_kernels(self.kernel, critics=len(self.critics))
-        self.team = Team(getattr(self.kernels, self.kernel))
+        self.team = Team()
+        self.structs: list[Struct] = []
+        self.tau = np.zeros(1)
         self.size = 0
         self._equipped_for: list[Any] = []
 
@@ -159,7 +180,8 @@ class GradientSteps:
             parts = min(usable_threads(self.threads), self.tiles)
             for trained in (self.actor, *self.critics):
                 trained.reserve(parts)
-            self.team.equip([self._arrays(part) for part in range(parts)])
+            self.structs = [Struct(self._arrays(part)) for part in range(parts)]
+            self.moves = Struct(tuple(self._moves()))
 
     def _arrays(self, part: int) -> Any:
         """Give what a thread works on."""
@@ -175,7 +197,7 @@ class GradientSteps:
             "critic_scratch": self._scratch(self.critic_targets[0]),
             **{name: getattr(batch, name) for name in ("inputs", "next_inputs", "returns", "terminated", "discounts")},
             **{name: getattr(self, name) for name in ("values", "target", "grad_value", "grad_actions")},
-            "total": np.zeros(1),
+            "found": np.zeros(3),
         }
 
     def _learner(self, trained: TrainedNetwork, part: int, activations: np.ndarray | None = None) -> Learner:
@@ -200,23 +222,29 @@ class GradientSteps:
     def _scratch(mlp: SparseMLP) -> np.ndarray:
         return tiled(1, structure_of(mlp).outputs, FLOAT)
 
-    def _do(self, job: int, count: int | None = None) -> tuple[float, int]:
+    def _do(self, job: int, count: int | None = None) -> Work:
         """
         Have the team do a job.
 
         :param job: code of the job
         :param count: number of tiles, by default those of the batch
-        :return: sum over samples, and the number of threads that worked
         """
         split = self._split(self.tiles if count is None else count)
-        return self.team.do(job, split), len(split)
+        self.team.do(getattr(self.kernels, self.kernel), self.structs, job, split)
+        total, gradients, log_probs = sum(struct.arrays.found for struct in self.structs[: len(split)]).tolist()
+        return Work(total, math.isfinite(gradients), log_probs, len(split))
 
-    def _split(self, count: int) -> list[Tiles]:
+    def _split(self, count: int) -> list[Share]:
         """Share tiles out to threads."""
-        parts = max(1, min(len(self.team.arrays), count))
+        parts = max(1, min(len(self.structs), count))
         if parts > 1 and any(network.mlp.records_dense_gradient for network in (self.actor, *self.critics)):
             parts = 1  # what is recorded is one pass over the whole batch
-        return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]
+        return _portions(count, parts)
+
+    def _run_shared(self, name: str, struct: Struct, job: int, count: int) -> None:
+        """Run a kernel of the group ``"optimizer"``, see :func:`sb3_rlx2.adam.run_alone`."""
+        parts = len(self.structs)
+        self.team.do(getattr(load_kernels("optimizer"), name), [struct] * parts, job, _portions(count, parts))
 
     def _record(self, networks: Sequence[TrainedNetwork], learners: Sequence[Learner]) -> None:
         """Tell networks where their dense gradients lie, if the next optimizer step is a topology update."""
@@ -224,26 +252,44 @@ class GradientSteps:
             if network.mlp.records_dense_gradient:
                 record_dense_gradients(network.mlp, self.batch.inputs, learner.activations, learner.gradients)
 
-    def _step(self, name: str, networks: Sequence[TrainedNetwork], parts: int) -> None:
+    def _step(self, name: str, networks: Sequence[TrainedNetwork], work: Work) -> None:
         """Let the optimizer step; plain Adam's own arithmetic is done by kernel."""
-        for network in networks:
-            network.publish_gradients(parts)
         updater, adam = self.policy.topology_updater, self.adams[name]
-        if not (adam.has_hooks(1, 1) and adam.serves()):
+        by_kernel = adam.has_hooks(1, 1) and adam.serves()
+        for network in networks:
+            network.publish_gradients()
+            if not (by_kernel and work.finite):
+                network.add_gradients(work.threads)
+        if not by_kernel:
             adam.optimizer.step()
             self._equip()
             return
-        updater.before_step(updater.networks[name], all(network.is_finite() for network in networks))
+        updater.before_step(updater.networks[name], work.finite)
         if networks[0].values.grad is not None:  # else a topology update has taken the step's place
-            adam.step([gradient for network in networks for gradient in network.arrays[0]])
+            gradients = [addresses for network in networks for addresses in network.addresses]
+            adam.step(gradients, work.threads if work.finite else 1, self._run_shared)
         else:
             self._equip()
         updater.after_step(updater.networks[name])
 
-    def _move_targets(self, networks: Sequence[TrainedNetwork], targets: Sequence[SparseMLP]) -> None:
+    def _move_targets(self) -> None:
         """As SB3's ``polyak_update``."""
-        polyak = load_kernels("optimizer").polyak
-        for network, target in zip(networks, targets, strict=True):
-            online, behind = structure_of(network.mlp).network, structure_of(target).network
-            polyak(online.values, behind.values, self.model.tau)
-            polyak(online.bias, behind.bias, self.model.tau)
+        self.tau[0] = self.model.tau
+        self._run_shared("polyak", self.moves, 0, lines([arrays.values for arrays in self.moves.arrays]))
+
+    def _moves(self) -> list[PolyakArrays]:
+        """Give all parameters that have a target, and their targets."""
+        pairs = [(structure_of(mlp).network, structure_of(target).network) for mlp, target in self._targets()]
+        return [
+            PolyakArrays(a, b, self.tau)
+            for online, behind in pairs
+            for a, b in ((online.values, behind.values), (online.bias, behind.bias))
+        ]
+
+    def _targets(self) -> list[tuple[SparseMLP, SparseMLP]]:
+        """Give the networks that have a target, and their targets."""
+        return [(critic.mlp, target) for critic, target in zip(self.critics, self.critic_targets, strict=True)]
+
+
+def _portions(count: int, parts: int) -> list[Share]:
+    return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]

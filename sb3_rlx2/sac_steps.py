@@ -8,7 +8,7 @@ import torch as th
 from sb3_rlx2.adam import PlainAdam
 from sb3_rlx2.backends.csr import FLOAT, array, structure_of, tiled, tiles
 from sb3_rlx2.backends.sac_kernels import ACTOR, CRITICS, ON_THE_WAY, Draw, SACArrays
-from sb3_rlx2.gradient_steps import GradientSteps
+from sb3_rlx2.gradient_steps import GradientSteps, Work
 from sb3_rlx2.updater import check_gradients
 
 
@@ -36,7 +36,7 @@ class SACSteps(GradientSteps):
             self._sample(batch_size)
             self._update(losses)
             if step % model.target_update_interval == 0:
-                self._move_targets(self.critics, self.critic_targets)
+                self._move_targets()
         model._n_updates += gradient_steps
         return losses
 
@@ -69,14 +69,14 @@ class SACSteps(GradientSteps):
         alpha = math.exp(model.log_ent_coef.item()) if learned else model.ent_coef_tensor.item()
         self.alpha[0] = alpha
         self._add_entropy_bonus()
-        squares, parts = self._fit_critics()
-        log_prob = self.kernels.batch_sum(self.now.log_prob, self.size, 0, self.tiles) / self.size
+        work = self._fit_critics()
+        log_prob = work.log_probs / self.size
         if learned:
             losses["ent_coef_loss"].append(self._update_entropy_coefficient(log_prob))
-        self._step("critic", self.critics, parts)
+        self._step("critic", self.critics, work)
         value = self._update_actor()
         losses["ent_coef"].append(alpha)
-        losses["critic_loss"].append(0.5 * squares / self.size)
+        losses["critic_loss"].append(0.5 * work.total / self.size)
         losses["actor_loss"].append(alpha * log_prob - value / self.size)
 
     def _add_entropy_bonus(self) -> None:
@@ -98,18 +98,18 @@ class SACSteps(GradientSteps):
         self._do(ON_THE_WAY, tiles(count, FLOAT))
         self.kernels.add_entropy(samples, discounts, self.on_the_way.log_prob, self.alpha[0], batch.returns)
 
-    def _fit_critics(self) -> tuple[float, int]:
+    def _fit_critics(self) -> Work:
         self.now.fill(self.size)
         self.then.fill(self.size)
-        done = self._do(CRITICS)
-        self._record(self.critics, self.team.arrays[0].critics)
-        return done
+        work = self._do(CRITICS)
+        self._record(self.critics, self.structs[0].arrays.critics)
+        return work
 
     def _update_actor(self) -> float:
-        total, parts = self._do(ACTOR)
-        self._record([self.actor], [self.team.arrays[0].actor])
-        self._step("actor", [self.actor], parts)
-        return total
+        work = self._do(ACTOR)
+        self._record([self.actor], [self.structs[0].arrays.actor])
+        self._step("actor", [self.actor], work)
+        return work.total
 
     def _update_entropy_coefficient(self, log_prob: float) -> float:
         model = self.model
@@ -124,7 +124,7 @@ class SACSteps(GradientSteps):
         if self.ent_coef_adam is None or self.ent_coef_adam.optimizer is not model.ent_coef_optimizer:
             self.ent_coef_adam = PlainAdam(model.ent_coef_optimizer)
         if self.ent_coef_adam.has_hooks(1, 0) and self.ent_coef_adam.serves():
-            self.ent_coef_adam.step([gradient])
+            self.ent_coef_adam.step([[log_alpha.grad.data_ptr()]])
         else:
             model.ent_coef_optimizer.step()
         return float(loss)

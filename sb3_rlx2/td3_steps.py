@@ -9,6 +9,7 @@ from sb3_rlx2.backends.csr import array, structure_of
 from sb3_rlx2.backends.td3_kernels import ACTOR, CRITICS, TD3Arrays
 from sb3_rlx2.gradient_steps import GradientSteps
 from sb3_rlx2.metrics import sparse_mlps
+from sb3_rlx2.sparse_mlp import SparseMLP
 
 
 class TD3Steps(GradientSteps):
@@ -40,8 +41,7 @@ class TD3Steps(GradientSteps):
             losses["critic_loss"].append(self._update_critics())
             if model._n_updates % model.policy_delay == 0:
                 losses["actor_loss"].append(self._update_actor())
-                self._move_targets(self.critics, self.critic_targets)
-                self._move_targets([self.actor], [self.actor_target])
+                self._move_targets()
         return losses
 
     def _allocate(self, size: int) -> None:
@@ -59,16 +59,19 @@ class TD3Steps(GradientSteps):
             noise_clip=self.noise_clip,
         )
 
+    def _targets(self) -> list[tuple[SparseMLP, SparseMLP]]:
+        return [*super()._targets(), (self.actor.mlp, self.actor_target)]
+
     def _update_critics(self) -> float:
         self.noise.normal_(0, self.model.target_policy_noise)
         self.noise_clip[0] = self.model.target_noise_clip
-        total, parts = self._do(CRITICS)
-        self._record(self.critics, self.team.arrays[0].critics)
-        self._step("critic", self.critics, parts)
-        return total / self.size
+        work = self._do(CRITICS)
+        self._record(self.critics, self.structs[0].arrays.critics)
+        self._step("critic", self.critics, work)
+        return work.total / self.size
 
     def _update_actor(self) -> float:
-        total, parts = self._do(ACTOR)
-        self._record([self.actor], [self.team.arrays[0].actor])
-        self._step("actor", [self.actor], parts)
-        return -total / self.size
+        work = self._do(ACTOR)
+        self._record([self.actor], [self.structs[0].arrays.actor])
+        self._step("actor", [self.actor], work)
+        return -work.total / self.size

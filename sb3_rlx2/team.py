@@ -1,4 +1,4 @@
-"""Threads that share the tiles of a batch."""
+"""Threads that share the work of a kernel: the tiles of a batch, or the parameters of a network."""
 
 import os
 import threading
@@ -6,17 +6,19 @@ import time
 import weakref
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch as th
 
 from sb3_rlx2.backends.compile import load_kernels
-from sb3_rlx2.backends.thread_kernels import ASLEEP, DONE_ASLEEP, GENERATION, IDLE, JOB, LAST_TILE, OWN, STATE
+from sb3_rlx2.backends.structs import Struct
+from sb3_rlx2.backends.thread_kernels import ASLEEP, DONE_ASLEEP, FUNCTION, IDLE, LAST, STATE
 
 WAKING = 0.001  # seconds of work that a helper may miss while it wakes
 PENALTIES = 16, 1024  # the fewest and the most jobs without helpers that were late
-Tiles = tuple[int, int]  # the first one, and the one behind the last
+LATE = 0.0001  # seconds that the calling thread may wait, however short its own share was
+Share = tuple[int, int]  # the first tile (or line), and the one behind the last
+Task = tuple[int, int, int, int, int]  # addresses of kernel and arguments, job, share
 
 
 def usable_threads(threads: int) -> int:
@@ -31,54 +33,41 @@ def usable_threads(threads: int) -> int:
 
 class Team:
     """
-    The calling thread and its helpers, which run one kernel, each on its own tiles and with its own arrays. Which tiles
-    a thread gets does not depend on who is early, so sums have a fixed order.
-
-    :param run: kernel ``(arrays, mailbox, generation)``, see ``backends/thread_kernels.py``
+    The calling thread and its helpers, which run one kernel, each its own share. What a thread gets does not depend on who is
+    early, so sums have a fixed order.
     """
 
-    def __init__(self, run: Any) -> None:
-        self.run = run
-        self.mailbox = _mailbox()
-        self.arrays: Sequence[Any] = ()
+    def __init__(self) -> None:
+        self.run = load_kernels("jobs").run
         self.helpers: list[_Helper] = []
         self._alone, self._missed, self._punctual, self._penalty = 0, 0.0, 0, PENALTIES[0]
         weakref.finalize(self, _dismiss, self.helpers)  # also runs at the interpreter's exit
 
-    def equip(self, arrays: Sequence[Any]) -> None:
-        """
-        Give each thread what it works on.
-
-        :param arrays: the kernel's arrays, for the calling thread and then for each helper
-        """
-        self.arrays = arrays
-        self.helpers.extend(_Helper(self.run) for _ in range(len(self.helpers) + 1, len(arrays)))
-        for helper, each in zip(self.helpers, arrays[1:], strict=False):
-            helper.equip(each)
-
-    def do(self, job: int, split: Sequence[Tiles]) -> float:
+    def do(self, kernel: int, arguments: Sequence[Struct], job: int, split: Sequence[Share]) -> None:
         """
         Do a job.
 
-        :param job: code that the kernel knows
-        :param split: tiles of each thread; those behind have none
-        :return: sum of what the threads' kernels leave in their ``total``
+        :param kernel: address of a kernel ``(arguments, job, first, last)``
+        :param arguments: what each thread works on
+        :param job: number that the kernel knows
+        :param split: share of each thread, the calling one's first
         """
-        for part in self._share(job, split):
-            self._do(part, job, split[part])
-        return sum(float(arrays.total[0]) for arrays in self.arrays[: len(split)])
+        tasks = [(kernel, own.address, job, *share) for own, share in zip(arguments, split, strict=False)]
+        for part in self._share_out(tasks):
+            self.run(*tasks[part])
 
-    def _share(self, job: int, split: Sequence[Tiles]) -> Sequence[int]:
-        """Do a job with the helpers, and give the parts that are left."""
-        helpers = self.helpers[: len(split) - 1]
-        if not helpers or self._alone > 0:
+    def _share_out(self, tasks: Sequence[Task]) -> Sequence[int]:
+        """Have the helpers do tasks and do the first one, and give the numbers of those that are left."""
+        if len(tasks) == 1 or self._alone > 0:
             self._alone = max(0, self._alone - 1)
-            return range(len(split))
-        for helper, tiles in zip(helpers, split[1:], strict=True):
-            helper.post(job, tiles)
+            return range(len(tasks))
+        self.helpers.extend(_Helper() for _ in range(len(self.helpers) + 1, len(tasks)))
+        helpers = self.helpers[: len(tasks) - 1]
+        for helper, task in zip(helpers, tasks[1:], strict=True):
+            helper.post(task)
         start = time.perf_counter()
         try:
-            self._do(0, job, split[0])
+            self.run(*tasks[0])
             own = time.perf_counter()
         finally:
             left = [part for part, helper in enumerate(helpers, 1) if not helper.collect()]
@@ -94,7 +83,7 @@ class Team:
         :param waited: seconds that it has waited for the others'
         """
         self._missed = self._missed + worked if missed else 0.0
-        if self._missed > WAKING or waited > worked:
+        if self._missed > WAKING or waited > max(worked, LATE):
             self._alone, self._missed, self._punctual = self._penalty, 0.0, 0
             self._penalty = min(2 * self._penalty, PENALTIES[1])
         else:
@@ -102,33 +91,23 @@ class Team:
             if self._punctual > self._penalty:  # for as long as they are left alone, else they are late half of the time
                 self._penalty, self._punctual = max(self._penalty // 2, PENALTIES[0]), 0
 
-    def _do(self, part: int, job: int, tiles: Tiles) -> None:
-        self.mailbox[JOB : LAST_TILE + 1] = job, *tiles
-        self.run(self.arrays[part], self.mailbox, OWN)
-
 
 class _Helper:
-    def __init__(self, run: Any) -> None:
-        self.run = run
+    def __init__(self) -> None:
         self.kernels: SimpleNamespace = load_kernels("threads")
         self.mailbox = _mailbox()
         self.awake = threading.Event()
         self.dismissed = False
         self.thread: threading.Thread | None = None
-        self.equipment: tuple[Any, int] = None, 0
         self.before = IDLE
 
-    def equip(self, arrays: Any) -> None:
-        self.equipment = arrays, self.equipment[1] + 1
-        self.mailbox[GENERATION] = self.equipment[1]
-
-    def post(self, job: int, tiles: Tiles) -> None:
+    def post(self, task: Task) -> None:
         if self.thread is None or not self.thread.is_alive():  # a forked process has none of its parent's threads
             self.mailbox[STATE] = ASLEEP
             self.thread = threading.Thread(target=self._serve, name="rlx2", daemon=True)
             self.thread.start()
         self.kernels.collect(self.mailbox, IDLE)  # an interrupt may have left a job behind
-        self.mailbox[JOB : LAST_TILE + 1] = job, *tiles
+        self.mailbox[FUNCTION : LAST + 1] = task
         self.before = self.kernels.post(self.mailbox)
         if self.before == ASLEEP:
             self.awake.set()
@@ -139,8 +118,7 @@ class _Helper:
 
     def _serve(self) -> None:
         while not self.dismissed:
-            arrays, generation = self.equipment
-            self.run(arrays, self.mailbox, generation)
+            self.kernels.serve(self.mailbox)
             if self.mailbox[STATE] in (ASLEEP, DONE_ASLEEP):
                 self.awake.wait()
                 self.awake.clear()

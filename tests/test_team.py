@@ -12,11 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import cfunc, types
 
 from sb3_rlx2 import team as team_module
+from sb3_rlx2.backends import thread_kernels
 from sb3_rlx2.backends.options import OPTIONS
-from sb3_rlx2.backends.thread_kernels import ASLEEP, FIRST_TILE, JOB, LAST_TILE, NOTHING, STATE, deliver, next_job
+from sb3_rlx2.backends.pointers import Pointer
+from sb3_rlx2.backends.structs import Struct
+from sb3_rlx2.backends.thread_kernels import ASLEEP, STATE
 from sb3_rlx2.team import Team, usable_threads
 
 TILES = 8
@@ -29,43 +32,62 @@ class Arrays(NamedTuple):
     total: np.ndarray
 
 
-def counting(arrays, mailbox, generation):
+def counting(arrays, job, first, last):
     """Count how often each tile is done; ``SLOW`` takes its time."""
-    job = next_job(mailbox, generation)
-    while job != NOTHING:
-        arrays.total[0] = 0
-        for tile in range(mailbox[FIRST_TILE], mailbox[LAST_TILE]):
-            arrays.done[tile] += 1
-            arrays.total[0] += tile
-            if job == SLOW:
-                for i in range(20_000):
-                    arrays.done[TILES] = np.sqrt(arrays.done[TILES] + i)
-        job = deliver(mailbox, generation)
+    done = arrays.done
+    total = 0.0
+    for tile in range(first, last):
+        done[tile] += 1
+        total += tile
+        if job == SLOW:
+            for i in range(20_000):
+                done[TILES] = np.sqrt(done[TILES] + i)
+    arrays.total[0] = total
+
+
+NUMBERS = types.float64[::1]
+ARGUMENTS = Pointer(types.NamedTuple((NUMBERS, NUMBERS), Arrays))
 
 
 @pytest.fixture(scope="module")
 def kernel():
-    mailbox, arrays = np.zeros(16, np.int64), equipment()[0]
-    compiled = njit(**OPTIONS)(counting)
-    compiled(arrays, mailbox, -1)
-    return next(iter(compiled.overloads.values())).entry_point
+    return cfunc(types.void(ARGUMENTS, types.int64, types.int64, types.int64), **OPTIONS)(counting)
 
 
-def equipment(threads=2):
-    done = np.zeros(TILES + 1)
-    return [Arrays(done, np.zeros(1)) for _ in range(threads)]
+class Crew:
+    """A team, and what it works on."""
+
+    def __init__(self, kernel, threads=2):
+        self.kernel, self.team, self.threads = kernel, Team(), threads
+        self.equip()
+
+    def equip(self):
+        self.done = np.zeros(TILES + 1)
+        self.structs = [Struct(Arrays(self.done, np.zeros(1))) for _ in range(self.threads)]
+
+    def check(self, job=COUNT, split=SPLIT):
+        before = self.done[:TILES].copy()
+        self.team.do(self.kernel.address, self.structs, job, split)
+        assert sum(struct.arrays.total[0] for struct in self.structs) == sum(range(TILES))
+        assert (self.done[:TILES] == before + 1).all()
 
 
-def make(kernel, threads=2):
-    team, arrays = Team(kernel), equipment(threads)
-    team.equip(arrays)
-    return team, arrays[0].done
+@pytest.fixture
+def crew(kernel):
+    """Two threads that have worked."""
+    crew = Crew(kernel)
+    crew.check()
+    return crew
 
 
-def check(team, done, job=COUNT, split=SPLIT):
-    before = done[:TILES].copy()
-    assert team.do(job, split) == sum(range(TILES))
-    assert (done[:TILES] == before + 1).all()
+@pytest.fixture
+def team(crew):
+    return crew.team
+
+
+@pytest.fixture
+def helper(team):
+    return team.helpers[0]
 
 
 def wait_until(condition):
@@ -77,48 +99,48 @@ def wait_until(condition):
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_each_tile_is_done_once(kernel, threads):
-    team, done = make(kernel, threads)
+    crew = Crew(kernel, threads)
     edges = np.linspace(0, TILES, threads + 1).astype(int)
     for _ in range(3_000):
-        check(team, done, split=[(int(a), int(b)) for a, b in pairwise(edges)])
+        crew.check(split=[(int(a), int(b)) for a, b in pairwise(edges)])
 
 
-def test_helpers_help(kernel):
-    team, done = make(kernel)
+def test_fewer_shares_than_threads(crew):
+    crew.structs[1].arrays.total[0] = 0
+    crew.check(split=[(0, TILES)])
+
+
+def test_helpers_help(crew, helper):
     helped = []
-    collect = team.helpers[0].collect
-    team.helpers[0].collect = lambda: helped.append(collect()) or helped[-1]
+    collect = helper.collect
+    helper.collect = lambda: helped.append(collect()) or helped[-1]
     deadline = time.monotonic() + 30  # how soon is up to the machine
     while not any(helped):
-        check(team, done, SLOW)
+        crew.check(SLOW)
         assert time.monotonic() < deadline
 
 
-def test_a_sleeping_helper_wakes(kernel):
-    team, done = make(kernel)
-    helper = team.helpers[0]
+def test_a_sleeping_helper_wakes(crew, helper):
     for _ in range(5):
-        check(team, done)
+        crew.check()
         wait_until(lambda: helper.mailbox[STATE] == ASLEEP)
-    check(team, done, SLOW)
+    crew.check(SLOW)
     wait_until(lambda: not helper.awake.is_set())
 
 
-def test_a_sleeping_helper_takes_no_time(kernel):
-    team, done = make(kernel)
-    check(team, done)
-    wait_until(lambda: team.helpers[0].mailbox[STATE] == ASLEEP)
+def test_a_sleeping_helper_takes_no_time(helper):
+    wait_until(lambda: helper.mailbox[STATE] == ASLEEP)
     before = time.process_time()
     time.sleep(0.3)
     assert time.process_time() - before < 0.1
 
 
 def test_a_helper_that_never_comes(kernel, monkeypatch):
-    team, done = make(kernel)
     late = threading.Event()
-    monkeypatch.setattr(team.helpers[0], "_serve", late.wait)
+    monkeypatch.setattr(team_module._Helper, "_serve", lambda _: late.wait())
+    crew = Crew(kernel)
     for _ in range(10):
-        check(team, done)
+        crew.check()
     late.set()
 
 
@@ -133,8 +155,8 @@ def judged(team, rounds, **seconds):
 
 
 def test_late_helpers_are_left_alone_for_longer_and_longer(kernel):
-    team, done = make(kernel)
-    late, punctual = {"missed": False, "worked": 1e-4, "waited": 2e-4}, {"missed": False, "worked": 1e-4, "waited": 1e-5}
+    team = Team()
+    late, punctual = {"missed": False, "worked": 1e-3, "waited": 2e-3}, {"missed": False, "worked": 1e-3, "waited": 1e-4}
     assert judged(team, 9, **late) == [16, 32, 64, 128, 256, 512, 1024, 1024, 1024]
     assert judged(team, 1_024, **punctual) == [0] * 1_024
     assert judged(team, 1, **late) == [1024]  # as long as they were left alone is not long enough
@@ -144,84 +166,78 @@ def test_late_helpers_are_left_alone_for_longer_and_longer(kernel):
     assert judged(team, 1, **late) == [16]
     assert judged(team, 9, missed=True, worked=1e-4, waited=0.0) == [0] * 9  # a millisecond to wake
     assert max(judged(team, 2, missed=True, worked=1e-4, waited=0.0)) > 0
+    assert judged(team, 9, missed=False, worked=1e-6, waited=5e-5) == [0] * 9  # short jobs
+
+
+def test_helpers_that_are_left_alone_get_no_jobs(crew, team, helper):
     team._alone = 2
     posted = []
-    team.helpers[0].post = lambda *_: posted.append(1)
-    team.helpers[0].collect = lambda: False
+    helper.post = posted.append
+    helper.collect = lambda: False
     for _ in range(3):
-        check(team, done)
-    assert posted == [1]  # the third time
+        crew.check()
+    assert len(posted) == 1  # the third time
 
 
-def test_new_arrays(kernel):
-    team, old = make(kernel)
+def test_new_arrays(crew):
     for _ in range(20):
-        check(team, old)
-        arrays = equipment()
-        team.equip(arrays)
+        old, structs = crew.done, crew.structs
+        crew.equip()
         kept = old.copy()
         for _ in range(20):
-            check(team, arrays[0].done)
+            crew.check()
         assert (old == kept).all()
-        old = arrays[0].done
+        del structs
 
 
-def test_an_interrupt_leaves_the_team_working(kernel, monkeypatch):
-    team, done = make(kernel)
-    check(team, done)
-
+def test_an_interrupt_leaves_the_team_working(crew, team, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(team, "_do", interrupted)
+        patch.setattr(team, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            team.do(SLOW, SPLIT)
-    check(team, done)
+            crew.check(SLOW)
+    crew.check()
 
 
-def test_a_job_left_behind_by_an_interrupt(kernel):
-    team, done = make(kernel)
-    helper = team.helpers[0]
+def test_a_job_left_behind_by_an_interrupt(crew, helper):
     for pause in (0, 0.02, 0.02):  # right away, and when the helper has done it and sleeps
-        helper.post(COUNT, (0, 0))
+        helper.post((crew.kernel.address, crew.structs[1].address, COUNT, 0, 0))
         time.sleep(pause)
-        check(team, done)
-        check(team, done)
+        crew.check()
+        crew.check()
 
 
 def test_a_dismissed_helper_ends(kernel):
-    team, done = make(kernel)
-    check(team, done)
-    thread = team.helpers[0].thread
+    crew = Crew(kernel)
+    crew.check()
+    thread = crew.team.helpers[0].thread
     assert thread.is_alive()
-    del team
+    del crew
     gc.collect()
     thread.join(10)
     assert not thread.is_alive()
 
 
-def _work_in_a_child(team, done, queue):
-    helper = team.helpers[0]
+def _work_in_a_child(crew, queue):
     for _ in range(2 * team_module.PENALTIES[1]):  # it may have been left alone in the parent, for no longer than this
-        check(team, done)
-    queue.put(helper.thread.is_alive())
+        crew.check()
+    queue.put(crew.team.helpers[0].thread.is_alive())
 
 
 @pytest.mark.skipif(not hasattr(team_module.os, "fork"), reason="no fork on this system")
-def test_a_forked_process_gets_helpers_of_its_own(kernel):
-    team, done = make(kernel)
-    check(team, done)
+def test_a_forked_process_gets_helpers_of_its_own(crew):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
-        child = context.Process(target=_work_in_a_child, args=(team, done, queue))
+        child = context.Process(target=_work_in_a_child, args=(crew, queue))
         child.start()
     assert queue.get(timeout=60)
     child.join(60)
     assert child.exitcode == 0
-    check(team, done)
+    crew.check()
 
 
 SCRIPT = """
@@ -247,5 +263,6 @@ def test_no_more_threads_than_cores(monkeypatch):
     assert usable_threads(4) == 1
 
 
-def test_the_mailbox_holds_a_job():
-    assert (FIRST_TILE, LAST_TILE) == (JOB + 1, JOB + 2)  # they are written side by side
+def test_the_mailbox_holds_a_task():
+    places = [getattr(thread_kernels, name) for name in ("FUNCTION", "ARGUMENTS", "JOB", "FIRST", "LAST")]
+    assert places == list(range(places[0], places[0] + 5))  # a task is written as it is

@@ -155,10 +155,10 @@ import time
 import sb3_rlx2
 start = time.perf_counter()
 from sb3_rlx2.backends.compile import load_kernels
-for group in ("single", "forward", "optimizer", "threads"):
-    load_kernels(group)
 load_kernels({!r}, critics=2)
 load_kernels("replay", "float64")
+for group in ("single", "forward", "optimizer", "jobs", "threads"):
+    load_kernels(group)
 print(time.perf_counter() - start)
 """
 

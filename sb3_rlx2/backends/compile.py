@@ -8,7 +8,6 @@ named after everything it depends on, filled under a file lock, and read only if
 ``SB3_RLX2_CACHE_DIR`` moves the folder; an empty value switches the cache off.
 """
 
-import functools
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -25,7 +25,7 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from filelock import FileLock
-from numba import from_dtype, njit, types
+from numba import cfunc, from_dtype, njit, types
 
 from sb3_rlx2.backends import (
     kernels,
@@ -38,8 +38,10 @@ from sb3_rlx2.backends import (
     thread_kernels,
 )
 from sb3_rlx2.backends.networks import Learner, Network
+from sb3_rlx2.backends.pointers import ANY_NUMBER, Pointer
 
 OPTIONS = {kernels.mlp_single: options.SINGLE_OPTIONS}
+JOBS = {td3_kernels.td3, sac_kernels.sac, optimizer_kernels.adam, optimizer_kernels.polyak}  # of a team, called by address
 MANIFEST = "checksums.json"
 MAILBOX, NUMBERS = types.int64[::1], types.float64[::1]
 
@@ -49,17 +51,17 @@ if hasattr(os, "register_at_fork"):  # a fork waits, or its child would find the
     os.register_at_fork(before=_one_at_a_time.acquire, after_in_parent=release, after_in_child=release)
 
 
-@functools.cache
+@cache
 def load_kernels(group: str, dtype: str = "float32", critics: int = 0) -> SimpleNamespace:
     """
     Compile a group of kernels or read it from the disk cache.
 
     :param group: ``"single"``, ``"forward"``, ``"backward"``, ``"squash"``, ``"td3"``, ``"sac"``, ``"replay"``,
-        ``"optimizer"`` or ``"threads"``
+        ``"optimizer"``, ``"jobs"`` or ``"threads"``
     :param dtype: ``"float32"`` or ``"float64"``: of the network, of the stored observations (what is sampled is float32);
         the other groups are float32
     :param critics: number of critics, for ``"td3"`` and ``"sac"``
-    :return: the kernels by name
+    :return: the kernels by name, jobs of a team as addresses
     """
     folder = cache_folder(group, dtype, critics)
     if folder is None:
@@ -122,29 +124,45 @@ def _manifest(folder: Path) -> Any:
 
 def _compile(group: str, dtype: str, critics: int, folder: Path | None) -> SimpleNamespace:
     """Compile, or read from the folder what is there. Each function has a name of its own and a single signature."""
-    dispatchers = {}
-    with _caching_in(folder):
+    compiled = {}
+    with _compiling_into(folder):
         for function, signature in SIGNATURES[group](from_dtype(np.dtype(dtype)), critics).items():
             name = f"{function.__name__}_{dtype}"
             plain = getattr(function, "py_func", function)
             copy = FunctionType(plain.__code__, plain.__globals__, name)
             copy.__qualname__ = name
-            chosen = OPTIONS.get(function, options.OPTIONS)
-            dispatchers[function.__name__] = njit(signature, cache=folder is not None, no_cfunc_wrapper=True, **chosen)(copy)
-    # Behind numba's dispatcher, which would look for a signature in each call. The entry checks its arguments' types itself.
-    entries = {name: next(iter(each.overloads.values())).entry_point for name, each in dispatchers.items()}
-    return SimpleNamespace(**entries, dispatchers=dispatchers)
+            chosen = OPTIONS.get(function, options.OPTIONS) | {"cache": folder is not None}
+            decorate = cfunc if function in JOBS else partial(njit, no_cfunc_wrapper=True)
+            compiled[function.__name__] = decorate(signature, **chosen)(copy)
+    return SimpleNamespace(**{name: _entry(each) for name, each in compiled.items()}, compiled=compiled)
+
+
+def _entry(compiled: Any) -> Any:
+    """
+    Give what calls a kernel: for the job of a team its address, for others its entry behind numba's dispatcher, which would
+    look for a signature in each call; the entry checks its arguments' types itself.
+    """
+    return compiled.address if hasattr(compiled, "address") else next(iter(compiled.overloads.values())).entry_point
 
 
 @contextmanager
-def _caching_in(folder: Path | None) -> Iterator[None]:
-    """Have numba write into a folder. Where it writes is global, so threads take turns."""
+def _compiling_into(folder: Path | None) -> Iterator[None]:
+    """
+    Set numba's folder, and LLVM's effort: the kernels are no slower with level 1 and compile in four fifths of the time.
+    Both settings are global, so threads take turns.
+    """
     with _one_at_a_time:
-        before, numba.config.CACHE_DIR = numba.config.CACHE_DIR, str(folder or "")
+        before = numba.config.CACHE_DIR, numba.config.OPT
+        numba.config.CACHE_DIR, numba.config.OPT = str(folder or ""), type(before[1])(1)
         try:
             yield
         finally:
-            numba.config.CACHE_DIR = before
+            numba.config.CACHE_DIR, numba.config.OPT = before
+
+
+def _pointer(target: Any) -> Any:
+    pointer: Any = Pointer
+    return pointer(target)
 
 
 def _network_type(real: Any) -> Any:
@@ -160,13 +178,13 @@ def _learner_type(real: Any) -> Any:
 
 def _single_signatures(real: Any, critics: int) -> dict[Any, Any]:
     vector = real[::1]
-    return {kernels.mlp_single: types.void(_network_type(real), vector, vector, vector)}
+    return {kernels.mlp_single: types.void(_pointer(_network_type(real)), vector, vector, vector)}
 
 
 def _forward_signatures(real: Any, critics: int) -> dict[Any, Any]:
     matrix, tiles, number = real[:, ::1], real[:, :, ::1], types.int64
     return {
-        kernels.mlp_forward: types.void(_network_type(real), tiles, tiles, tiles, number, number, number),
+        kernels.mlp_forward: types.void(_pointer(_network_type(real)), tiles, tiles, tiles, number, number, number),
         kernels.to_tiles: types.void(matrix, tiles),
         kernels.from_tiles: types.void(tiles, matrix),
     }
@@ -175,7 +193,7 @@ def _forward_signatures(real: Any, critics: int) -> dict[Any, Any]:
 def _backward_signatures(real: Any, critics: int) -> dict[Any, Any]:
     vector, tiles, number = real[::1], real[:, :, ::1], types.int64
     arrays = (tiles, tiles, tiles, vector, tiles, vector, vector, tiles)
-    return {kernels.mlp_backward: types.void(_network_type(real), *arrays, number, number, number)}
+    return {kernels.mlp_backward: types.void(_pointer(_network_type(real)), *arrays, number, number, number)}
 
 
 def _squash_signatures(real: Any, critics: int) -> dict[Any, Any]:
@@ -193,7 +211,7 @@ def _td3_signatures(real: Any, critics: int) -> dict[Any, Any]:
         *(learner, types.UniTuple(learner, critics), network, types.UniTuple(network, critics)),
         *(tiles, tiles, tiles, tiles, tiles, vector, vector, vector, matrix, NUMBERS, tiles, tiles, tiles, tiles, NUMBERS),
     )
-    return {td3_kernels.td3: types.void(types.NamedTuple(fields, td3_kernels.TD3Arrays), MAILBOX, types.int64)}
+    return {td3_kernels.td3: _job(types.NamedTuple(fields, td3_kernels.TD3Arrays))}
 
 
 def _sac_signatures(real: Any, critics: int) -> dict[Any, Any]:
@@ -206,14 +224,22 @@ def _sac_signatures(real: Any, critics: int) -> dict[Any, Any]:
         *(tiles, tiles, tiles, tiles, tiles, tiles, NUMBERS),
     )
     return {
-        sac_kernels.sac: types.void(types.NamedTuple(fields, sac_kernels.SACArrays), MAILBOX, types.int64),
+        sac_kernels.sac: _job(types.NamedTuple(fields, sac_kernels.SACArrays)),
         step_kernels.add_entropy: types.void(types.int64[::1], vector, tiles, types.float64, vector),
-        step_kernels.batch_sum: types.float64(tiles, types.int64, types.int64, types.int64),
     }
+
+
+def _job(arguments: Any) -> Any:
+    return types.void(_pointer(arguments), types.int64, types.int64, types.int64)
+
+
+def _jobs_signatures(real: Any, critics: int) -> dict[Any, Any]:
+    return {thread_kernels.run: types.void(*[types.int64] * 5)}
 
 
 def _threads_signatures(real: Any, critics: int) -> dict[Any, Any]:
     return {
+        thread_kernels.serve: types.void(MAILBOX),
         thread_kernels.post: types.int64(MAILBOX),
         thread_kernels.collect: types.boolean(MAILBOX, types.int64),
     }
@@ -233,11 +259,12 @@ def _replay_signatures(real: Any, critics: int) -> dict[Any, Any]:
 
 
 def _optimizer_signatures(real: Any, critics: int) -> dict[Any, Any]:
-    vector, scalar = real[::1], types.float64
+    vector = real[::1]
+    adam = types.NamedTuple((vector, vector, vector, vector, types.int64[::1], NUMBERS), optimizer_kernels.AdamArrays)
+    polyak = types.NamedTuple((vector, vector, NUMBERS), optimizer_kernels.PolyakArrays)
     return {
-        optimizer_kernels.adam: types.void(vector, vector, vector, vector, vector, scalar, scalar, scalar, scalar),
-        optimizer_kernels.polyak: types.void(vector, vector, scalar),
-        optimizer_kernels.total: real(vector),
+        optimizer_kernels.adam: _job(types.UniTuple(adam, ANY_NUMBER)),
+        optimizer_kernels.polyak: _job(types.UniTuple(polyak, ANY_NUMBER)),
     }
 
 
@@ -250,5 +277,6 @@ SIGNATURES = {
     "sac": _sac_signatures,
     "replay": _replay_signatures,
     "optimizer": _optimizer_signatures,
+    "jobs": _jobs_signatures,
     "threads": _threads_signatures,
 }

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from sb3_rlx2.backends.compile import load_kernels
 from sb3_rlx2.backends.networks import IDENTITY, RELU, TANH, Network
+from sb3_rlx2.backends.structs import Struct
 from sb3_rlx2.backends.tiles import TILE_BYTES
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ class Structure:
     What is derived from a network for the kernels.
 
     :param network: the network as the kernels read it
+    :param struct: the same for them to point to
     :param outputs: number of outputs of all layers together
     :param dtype: name of the parameters' dtype
     :param origin: what it was derived from, to notice a change
     """
 
     network: Network
+    struct: Struct
     outputs: int
     dtype: str
     origin: tuple[int, ...]
@@ -98,7 +101,7 @@ def _derive(mlp: "SparseMLP", origin: tuple[int, ...]) -> Structure:
         order=np.concatenate(orders).astype(np.int32),
         output_activation=OUTPUT_CODES[type(mlp.output_activation)],
     )
-    return Structure(network, sum(widths[1:]), values.dtype.name, origin)
+    return Structure(network, Struct(network), sum(widths[1:]), values.dtype.name, origin)
 
 
 def _pointers(counts: list[np.ndarray]) -> np.ndarray:
@@ -191,7 +194,7 @@ def run_forward(mlp: "SparseMLP", x: Workspace, y: np.ndarray, keep: bool = True
     activations = Workspace(count if keep else 1, s.outputs, x.array.dtype)
     output = np.empty((count, y.shape[1], x.array.shape[2]), x.array.dtype)
     kernels = s.kernels("forward")
-    kernels.mlp_forward(s.network, x.array, activations.array, output, 0, 0, count)
+    kernels.mlp_forward(s.struct.address, x.array, activations.array, output, 0, 0, count)
     kernels.from_tiles(output, y)
     return Pass(s, x, activations)
 
@@ -221,7 +224,7 @@ def run_backward(
     gx = np.empty((count, 0 if grad_x is None else grad_x.shape[1], width), x.dtype)
     memory = done.activations.array, gradients.array, np.empty_like(s.network.values)
     into = grad_parameters or (np.empty(0, x.dtype), np.empty(0, x.dtype))
-    s.kernels("backward").mlp_backward(s.network, x, *memory, gy, *into, gx, 0, 0, count)
+    s.kernels("backward").mlp_backward(s.struct.address, x, *memory, gy, *into, gx, 0, 0, count)
     if grad_x is not None:
         s.kernels("forward").from_tiles(gx, grad_x)
     if records:
@@ -265,7 +268,7 @@ def infer(mlp: "SparseMLP", x: np.ndarray) -> np.ndarray:
         run_forward(mlp, to_tiles(mlp, x), y, keep=False)
         return y
     s = structure_of(mlp)
-    s.kernels("single").mlp_single(s.network, x[0], np.empty(x.shape[1] + s.outputs, x.dtype), y[0])
+    s.kernels("single").mlp_single(s.struct.address, x[0], np.empty(x.shape[1] + s.outputs, x.dtype), y[0])
     return y
 
 

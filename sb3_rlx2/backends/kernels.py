@@ -38,13 +38,14 @@ FIRST = np.int64(0)  # a row; for a plain 0 numba would compile a variant
 def spmm_tile(network, first_row, row_count, x, x_start, y, y_start, relu):
     """y = W x + b, then ReLU."""
     lanes = TILE_BYTES // x.itemsize
+    row_pointers, columns, values, bias = network.row_pointers, network.columns, network.values, network.bias
     for r in range(row_count):
-        total = splat(at(network.bias, first_row + r))
-        start = np.intp(at(network.row_pointers, first_row + r))
-        stop = np.intp(at(network.row_pointers, first_row + r + 1))
+        total = splat(at(bias, first_row + r))
+        start = np.intp(at(row_pointers, first_row + r))
+        stop = np.intp(at(row_pointers, first_row + r + 1))
         for j in range(start, stop):
-            tile = load(x, x_start + at(network.columns, j) * lanes)
-            total = multiply_add(at(network.values, j), tile, total)
+            tile = load(x, x_start + at(columns, j) * lanes)
+            total = multiply_add(at(values, j), tile, total)
         if relu:
             total = zero_where_nonpositive(total, total)
         store(y, y_start + r * lanes, total)
@@ -54,13 +55,13 @@ def spmm_tile(network, first_row, row_count, x, x_start, y, y_start, relu):
 def spmm_t_tile(network, by_column, first_column, column_count, gz, gz_start, x, x_start, gx, gx_start, relu):
     """gx = W' gz, masked where the ReLU below gave x = 0; ``by_column`` are the weights column by column."""
     lanes = TILE_BYTES // gz.itemsize
-    zero = zeros(by_column)
+    column_pointers, rows, zero = network.column_pointers, network.rows, zeros(by_column)
     for c in range(column_count):
         total = zero
-        start = np.intp(at(network.column_pointers, first_column + c))
-        stop = np.intp(at(network.column_pointers, first_column + c + 1))
+        start = np.intp(at(column_pointers, first_column + c))
+        stop = np.intp(at(column_pointers, first_column + c + 1))
         for j in range(start, stop):
-            tile = load(gz, gz_start + at(network.rows, j) * lanes)
+            tile = load(gz, gz_start + at(rows, j) * lanes)
             total = multiply_add(at(by_column, j), tile, total)
         if relu:
             total = zero_where_nonpositive(total, load(x, x_start + c * lanes))
@@ -71,25 +72,26 @@ def spmm_t_tile(network, by_column, first_column, column_count, gz, gz_start, x,
 def sddmm_tile(network, first_row, row_count, gz, gz_start, x, x_start, grad_values, grad_bias):
     """Add one tile's share of the gradients of the values and biases."""
     lanes = TILE_BYTES // gz.itemsize
+    row_pointers, columns = network.row_pointers, network.columns
     for r in range(row_count):
         gradient = load(gz, gz_start + r * lanes)
         grad_bias[first_row + r] += lane_sum(gradient)
-        start = np.intp(at(network.row_pointers, first_row + r))
-        stop = np.intp(at(network.row_pointers, first_row + r + 1))
+        start = np.intp(at(row_pointers, first_row + r))
+        stop = np.intp(at(row_pointers, first_row + r + 1))
         j = start
         while j + 4 <= stop:
-            a = dot(gradient, load(x, x_start + at(network.columns, j) * lanes))
-            b = dot(gradient, load(x, x_start + at(network.columns, j + 1) * lanes))
-            c = dot(gradient, load(x, x_start + at(network.columns, j + 2) * lanes))
-            d = dot(gradient, load(x, x_start + at(network.columns, j + 3) * lanes))
+            a = dot(gradient, load(x, x_start + at(columns, j) * lanes))
+            b = dot(gradient, load(x, x_start + at(columns, j + 1) * lanes))
+            c = dot(gradient, load(x, x_start + at(columns, j + 2) * lanes))
+            d = dot(gradient, load(x, x_start + at(columns, j + 3) * lanes))
             add_sums(grad_values, j, None, a, b, c, d)
             j += 4
         if j < stop:
             # The last one to three: repeat the last column, whose sums are dropped.
             last = stop - 1
-            a = dot(gradient, load(x, x_start + at(network.columns, j) * lanes))
-            b = dot(gradient, load(x, x_start + at(network.columns, min(j + 1, last)) * lanes))
-            c = dot(gradient, load(x, x_start + at(network.columns, last) * lanes))
+            a = dot(gradient, load(x, x_start + at(columns, j) * lanes))
+            b = dot(gradient, load(x, x_start + at(columns, min(j + 1, last)) * lanes))
+            c = dot(gradient, load(x, x_start + at(columns, last) * lanes))
             add_sums(grad_values, j, stop - j, a, b, c, c)
 
 
@@ -98,7 +100,7 @@ def forward_tile(network, x, x_start, activations, start):
     """Run one tile of samples through all layers."""
     lanes = TILE_BYTES // x.itemsize
     layers = network.widths.size - 1
-    source, source_start, first_row = x, x_start, 0
+    source, source_start, first_row = x, x_start, FIRST
     for layer in range(layers):
         width = network.widths[layer + 1]
         y_start = start + first_row * lanes
@@ -136,16 +138,13 @@ def backward_tile(
             source, source_start = x, x_start
         if grad_values.size > 0:
             sddmm_tile(network, first_row, width, gradients, gz_start, source, source_start, grad_values, grad_bias)
+        target, target_start, column, columns = gx, gx_start, first_column, gx.shape[1]
         if layer > 0:
-            inputs = network.widths[:layer].sum()
-            target = gradients_start + (first_row - below) * lanes
-            spmm_t_tile(
-                network, by_column, inputs, below, gradients, gz_start, source, source_start, gradients, target, True
-            )  # fmt: skip
-        elif gx.size > 0:
-            spmm_t_tile(
-                network, by_column, first_column, gx.shape[1], gradients, gz_start, source, source_start, gx, gx_start, False
-            )  # fmt: skip
+            target, target_start = gradients, gradients_start + (first_row - below) * lanes
+            column, columns = network.widths[:layer].sum(), below
+        spmm_t_tile(
+            network, by_column, column, columns, gradients, gz_start, source, source_start, target, target_start, layer > 0
+        )  # fmt: skip
         rows = first_row
 
 
@@ -160,8 +159,9 @@ def output_gradient(gradient, y, output_activation):
 @inline
 def sort_weights(network, by_column):
     """Copy the weights column by column; scattered reads while going backward would displace gradients from the L1 cache."""
+    values, order = network.values, network.order
     for j in range(by_column.size):
-        by_column[j] = at(network.values, at(network.order, j))
+        by_column[j] = at(values, at(order, j))
 
 
 @inline
@@ -175,7 +175,7 @@ def mlp_forward(network, x, activations, y, y_row, first, last):
     """
     Run a network on some tiles.
 
-    :param network: the network
+    :param network: pointer to the network
     :param x: input, ``[tiles, at least in, lanes]``
     :param activations: receives the outputs of all layers, ``[tiles, sum of outs, lanes]``; with one tile only it stays in
         cache, but nothing can go backward
@@ -235,7 +235,8 @@ def mlp_fit(learner, x, target, batch, scale, first, last):
     :param batch: number of samples in all tiles; the rest is padding
     :return: sum of squares
     """
-    network, activations, gradients, by_column, grad_values, grad_bias = learner
+    network, activations, gradients, by_column = learner.network, learner.activations, learner.gradients, learner.by_column
+    grad_values, grad_bias = learner.grad_values, learner.grad_bias
     no_gx = np.empty((1, 0, 1), x.dtype)
     before = activations.shape[1] - 1
     sort_weights(network, by_column)
@@ -257,6 +258,18 @@ def mlp_fit(learner, x, target, batch, scale, first, last):
             network, by_column, x, tile_start(x, tile), activations, start, gradients, start, grad_values, grad_bias,
             no_gx, FIRST, FIRST,
         )  # fmt: skip
+    return total
+
+
+@kernel
+def gradient_sum(learner):
+    """Sum a network's gradient; infinity and NaN show in it."""
+    grad_values, grad_bias = learner.grad_values, learner.grad_bias
+    total = np.float32(0)
+    for i in range(grad_values.size):
+        total += grad_values[i]
+    for i in range(grad_bias.size):
+        total += grad_bias[i]
     return total
 
 
@@ -303,7 +316,7 @@ def mlp_single(network, x, activations, y):
     :param activations: scratch memory, ``[in + sum of outs]``
     :param y: receives the output, ``[out]``
     """
-    widths, values = network.widths, network.values
+    widths, values, columns = network.widths, network.values, network.columns
     layers = widths.size - 1
     for i in range(widths[0]):
         activations[i] = x[i]
@@ -315,7 +328,7 @@ def mlp_single(network, x, activations, y):
         for r in range(widths[layer + 1]):
             stop = np.intp(at(network.row_pointers, first_row + r + 1))
             total = at(network.bias, first_row + r)
-            total += sparse_dot(start, stop, network.columns, values, activations, x_row)
+            total += sparse_dot(start, stop, columns, values, activations, x_row)
             if relu and total <= 0:
                 total = values.dtype.type(0)
             activations[y_row + r] = total

@@ -1,83 +1,130 @@
-"""Element-wise updates of packed parameters, as loops for numba; each is several passes over memory in torch."""
+"""
+Element-wise updates of packed parameters, as loops for numba; each is several passes over memory in torch. Threads share the
+cache lines of all parameters, so that each line moves between cores as seldom as can be.
+"""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+
+from sb3_rlx2.backends.options import inline
+from sb3_rlx2.backends.pointers import array_at
+from sb3_rlx2.backends.prefetch import claim
 
 LINE = 16  # float32 in a cache line
 
 
-@intrinsic
-def claim(typing, array, index):
+class AdamArrays(NamedTuple):
     """
-    Fetch a cache line for writing, without waiting. Where another core has read it, the store itself would wait: for networks
-    that two threads have read, Adam takes ten times as long without this.
+    A parameter and what Adam keeps of it.
+
+    :param values: the parameter, ``[n]``
+    :param mean: first moment, ``exp_avg``, ``[n]``
+    :param square: second moment, ``exp_avg_sq``, ``[n]``
+    :param step: number of steps, this one counted, ``[1]``
+    :param gradients: address of each thread's gradient, ``[threads]``
+    :param numbers: learning rate, decay of the first and of the second moment, term that keeps the denominator from 0, ``[4]``
     """
 
-    def generate(context, builder, signature, arguments):
-        data = context.make_array(array)(context, builder, arguments[0]).data
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
-        place = builder.bitcast(builder.gep(data, [arguments[1]]), pointer)
-        builder.call(function, [place, number(1), number(3), number(1)])  # to write, to keep, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
+    values: np.ndarray
+    mean: np.ndarray
+    square: np.ndarray
+    step: np.ndarray
+    gradients: np.ndarray
+    numbers: np.ndarray
 
 
-def adam(values, mean, square, step, gradient, lr, beta1, beta2, epsilon):
+class PolyakArrays(NamedTuple):
     """
-    Step as ``torch.optim.Adam`` does without weight decay and amsgrad.
+    A parameter and its target.
 
-    :param values: parameter, moved, ``[n]``
-    :param mean: first moment, ``exp_avg``, moved, ``[n]``
-    :param square: second moment, ``exp_avg_sq``, moved, ``[n]``
-    :param step: number of steps, counted up, ``[1]``
-    :param gradient: gradient by the parameter, ``[n]``
-    :param lr: learning rate
-    :param beta1: decay of the first moment
-    :param beta2: decay of the second moment
-    :param epsilon: term that keeps the denominator from 0
+    :param values: the parameter, ``[n]``
+    :param target: the target, ``[n]``
+    :param tau: share of the parameter, ``[1]``
     """
-    step[0] += 1
-    count = np.float64(step[0])
-    size = np.float32(lr / (1 - beta1**count))
-    correction = np.float32(math.sqrt(1 - beta2**count))
-    keep, new = np.float32(beta2), np.float32(1 - beta2)
-    weight, floor = np.float32(1 - beta1), np.float32(epsilon)
-    for start in range(0, values.size, LINE):
-        claim(values, start)
-    for i in range(values.size):
-        g = gradient[i]
-        m = mean[i] + weight * (g - mean[i])
-        s = square[i] * keep + new * g * g
-        mean[i], square[i] = m, s
-        values[i] -= size * m / (np.sqrt(s) / correction + floor)
+
+    values: np.ndarray
+    target: np.ndarray
+    tau: np.ndarray
 
 
-def polyak(values, target, tau):
+def lines(values: Sequence[np.ndarray]) -> int:
     """
-    Move a target towards its parameter as SB3's ``polyak_update`` does.
+    Give the number of cache lines that kernels count parameters in; each begins with one of its own.
 
-    :param values: parameter, ``[n]``
-    :param target: target parameter, moved, ``[n]``
-    :param tau: share of the parameter
+    :param values: the parameters
     """
-    keep, new = np.float32(1 - tau), np.float32(tau)
-    for start in range(0, values.size, LINE):
-        claim(target, start)
-    for i in range(values.size):
-        target[i] = target[i] * keep + new * values[i]
+    return sum(-(-each.size // LINE) for each in values)
 
 
-def total(values):
-    """Sum all entries, in float32: an overflow says that a closer look is due."""
-    total = np.float32(0)
-    for i in range(values.size):
-        total += values[i]
-    return total
+@inline
+def portion(size, first, last):
+    """The part of a parameter that lies in cache lines counted from its beginning."""
+    start = min(max(first, 0) * LINE, size)
+    return slice(start, max(start, min(last * LINE, size)))
+
+
+@inline
+def claim_all(values):
+    """Fetch cache lines for writing."""
+    for i in range(0, values.size, LINE):
+        claim(values, i)
+
+
+def adam(parameters, threads, first, last):
+    """
+    Step as ``torch.optim.Adam`` does without weight decay and amsgrad. The first thread's gradient becomes the sum of all.
+
+    :param parameters: :class:`AdamArrays` of each parameter
+    :param threads: number of threads whose gradients are added up
+    :param first: first cache line, counted through all parameters (:func:`lines`)
+    :param last: the one behind the last
+    """
+    k = 0
+    while last > 0:
+        each = parameters[k]
+        own = portion(each.values.size, first, last)
+        values, mean, square, numbers = each.values[own], each.mean[own], each.square[own], each.numbers
+        claim_all(values)
+        gradient = array_at(each.gradients[0], each.values)[own]
+        for thread in range(1, threads):
+            other = array_at(each.gradients[thread], each.values)[own]
+            for i in range(gradient.size):
+                gradient[i] += other[i]
+        count = np.float64(each.step[0])
+        size = np.float32(numbers[0] / (1 - numbers[1] ** count))
+        correction = np.float32(math.sqrt(1 - numbers[2] ** count))
+        weight, floor = np.float32(1 - numbers[1]), np.float32(numbers[3])
+        keep, new = np.float32(numbers[2]), np.float32(1 - numbers[2])
+        for i in range(values.size):
+            g = gradient[i]
+            m = mean[i] + weight * (g - mean[i])
+            s = square[i] * keep + new * g * g
+            mean[i], square[i] = m, s
+            values[i] -= size * m / (np.sqrt(s) / correction + floor)
+        own_lines = (each.values.size + LINE - 1) // LINE
+        k, first, last = k + 1, first - own_lines, last - own_lines
+
+
+def polyak(parameters, job, first, last):
+    """
+    Move targets towards their parameters as SB3's ``polyak_update`` does.
+
+    :param parameters: :class:`PolyakArrays` of each parameter
+    :param job: anything
+    :param first: first cache line, counted through all parameters
+    :param last: the one behind the last
+    """
+    k = 0
+    while last > 0:
+        each = parameters[k]
+        own, tau = portion(each.values.size, first, last), each.tau[0]
+        values, target = each.values[own], each.target[own]
+        claim_all(target)
+        keep, new = np.float32(1 - tau), np.float32(tau)
+        for i in range(values.size):
+            target[i] = target[i] * keep + new * values[i]
+        own_lines = (each.values.size + LINE - 1) // LINE
+        k, first, last = k + 1, first - own_lines, last - own_lines

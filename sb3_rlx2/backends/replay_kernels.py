@@ -1,5 +1,21 @@
 """Sampling from the replay buffer, as loops for numba: n-step windows straight into the layout that networks read."""
 
+from sb3_rlx2.backends.options import inline
+from sb3_rlx2.backends.prefetch import prefetch, prefetch_row
+
+AHEAD = 8  # samples whose rows are on their way from memory while one is copied
+
+
+@inline
+def fetch(place, steps, observations, next_observations, actions, rewards, dones, timeouts):
+    """Fetch what a window of some steps needs, if no episode ends in it."""
+    prefetch_row(observations, place)
+    prefetch_row(next_observations, min(place + steps, next_observations.shape[0] - 1))
+    prefetch(actions, place * actions.shape[1])
+    prefetch(rewards, place)
+    prefetch(dones, place)
+    prefetch(timeouts, place)
+
 
 def gather_windows(
     rows, environments, newest, n_steps, powers, observations, next_observations, actions, rewards, dones, timeouts,
@@ -17,22 +33,23 @@ def gather_windows(
     :param obs: receives the first observation, ``[tiles, at least D, lanes]``; with one lane it is ``[batch, D]``
     :param action: receives the first action from ``action_row`` on; may be ``obs``
     :param next_obs: receives the last next observation, as ``obs``
-    :param returns: receives the n-step return, ``[batch]``
-    :param terminated: receives 1 where the window ends in a termination, else 0, ``[batch]``
-    :param discounts: receives the bootstrap's discount, ``[batch]``
-    :param lengths: receives the number of steps in the window, ``[batch]``
+    :param returns: receives the n-step return, ``[batch]``; the others receive 1 where the window ends in a termination
+        (else 0), the bootstrap's discount, and the number of steps in the window
     """
     n_envs, size, lanes = rewards.shape[1], rewards.shape[0], obs.shape[2]
-    for b in range(rows.size):
+    for b in range(-AHEAD, rows.size):
+        ahead = min(b + AHEAD, rows.size - 1)
+        place = rows[ahead] * n_envs + environments[ahead]
+        fetch(place, (n_steps - 1) * n_envs, observations, next_observations, actions, rewards, dones, timeouts)
+        if b < 0:
+            continue
         row, env = rows[b], environments[b]
-        tile, lane = b // lanes, b % lanes
-        first = row * n_envs + env
+        tile, lane, first = b // lanes, b % lanes, row * n_envs + env
         for i in range(observations.shape[1]):
             obs[tile, i, lane] = observations[first, i]
         for i in range(actions.shape[1]):
             action[tile, action_row + i, lane] = actions[first, i]
-        total = rewards[row, env]
-        steps = 1
+        total, steps = rewards[row, env], 1
         while steps < n_steps and dones[row, env] <= 0 and timeouts[row, env] <= 0 and row != newest:
             row = row + 1 if row + 1 < size else 0
             total += powers[steps] * rewards[row, env]

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sb3_rlx2.backends.kernels import FIRST, mlp_backward, mlp_fit, mlp_forward
+from sb3_rlx2.backends.kernels import FIRST, gradient_sum, mlp_backward, mlp_fit, mlp_forward
 from sb3_rlx2.backends.networks import Learner, Network
-from sb3_rlx2.backends.step_kernels import add_rows, bellman, copy_rows, mean_gradient, squash, squash_gradient
-from sb3_rlx2.backends.thread_kernels import FIRST_TILE, LAST_TILE, NOTHING, deliver, next_job
+from sb3_rlx2.backends.step_kernels import add_rows, batch_sum, bellman, copy_rows, mean_gradient, squash, squash_gradient
 
 CRITICS, ACTOR, ON_THE_WAY = range(3)  # jobs; the last one only draws
 NOW, THEN, WAY = range(3)  # draws
@@ -62,7 +61,8 @@ class SACArrays(NamedTuple):
     :param grad_by_critic: memory for the gradient by the actions through one critic, ``[tiles, A, lanes]``
     :param grad_actions: memory for the gradient by the actions, likewise
     :param grad_raw: memory for the gradient by the actor's output, ``[tiles, 2A, lanes]``
-    :param total: receives the sum of squared errors, or of the least values, over the samples of the tiles, ``[1]``
+    :param found: receives the sum of squared errors, or of the least values, over the samples of the tiles; the sum of all
+        gradients, which is finite if they are; and the sum of the log-probabilities, ``[3]``
     """
 
     actor: Learner
@@ -83,51 +83,51 @@ class SACArrays(NamedTuple):
     grad_by_critic: np.ndarray
     grad_actions: np.ndarray
     grad_raw: np.ndarray
-    total: np.ndarray
+    found: np.ndarray
 
 
-def sac(arrays, mailbox, generation):  # noqa: C901 (split up, numba would compile the parts twice)
+def sac(arrays, job, first, last):
     """
-    Do jobs.
+    Do a job.
 
     :param arrays: :class:`SACArrays`
-    :param mailbox: says what to do, see ``thread_kernels.py``
-    :param generation: of the arrays
+    :param job: ``CRITICS``, ``ACTOR`` or ``ON_THE_WAY``
+    :param first: first tile
+    :param last: tile behind the last one
     """
     actor, inputs, next_inputs, now = arrays.actor, arrays.inputs, arrays.next_inputs, arrays.draws[NOW]
     values, target, batch = arrays.values, arrays.target, arrays.returns.size
-    grad_value, grad_actions, grad_raw = arrays.grad_value, arrays.grad_actions, arrays.grad_raw
-    job = next_job(mailbox, generation)
-    while job != NOTHING:
-        first, last, total = mailbox[FIRST_TILE], mailbox[LAST_TILE], 0.0
-        for i in range(*DRAWS_OF[job]):
-            draw = arrays.draws[i]
-            mlp_forward(actor.network, draw.obs, draw.activations, draw.raw, FIRST, first, last)
-            squash(draw.raw, draw.noise, draw.actions, draw.row, draw.log_prob, first, last)
-        if job == CRITICS:
-            for critic in range(values.shape[1]):
-                mlp_forward(arrays.critic_targets[critic], next_inputs, arrays.critic_scratch, values, critic, first, last)
-            entropy = arrays.draws[THEN].log_prob, arrays.alpha[0]
-            bellman(values, *entropy, arrays.returns, arrays.terminated, arrays.discounts, target, first, last)
-            for critic in range(values.shape[1]):
-                total += mlp_fit(arrays.critics[critic], inputs, target, batch, np.float32(1 / batch), first, last)
-        elif job == ACTOR:
-            nothing, obs_dim = actor.grad_values[:0], next_inputs.shape[1] - now.noise.shape[1]
-            copy_rows(now.actions, inputs, obs_dim, first, last)
-            for critic in range(values.shape[1]):
-                activations = arrays.critic_activations[critic]
-                mlp_forward(arrays.critics[critic].network, inputs, activations, values, critic, first, last)
-            for critic in range(values.shape[1]):
-                learner = arrays.critics[critic]
-                total += mean_gradient(values, critic, batch, grad_value, first, last)
-                mlp_backward(
-                    learner.network, inputs, arrays.critic_activations[critic], learner.gradients, learner.by_column,
-                    grad_value, nothing, nothing, arrays.grad_by_critic, obs_dim, first, last,
-                )  # fmt: skip
-                add_rows(arrays.grad_by_critic, grad_actions, critic > 0, first, last)
-            grad_value[first:last] = np.float32(arrays.alpha[0] / batch)  # from here on by the log-probability
-            squash_gradient(now.raw, now.noise, now.actions, FIRST, grad_actions, grad_value, grad_raw, first, last)
-            memory = actor.activations, actor.gradients, actor.by_column, grad_raw, actor.grad_values, actor.grad_bias
-            mlp_backward(actor.network, inputs, *memory, grad_actions[:0], FIRST, first, last)
-        arrays.total[0] = total
-        job = deliver(mailbox, generation)
+    grad_value, grad_actions, grad_raw, found = arrays.grad_value, arrays.grad_actions, arrays.grad_raw, arrays.found
+    found[:] = 0
+    for i in range(*DRAWS_OF[job]):
+        draw = arrays.draws[i]
+        mlp_forward(actor.network, draw.obs, draw.activations, draw.raw, FIRST, first, last)
+        squash(draw.raw, draw.noise, draw.actions, draw.row, draw.log_prob, first, last)
+    if job == CRITICS:
+        for critic in range(values.shape[1]):
+            mlp_forward(arrays.critic_targets[critic], next_inputs, arrays.critic_scratch, values, critic, first, last)
+        entropy = arrays.draws[THEN].log_prob, arrays.alpha[0]
+        bellman(values, *entropy, arrays.returns, arrays.terminated, arrays.discounts, target, first, last)
+        found[2] = batch_sum(now.log_prob, batch, first, last)
+        for critic in range(values.shape[1]):
+            found[0] += mlp_fit(arrays.critics[critic], inputs, target, batch, np.float32(1 / batch), first, last)
+            found[1] += gradient_sum(arrays.critics[critic])
+    elif job == ACTOR:
+        nothing, obs_dim = actor.grad_values[:0], next_inputs.shape[1] - now.noise.shape[1]
+        copy_rows(now.actions, inputs, obs_dim, first, last)
+        for critic in range(values.shape[1]):
+            activations = arrays.critic_activations[critic]
+            mlp_forward(arrays.critics[critic].network, inputs, activations, values, critic, first, last)
+        for critic in range(values.shape[1]):
+            learner = arrays.critics[critic]
+            found[0] += mean_gradient(values, critic, batch, grad_value, first, last)
+            mlp_backward(
+                learner.network, inputs, arrays.critic_activations[critic], learner.gradients, learner.by_column,
+                grad_value, nothing, nothing, arrays.grad_by_critic, obs_dim, first, last,
+            )  # fmt: skip
+            add_rows(arrays.grad_by_critic, grad_actions, critic > 0, first, last)
+        grad_value[first:last] = np.float32(arrays.alpha[0] / batch)  # from here on by the log-probability
+        squash_gradient(now.raw, now.noise, now.actions, FIRST, grad_actions, grad_value, grad_raw, first, last)
+        memory = actor.activations, actor.gradients, actor.by_column, grad_raw, actor.grad_values, actor.grad_bias
+        mlp_backward(actor.network, inputs, *memory, grad_actions[:0], FIRST, first, last)
+        found[1] = gradient_sum(actor)

@@ -2,17 +2,16 @@
 TD3's gradient step as one job for the critics and one for the actor, each for some tiles of the batch (see ``kernels.py``).
 
 One call costs Python once, and lets threads run through without waiting for each other to hold the interpreter. Both jobs
-are one function, which is compiled once with what it calls.
+are one function, because functions that call the same ones each have them compiled again.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from sb3_rlx2.backends.kernels import FIRST, mlp_backward, mlp_fit, mlp_forward
+from sb3_rlx2.backends.kernels import FIRST, gradient_sum, mlp_backward, mlp_fit, mlp_forward
 from sb3_rlx2.backends.networks import Learner, Network
 from sb3_rlx2.backends.step_kernels import add_clipped_noise, bellman, mean_gradient
-from sb3_rlx2.backends.thread_kernels import FIRST_TILE, LAST_TILE, NOTHING, deliver, next_job
 
 CRITICS, ACTOR = 0, 1
 
@@ -39,7 +38,8 @@ class TD3Arrays(NamedTuple):
     :param target: memory for the critics' target, ``[tiles, 1, lanes]``
     :param grad_value: memory for the gradient by a value, ``[tiles, 1, lanes]``
     :param grad_actions: memory for the gradient by the actions, ``[tiles, A, lanes]``
-    :param total: receives the sum of squared errors, or of values, over the samples of the tiles, ``[1]``
+    :param found: receives the sum of squared errors, or of values, over the samples of the tiles; and the sum of all
+        gradients, which is finite if they are, ``[3]``
     """
 
     actor: Learner
@@ -60,45 +60,43 @@ class TD3Arrays(NamedTuple):
     target: np.ndarray
     grad_value: np.ndarray
     grad_actions: np.ndarray
-    total: np.ndarray
+    found: np.ndarray
 
 
-def td3(arrays, mailbox, generation):
+def td3(arrays, job, first, last):
     """
-    Do jobs: ``CRITICS`` computes the gradients of the critics' loss, the mean of squared errors summed over the critics;
+    Do a job: ``CRITICS`` computes the gradients of the critics' loss, the mean of squared errors summed over the critics;
     ``ACTOR`` that of the actor's loss, minus the mean value of its actions by the first critic.
 
     :param arrays: :class:`TD3Arrays`
-    :param mailbox: says what to do, see ``thread_kernels.py``
-    :param generation: of the arrays
+    :param job: ``CRITICS`` or ``ACTOR``
+    :param first: first tile
+    :param last: tile behind the last one
     """
     actor, inputs, next_inputs = arrays.actor, arrays.inputs, arrays.next_inputs
     values, target, batch = arrays.values, arrays.target, arrays.returns.size
-    obs_dim = inputs.shape[1] - arrays.noise.shape[1]
-    job = next_job(mailbox, generation)
-    while job != NOTHING:
-        first, last = mailbox[FIRST_TILE], mailbox[LAST_TILE]
-        if job == CRITICS:
-            mlp_forward(arrays.actor_target, next_inputs, arrays.actor_scratch, next_inputs, obs_dim, first, last)
-            add_clipped_noise(next_inputs, obs_dim, arrays.noise, arrays.noise_clip[0], first, last)
-            for critic in range(values.shape[1]):
-                mlp_forward(arrays.critic_targets[critic], next_inputs, arrays.critic_scratch, values, critic, first, last)
-            bellman(values, target, 0.0, arrays.returns, arrays.terminated, arrays.discounts, target, first, last)
-            total = 0.0
-            for critic in range(values.shape[1]):
-                total += mlp_fit(arrays.critics[critic], inputs, target, batch, np.float32(2 / batch), first, last)
-        else:
-            critic, nothing = arrays.critics[0], actor.grad_values[:0]
-            mlp_forward(actor.network, inputs, actor.activations, inputs, obs_dim, first, last)
-            mlp_forward(critic.network, inputs, arrays.critic_activations, target, FIRST, first, last)
-            total = mean_gradient(target, FIRST, batch, arrays.grad_value, first, last)
-            mlp_backward(
-                critic.network, inputs, arrays.critic_activations, critic.gradients, critic.by_column, arrays.grad_value,
-                nothing, nothing, arrays.grad_actions, obs_dim, first, last,
-            )  # fmt: skip
-            mlp_backward(
-                actor.network, inputs, actor.activations, actor.gradients, actor.by_column, arrays.grad_actions,
-                actor.grad_values, actor.grad_bias, arrays.grad_actions[:0], FIRST, first, last,
-            )  # fmt: skip
-        arrays.total[0] = total
-        job = deliver(mailbox, generation)
+    obs_dim, found = inputs.shape[1] - arrays.noise.shape[1], arrays.found
+    found[:] = 0
+    if job == CRITICS:
+        mlp_forward(arrays.actor_target, next_inputs, arrays.actor_scratch, next_inputs, obs_dim, first, last)
+        add_clipped_noise(next_inputs, obs_dim, arrays.noise, arrays.noise_clip[0], first, last)
+        for critic in range(values.shape[1]):
+            mlp_forward(arrays.critic_targets[critic], next_inputs, arrays.critic_scratch, values, critic, first, last)
+        bellman(values, target, 0.0, arrays.returns, arrays.terminated, arrays.discounts, target, first, last)
+        for critic in range(values.shape[1]):
+            found[0] += mlp_fit(arrays.critics[critic], inputs, target, batch, np.float32(2 / batch), first, last)
+            found[1] += gradient_sum(arrays.critics[critic])
+    else:
+        critic, nothing = arrays.critics[FIRST], actor.grad_values[:0]
+        mlp_forward(actor.network, inputs, actor.activations, inputs, obs_dim, first, last)
+        mlp_forward(critic.network, inputs, arrays.critic_activations, target, FIRST, first, last)
+        found[0] = mean_gradient(target, FIRST, batch, arrays.grad_value, first, last)
+        mlp_backward(
+            critic.network, inputs, arrays.critic_activations, critic.gradients, critic.by_column, arrays.grad_value,
+            nothing, nothing, arrays.grad_actions, obs_dim, first, last,
+        )  # fmt: skip
+        mlp_backward(
+            actor.network, inputs, actor.activations, actor.gradients, actor.by_column, arrays.grad_actions,
+            actor.grad_values, actor.grad_bias, arrays.grad_actions[:0], FIRST, first, last,
+        )  # fmt: skip
+        found[1] = gradient_sum(actor)

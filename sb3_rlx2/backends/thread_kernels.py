@@ -2,9 +2,9 @@
 How a thread hands kernels' work to others that spin for a moment, without the interpreter: waking a thread that sleeps,
 and waiting for its turn to hold the interpreter, takes longer than a tenth of a gradient step.
 
-Each thread has a mailbox, integers ``[16]`` with a state, a job and its tiles. The owner of the work posts a job into the
-mailboxes of its helpers, does its own share, and then takes back what nobody has begun; so a helper that sleeps, is late or
-is gone costs nothing but its help.
+Each helper has a mailbox, integers ``[16]`` with a state, a kernel, what it works on, a job and its share. The owner of the
+work posts a job into the mailboxes of its helpers, does its own share, and then takes back what nobody has begun; so a helper
+that sleeps, is late or is gone costs nothing but its help.
 """
 
 from llvmlite import binding, ir
@@ -12,15 +12,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sb3_rlx2.backends.options import kernel
+from sb3_rlx2.backends.pointers import call
 
-STATE, GENERATION, JOB, FIRST_TILE, LAST_TILE = range(5)
+STATE, FUNCTION, ARGUMENTS, JOB, FIRST, LAST = range(6)
 IDLE, POSTED, TAKEN, DONE, ASLEEP, DONE_ASLEEP = range(6)
-NOTHING = -1  # no job
-OWN = -1  # the generation of a mailbox whose job its owner does
-PATIENCE = (
-    80_000  # looks into the mailbox before a helper sleeps: about two milliseconds, longer than a step of most environments
-)
+# Looks into the mailbox before a helper sleeps: about two milliseconds, longer than a step of most environments.
+PATIENCE = 80_000
 PAUSES = {"x86_64": ("llvm.x86.sse2.pause", ()), "aarch64": ("llvm.aarch64.hint", (1,)), "arm64": ("llvm.aarch64.hint", (1,))}
 
 
@@ -85,37 +82,36 @@ def pause(typing):
     return types.void(), generate
 
 
-@kernel
-def next_job(mailbox, generation):
+def run(function, arguments, job, first, last):
     """
-    Wait for a job.
+    Run a kernel.
 
-    :param mailbox: the helper's
-    :param generation: of the arrays that the helper knows; for others it has to come back and fetch them
-    :return: the job, or ``NOTHING``: sleep if the state says so, else come again with the arrays of the newest generation
+    :param function: address of a kernel ``(arguments, job, first, last)``, compiled by ``compile.py``
+    :param arguments: address of what it works on, see :class:`Struct`
+    :param job: number that the kernel knows
+    :param first: the first of the tiles, or of what else the kernel works through
+    :param last: the one behind the last
     """
-    if generation == OWN:
-        return mailbox[JOB]
+    call(function, arguments, job, first, last)
+
+
+def serve(mailbox):
+    """
+    Do the jobs that come into a mailbox, and return when none has come for a while.
+
+    :param mailbox: the helper's; its state is ``ASLEEP`` or ``DONE_ASLEEP`` from now on, unless there is a job again
+    """
     change_state(mailbox, ASLEEP, IDLE)
-    for _ in range(PATIENCE):
-        if load_state(mailbox) == POSTED:
-            if mailbox[GENERATION] != generation:
-                return NOTHING
-            if change_state(mailbox, POSTED, TAKEN):
-                return mailbox[JOB]
+    looks = 0
+    while looks < PATIENCE:
+        looks += 1
+        if load_state(mailbox) == POSTED and change_state(mailbox, POSTED, TAKEN):
+            call(mailbox[FUNCTION], mailbox[ARGUMENTS], mailbox[JOB], mailbox[FIRST], mailbox[LAST])
+            store_state(mailbox, DONE)
+            looks = 0
         pause()
     if not change_state(mailbox, IDLE, ASLEEP):
         change_state(mailbox, DONE, DONE_ASLEEP)
-    return NOTHING
-
-
-@kernel
-def deliver(mailbox, generation):
-    """Say that the job is done, and wait for the next; the owner of a mailbox has none."""
-    if generation == OWN:
-        return NOTHING
-    store_state(mailbox, DONE)
-    return next_job(mailbox, generation)
 
 
 def post(mailbox):
