@@ -95,7 +95,7 @@ class Team:
 class _Helper:
     def __init__(self) -> None:
         self.kernels: SimpleNamespace = load_kernels("threads")
-        self.mailbox = _mailbox()
+        self.mailbox = new_mailbox()
         self.awake = threading.Event()
         self.dismissed = False
         self.thread: threading.Thread | None = None
@@ -135,7 +135,7 @@ def _dismiss(helpers: list[_Helper]) -> None:
         helper.dismiss()
 
 
-def _mailbox() -> np.ndarray:
+def new_mailbox() -> np.ndarray:
     """Give a mailbox with cache lines of its own: a helper looks at it all the time, and a neighbour's writer would wait."""
     neighbours: np.ndarray = th.zeros(48, dtype=th.int64).numpy()  # torch aligns to cache lines, numpy does not
     return neighbours[16:32]

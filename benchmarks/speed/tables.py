@@ -1,5 +1,6 @@
 """Each section's table, from its stored result."""
 
+import statistics
 from collections.abc import Callable
 
 from benchmarks.readme import markdown
@@ -72,10 +73,17 @@ def threads(sections: Sections) -> str:
             row["task"].replace("_", " "),
             *(shown_time(median(row, count)) for count in ("1", "2")),
             shown_ratio(row, "1", "2"),
+            _shown_nanoseconds(row["seconds"]["line"]),
         ]
         for row in sections["threads"].rows
     ]
-    return markdown(["", "", "one thread", "two threads", "speed-up"], rows) if rows else "Needs two cores."
+    header = ["", "", "one thread", "two threads", "speed-up", "a cache line there and back, ns"]
+    return markdown(header, rows) if rows else "Needs two cores."
+
+
+def _shown_nanoseconds(seconds: list[float]) -> str:
+    middle, least, most = (f"{each(seconds) * 1e9:.0f}" for each in (statistics.median, min, max))
+    return f"{middle} ({least}-{most})"
 
 
 def predict(sections: Sections) -> str:

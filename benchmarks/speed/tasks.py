@@ -4,6 +4,7 @@ What a worker can be ordered to do: each task takes its arguments and gives a fu
 Imports are late, because the worker of SBX has neither our package nor its dependencies.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -188,6 +189,33 @@ def _sparse_forward(net: Any, obs: np.ndarray) -> Run:
     return run
 
 
+def line_transfer() -> Run:
+    """A cache line that goes to another core and comes back."""
+    from numba import njit
+
+    from sb3_rlx2.backends.thread_kernels import load_state, store_state
+    from sb3_rlx2.team import new_mailbox
+
+    @njit(nogil=True)
+    def bounce(own: Any, other: Any, n: int, begins: bool) -> None:
+        for k in range(1, n + 1):
+            if begins:
+                store_state(other, k)
+            while load_state(own) != k:
+                pass
+            if not begins:
+                store_state(other, k)
+
+    def run(n: int) -> None:
+        here, there = new_mailbox(), new_mailbox()
+        partner = threading.Thread(target=bounce, args=(there, here, n, False))
+        partner.start()
+        bounce(here, there, n, True)
+        partner.join()
+
+    return run
+
+
 def memory(warm_up: int, **agent: Any) -> Run:
     """Bytes that a trained agent holds."""
     model = trained(warm_up, agent)
@@ -292,7 +320,7 @@ def stage_work(**agent: Any) -> Run:
 TASKS: dict[str, Callable[..., Run]] = {
     task.__name__: task
     for task in (
-        end_to_end, gradient_step, topology_update, predict, bare_forward, memory, dense_product, sparse_product, bandwidth,
-        stages, stage_work,
+        end_to_end, gradient_step, topology_update, predict, bare_forward, line_transfer, memory, dense_product,
+        sparse_product, bandwidth, stages, stage_work,
     )
 }  # fmt: skip
