@@ -13,6 +13,7 @@ from sb3_rlx2 import RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseTD3Policy, gradie
 from sb3_rlx2.backends import csr
 from sb3_rlx2.backends.compile import load_kernels
 from sb3_rlx2.backends.step_kernels import squash, squash_gradient
+from sb3_rlx2.sparse_mlp import SparseMLP
 
 SETTINGS = {
     "seed": 0,
@@ -133,6 +134,18 @@ def test_squashed_gaussian_against_autograd():
     )  # fmt: skip
     np.testing.assert_allclose(untiled(grad_raw), expected, atol=1e-4)
     assert (grad_raw.transpose(0, 2, 1).reshape(128, -1)[100:] == 0).all()  # padding
+
+
+def test_a_gradient_that_nobody_asks_for_is_not_written():
+    """Threads share what lies behind the empty array."""
+    mlp = SparseMLP.from_linears([th.nn.Linear(5, 8), th.nn.Linear(8, 2)], [20, 10], th.nn.ReLU(), backend="csr")
+    structure, kernels = csr.structure_of(mlp), load_kernels("backward")
+    x, activations, gradients, gy, shared = (csr.tiled(2, rows, np.float32) + 1 for rows in (5, 10, 10, 2, 3))
+    by_column, grad_values, grad_bias = np.zeros(30, np.float32), np.zeros(30, np.float32), np.zeros(10, np.float32)
+    memory = x, activations, gradients, by_column, gy, grad_values, grad_bias
+    kernels.mlp_backward(structure.struct.address, *memory, shared[:0], 0, 0, 2)
+    assert (shared == 1).all()
+    assert grad_values.any()
 
 
 def test_what_arrays_cannot_serve_goes_to_the_host():

@@ -138,7 +138,7 @@ def backward_tile(
             source, source_start = x, x_start
         if grad_values.size > 0:
             sddmm_tile(network, first_row, width, gradients, gz_start, source, source_start, grad_values, grad_bias)
-        target, target_start, column, columns = gx, gx_start, first_column, gx.shape[1]
+        target, target_start, column, columns = gx, gx_start, first_column, gx.shape[1] if gx.size > 0 else 0
         if layer > 0:
             target, target_start = gradients, gradients_start + (first_row - below) * lanes
             column, columns = network.widths[:layer].sum(), below

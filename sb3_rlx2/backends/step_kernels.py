@@ -136,18 +136,18 @@ def squash(raw, noise, actions, row, log_prob, first, last):
     :param log_prob: receives the log-probability, ``[tiles, 1, lanes]``
     """
     lanes, n_actions = raw.shape[2], noise.shape[1]
-    drawn = np.zeros(lanes, np.float32)
     for tile in range(first, last):
         total = log_prob[tile, 0]
         total[:] = 0
         for a in range(n_actions):
             # Views of single rows: loops over them are vectorised.
             mean, log_stds, action = raw[tile, a], raw[tile, n_actions + a], actions[tile, row + a]
-            copy_column(noise, tile * lanes, a, drawn)
+            copy_column(noise, tile * lanes, a, action)
             for i in range(lanes):
-                action[i] = tanh(mean[i] + exp(clipped(log_stds[i])) * drawn[i])
+                drawn = action[i]
+                action[i] = tanh(mean[i] + exp(clipped(log_stds[i])) * drawn)
                 slope = ONE - action[i] * action[i]
-                total[i] += MINUS_HALF * drawn[i] * drawn[i] - clipped(log_stds[i]) - log(slope + EPSILON) - LOG_SQRT_2_PI
+                total[i] += MINUS_HALF * drawn * drawn - clipped(log_stds[i]) - log(slope + EPSILON) - LOG_SQRT_2_PI
 
 
 @kernel
@@ -160,18 +160,17 @@ def squash_gradient(raw, noise, actions, row, grad_actions, grad_log_prob, grad_
     :param grad_raw: receives the gradient by mean and log standard deviation, ``[tiles, 2A, lanes]``, 0 in padding
     """
     lanes, n_actions = raw.shape[2], noise.shape[1]
-    drawn = np.zeros(lanes, np.float32)
     for tile in range(first, last):
         count = min(lanes, noise.shape[0] - tile * lanes)
         for a in range(n_actions):
             log_stds, action, gradient = raw[tile, n_actions + a], actions[tile, row + a], grad_actions[tile, a]
             weight = grad_log_prob[tile, 0]
             grad_mean, grad_log_std = grad_raw[tile, a], grad_raw[tile, n_actions + a]
-            copy_column(noise, tile * lanes, a, drawn)
+            copy_column(noise, tile * lanes, a, grad_log_std)
             for i in range(lanes):
                 slope = ONE - action[i] * action[i]
                 grad_mean[i] = gradient[i] * slope + TWO * weight[i] * action[i] * slope / (slope + EPSILON)
-                grad_log_std[i] = grad_mean[i] * exp(clipped(log_stds[i])) * drawn[i] - weight[i]
+                grad_log_std[i] = grad_mean[i] * exp(clipped(log_stds[i])) * grad_log_std[i] - weight[i]
                 if log_stds[i] < LOG_STD_MIN or log_stds[i] > LOG_STD_MAX:
                     grad_log_std[i] = 0
             grad_mean[count:] = 0
