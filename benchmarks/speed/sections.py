@@ -55,7 +55,7 @@ def gradient_step(bench: Bench) -> Rows:
 
 
 def threads(bench: Bench) -> Rows:
-    """Point 4: one thread and two, and the cores' distance, which a virtual machine's host may change at any time."""
+    """Point 4: one thread and two, and what the second core is worth, which a virtual machine's host may change."""
     if usable_threads(2) < 2:
         return []
     rows = []
@@ -63,6 +63,7 @@ def threads(bench: Bench) -> Rows:
         arguments = {"warm_up": bench.amount(WARM_UP)} | agent("rlx2", algorithm, env)
         jobs = {str(count): Job(task, 800, arguments, threads=count) for count in (1, 2)}
         jobs["line"] = Job("line_transfer", 200_000, {}, threads=2)
+        jobs |= {f"arithmetic, {count}": Job("arithmetic", 20_000, {"threads": count}, threads=2) for count in (1, 2)}
         rows.append({"algorithm": algorithm, "env": env, "task": task, "seconds": bench.alternate(jobs)})
     return rows
 

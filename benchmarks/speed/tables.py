@@ -73,12 +73,25 @@ def threads(sections: Sections) -> str:
             row["task"].replace("_", " "),
             *(shown_time(median(row, count)) for count in ("1", "2")),
             shown_ratio(row, "1", "2"),
+            _shown_worth(row["seconds"]),
             _shown_nanoseconds(row["seconds"]["line"]),
         ]
         for row in sections["threads"].rows
     ]
-    header = ["", "", "one thread", "two threads", "speed-up", "a cache line there and back, ns"]
-    return markdown(header, rows) if rows else "Needs two cores."
+    if not rows:
+        return "Needs two cores."
+    note = (
+        "The last two columns are the machine's: how many times faster two threads that have nothing to do with each other "
+        "get through arithmetic in the L1 cache than one (2 for two cores; less if they are one core's two threads, or the "
+        "host takes time for others), and what a cache line takes to the other core and back."
+    )
+    header = ["", "", "one thread", "two threads", "speed-up", "arithmetic alone", "a cache line there and back, ns"]
+    return f"{note}\n\n{markdown(header, rows)}"
+
+
+def _shown_worth(seconds: dict[str, list[float]]) -> str:
+    worth = [2 * one / two for one, two in zip(seconds["arithmetic, 1"], seconds["arithmetic, 2"], strict=True)]
+    return f"{statistics.median(worth):.2f}x ({min(worth):.2f}-{max(worth):.2f})"
 
 
 def _shown_nanoseconds(seconds: list[float]) -> str:

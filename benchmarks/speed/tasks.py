@@ -216,6 +216,29 @@ def line_transfer() -> Run:
     return run
 
 
+def arithmetic(threads: int) -> Run:
+    """Multiplications and additions in the L1 cache, by threads that have nothing to do with each other."""
+    from numba import njit
+
+    @njit(nogil=True, fastmath=True)
+    def work(x: Any, y: Any, n: int) -> None:
+        for _ in range(n):
+            for _ in range(100):
+                for i in range(x.size):
+                    y[i] = y[i] * 0.5 + x[i]
+
+    def run(n: int) -> None:
+        arrays = [np.ones((2, 512), np.float32) for _ in range(threads)]
+        partners = [threading.Thread(target=work, args=(*each, n)) for each in arrays[1:]]
+        for partner in partners:
+            partner.start()
+        work(*arrays[0], n)
+        for partner in partners:
+            partner.join()
+
+    return run
+
+
 def memory(warm_up: int, **agent: Any) -> Run:
     """Bytes that a trained agent holds."""
     model = trained(warm_up, agent)
@@ -320,7 +343,7 @@ def stage_work(**agent: Any) -> Run:
 TASKS: dict[str, Callable[..., Run]] = {
     task.__name__: task
     for task in (
-        end_to_end, gradient_step, topology_update, predict, bare_forward, line_transfer, memory, dense_product,
-        sparse_product, bandwidth, stages, stage_work,
+        end_to_end, gradient_step, topology_update, predict, bare_forward, line_transfer, arithmetic, memory,
+        dense_product, sparse_product, bandwidth, stages, stage_work,
     )
 }  # fmt: skip
