@@ -36,7 +36,7 @@ class PlainAdam:
         self._origin: list[int] = []
 
     def serves(self) -> bool:
-        """Tell whether the kernel can do the next step: no extras, and not the first step."""
+        """Tell whether the kernel can do the next step: no extras, float32, and not the first step."""
         group, optimizer = self.optimizer.param_groups[0], self.optimizer
         return (
             type(optimizer) in (th.optim.Adam, KernelAdam)
@@ -44,6 +44,7 @@ class PlainAdam:
             and len(optimizer.state) == len(group["params"])
             and not any(group[extra] for extra in ("weight_decay", "amsgrad", "maximize", "capturable", "differentiable"))
             and isinstance(group["lr"], float)
+            and all(tensor.dtype == th.float32 for state in optimizer.state.values() for tensor in state.values())
         )
 
     def has_hooks(self, before: int, after: int) -> bool:

@@ -42,6 +42,30 @@ def test_steps_equal_torchs(kwargs):
     assert_same(ours, theirs)
 
 
+def convert(optimizer, name):
+    for state in optimizer.state.values():
+        state[name] = state[name].double()
+
+
+def test_steps_of_another_dtype_are_left_to_torch():
+    """They are float64 where that has become torch's default; the kernel would misread them."""
+    ours, theirs = pair()
+    for optimizer in (ours, theirs):
+        step(optimizer, 0)
+        convert(optimizer, "step")
+        step(optimizer, 1)
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["exp_avg", "exp_avg_sq"])
+def test_moments_of_another_dtype_are_refused_by_torchs_fused_step(name):
+    optimizer, _ = pair()
+    step(optimizer, 0)
+    convert(optimizer, name)
+    with pytest.raises(RuntimeError, match="Double"):
+        step(optimizer, 1)
+
+
 def test_the_state_is_interchangeable():
     ours, theirs = pair()
     for seed in range(5):

@@ -89,12 +89,12 @@ def test_logs_equal_the_hosts(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
-@pytest.mark.parametrize("batch_size", [200, 256])
-def test_two_threads_equal_one(algorithm, batch_size):
+@pytest.mark.parametrize("kwargs", [{"batch_size": 200}, {}, {"topology": "set"}])
+def test_two_threads_equal_one(algorithm, kwargs):
     runs = []
     for threads in (1, 2, 2):
         th.set_num_threads(threads)
-        runs.append(finish(build(algorithm, True, batch_size=batch_size), 20))
+        runs.append(finish(build(algorithm, True, **kwargs), 20))
     assert_equal(runs[0], runs[1])
     assert_equal(runs[1], runs[2], atol=0)  # at fixed threads, sums have a fixed order
 

@@ -16,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -124,7 +124,7 @@ def _manifest(folder: Path) -> Any:
 
 def _compile(group: str, dtype: str, critics: int, folder: Path | None) -> SimpleNamespace:
     """Compile, or read from the folder what is there. Each function has a name of its own and a single signature."""
-    compiled = {}
+    compiled, entries = {}, {}
     with _compiling_into(folder):
         for function, signature in SIGNATURES[group](from_dtype(np.dtype(dtype)), critics).items():
             name = f"{function.__name__}_{dtype}"
@@ -132,23 +132,20 @@ def _compile(group: str, dtype: str, critics: int, folder: Path | None) -> Simpl
             copy = FunctionType(plain.__code__, plain.__globals__, name)
             copy.__qualname__ = name
             chosen = OPTIONS.get(function, options.OPTIONS) | {"cache": folder is not None}
-            decorate = cfunc if function in JOBS else partial(njit, no_cfunc_wrapper=True)
-            compiled[function.__name__] = decorate(signature, **chosen)(copy)
-    return SimpleNamespace(**{name: _entry(each) for name, each in compiled.items()}, compiled=compiled)
-
-
-def _entry(compiled: Any) -> Any:
-    """
-    Give what calls a kernel: for the job of a team its address, for others its entry behind numba's dispatcher, which would
-    look for a signature in each call; the entry checks its arguments' types itself.
-    """
-    return compiled.address if hasattr(compiled, "address") else next(iter(compiled.overloads.values())).entry_point
+            if function in JOBS:
+                compiled[function.__name__] = cfunc(signature, **chosen)(copy)
+                entries[function.__name__] = compiled[function.__name__].address
+            else:
+                compiled[function.__name__] = njit(signature, no_cfunc_wrapper=True, **chosen)(copy)
+                # Behind numba's dispatcher, which would look for a signature in each call; it checks its arguments itself.
+                entries[function.__name__] = next(iter(compiled[function.__name__].overloads.values())).entry_point
+    return SimpleNamespace(**entries, compiled=compiled)  # what was compiled lives as long as its entries
 
 
 @contextmanager
 def _compiling_into(folder: Path | None) -> Iterator[None]:
     """
-    Set numba's folder, and LLVM's effort: the kernels are no slower with level 1 and compile in four fifths of the time.
+    Set numba's folder, and LLVM's effort: at level 1 the kernels are no slower and compile sooner (benchmarks/speed/NOTES.md).
     Both settings are global, so threads take turns.
     """
     with _one_at_a_time:

@@ -11,9 +11,10 @@ import numpy as np
 
 from sb3_rlx2.backends.options import inline
 from sb3_rlx2.backends.pointers import array_at
+from sb3_rlx2.backends.prefetch import LINE as LINE_BYTES
 from sb3_rlx2.backends.prefetch import claim
 
-LINE = 16  # float32 in a cache line
+LINE = LINE_BYTES // 4  # float32 in a cache line
 
 
 class AdamArrays(NamedTuple):
@@ -104,8 +105,8 @@ def adam(parameters, threads, first, last):
             s = square[i] * keep + new * g * g
             mean[i], square[i] = m, s
             values[i] -= size * m / (np.sqrt(s) / correction + floor)
-        own_lines = (each.values.size + LINE - 1) // LINE
-        k, first, last = k + 1, first - own_lines, last - own_lines
+        behind = (each.values.size + LINE - 1) // LINE
+        k, first, last = k + 1, first - behind, last - behind
 
 
 def polyak(parameters, job, first, last):
@@ -126,5 +127,5 @@ def polyak(parameters, job, first, last):
         keep, new = np.float32(1 - tau), np.float32(tau)
         for i in range(values.size):
             target[i] = target[i] * keep + new * values[i]
-        own_lines = (each.values.size + LINE - 1) // LINE
-        k, first, last = k + 1, first - own_lines, last - own_lines
+        behind = (each.values.size + LINE - 1) // LINE
+        k, first, last = k + 1, first - behind, last - behind

@@ -6,9 +6,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from sb3_rlx2.backends.options import inline
+from sb3_rlx2.backends.pointers import BYTES, INT32
 
 LINE = 64  # bytes
-BYTES, INT32 = ir.IntType(8).as_pointer(), ir.IntType(32)
 
 
 def _prefetch(context, builder, write, array_type, array, index):
@@ -32,10 +32,7 @@ def prefetch(typing, array, index):
 
 @intrinsic
 def claim(typing, array, index):
-    """
-    Fetch a line for writing. Where another core has read it, the store itself would wait: for networks that two threads have
-    read, Adam takes ten times as long without this.
-    """
+    """Fetch a line for writing. Where another core has read it, the store itself would wait until it is gone there."""
 
     def generate(context, builder, signature, arguments):
         return _prefetch(context, builder, 1, array, *arguments)
