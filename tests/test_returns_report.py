@@ -15,6 +15,9 @@ def result(method, seed, score, env="Hopper-v4", algorithm="td3", steps=1_000_00
     every = steps // 100
     rows = [{"step": step, "returns": [0.0] * 10} for step in range(every, steps - 5 * every + 1, every)]
     rows += [{"step": steps - k * every, "returns": [score - 1, score + 1] * 5} for k in range(4, -1, -1)]
+    if method == "rlx2":
+        rows = [row | {"buffer": min(row["step"], 100_000), "policy_distance": None} for row in rows]
+        rows[-1]["policy_distance"] = 0.2
     about = {"method": method, "algorithm": algorithm, "env": env, "seed": seed, "steps": steps, "sparsity": None}
     arguments = {"actor_sparsity": 0.98, "critic_sparsity": 0.95}
     return Result(about | {"arguments": arguments, "seconds": 1800 if method == "rlx2" else 7200, "curve": rows} | more)
@@ -37,24 +40,35 @@ def test_score_is_the_mean_of_the_last_twentieth():
 
 
 def test_table_2_by_hand(results):
-    header, _, row = (line.strip("| ").split(" | ") for line in tables.table_2(results, 1_000_000).splitlines())
-    shown = dict(zip(header, row[1:], strict=True))  # the first header is empty
-    assert shown["actor / critic sparsity"] == "98% / 95%"
-    assert shown["total size"] == "0.040; paper 0.04"
-    assert shown["FLOPs, training"] == "0.043, exactly 0.045; paper 0.043"
-    assert shown["FLOPs, inference"] == "0.020; paper 0.02"
-    assert shown["hours, RLx2 / dense"] == "0.50 / 2.00"
-    assert shown["Dense"] == "return 100 (90 to 110), 2 seeds"
-    assert shown["RigL, %"] == "**50.0**, 1 seed; paper 90.6"
-    assert shown["Tiny, %"] == "-; paper 64.5"
+    header, _, row, papers = (line.strip("| ").split(" | ") for line in tables.table_2(results, 1_000_000).splitlines())
+    shown, figures = (dict(zip(header, line[1:], strict=True)) for line in (row, papers))  # the first header is empty
+    assert shown["sparsity of actor / critic"] == "98% / 95%"
+    assert (shown["total size"], figures["total size"]) == ("0.040", "0.04")
+    assert (shown["FLOPs, training"], figures["FLOPs, training"]) == ("0.043", "0.043")
+    assert (shown["exactly"], figures["exactly"]) == ("0.045", "-")
+    assert (shown["FLOPs, inference"], figures["FLOPs, inference"]) == ("0.020", "0.02")
+    assert (shown["hours"], shown["hours, dense"]) == ("0.50", "2.00")
+    assert shown["Dense, return"] == "100 (90 to 110, 2 seeds)"
+    assert (shown["RigL, %"], figures["RigL, %"]) == ("**50.0** (1 seed)", "90.6")
+    assert (shown["Tiny, %"], figures["Tiny, %"]) == ("-", "64.5")
     assert shown["RLx2, %"].startswith("**100.0** (")
-    assert shown["RLx2, %"].endswith("), 3 seeds; paper 97")
+    assert shown["RLx2, %"].endswith(", 3 seeds)")
 
 
 def test_a_cell_without_a_dense_partner_says_so():
-    row = tables.table_2(Results([result("rlx2", 0, 100)]), 1_000_000).splitlines()[-1]
-    assert "return 100, 1 seed, no dense partner; paper 97" in row
+    table, note = tables.table_2(Results([result("rlx2", 0, 100)]), 1_000_000).split("\n\n")
+    row = table.splitlines()[2]
+    assert row.endswith(f"100 (1 seed) {tables.ALONE} |")
     assert "missing" in row
+    assert note == f"{tables.ALONE} a return, not a share: there is no dense partner yet."
+
+
+def test_what_was_noted_at_evaluations():
+    traced = result("rlx2", 0, 100)
+    assert traced.trace("buffer")[-1] == 100_000
+    assert np.isnan(traced.trace("policy_distance")[:-1]).all()
+    assert traced.trace("policy_distance")[-1] == 0.2
+    assert result("dense", 0, 100).trace("buffer") is None
 
 
 def test_bootstrap_intervals_by_hand():
@@ -76,20 +90,23 @@ def test_interquartile_mean_and_profile_by_hand():
     assert (above <= interval[1]).all()
 
 
-def test_table_3_puts_the_papers_figure_beside_ours(results):
-    found = Results([*results.found, result("rlx2-n1", 0, 75)])
+def test_table_3_puts_the_papers_figures_below_ours(results):
+    found = Results([*results.found, result("rlx2-n1", 0, 75), result("rlx2-buffer-unlimited", 0, 85)])
     first, second = tables.table_3(found, 1_000_000).split("\n\n")
-    cells = dict(zip(*(line.strip("| ").split(" | ") for line in first.splitlines()[::2]), strict=True))
-    assert cells["n=1"] == "**75.0**, 1 seed; paper 77.9"
-    assert cells["SS"] == "-; paper 84.2"
+    header, _, row, papers = (line.strip("| ").split(" | ") for line in first.splitlines())
+    cells, figures = (dict(zip(header, line, strict=True)) for line in (row, papers))
+    assert (cells["n=1"], figures["n=1"]) == ("**75.0** (1 seed)", "77.9")
+    assert (cells["SS"], figures["SS"]) == ("-", "84.2")
     assert cells["n=3 (= RLx2)"] == cells["RigL (= RLx2)"]
-    assert "unlimited buffer" in second
+    assert second.splitlines()[0] == "| % of dense | RLx2 | unlimited buffer |"
+    assert second.endswith("**85.0** (1 seed) |")
+    assert "buffer" not in tables.table_3(results, 1_000_000)  # none has been trained
 
 
 def test_what_falls_short_of_the_paper_is_listed():
     dense = [result("dense", seed, 100) for seed in (0, 1)]
     assert tables.below_the_paper(Results([*dense, result("rlx2", 0, 90), result("rlx2", 1, 96)]), 1_000_000) == [
-        "TD3 Hopper-v4: **93.0** (90.0 to 96.0), 2 seeds"
+        "TD3 Hopper-v4: **93.0** (90.0 to 96.0, 2 seeds)"
     ]
     assert tables.below_the_paper(Results([*dense, result("rlx2", 0, 90), result("rlx2", 1, 98)]), 1_000_000) == []
 
@@ -103,7 +120,8 @@ def test_early_dense_runs_are_compared_at_equal_steps():
 
 def test_pictures_are_drawn_for_what_there_is(results, tmp_path):
     drawn = plots.write(results, tmp_path)
-    assert [path.stem for path in drawn] == plots.picture_names(results) == ["td3_Hopper-v4_1000000", "profile_td3_1000000"]
+    names = ["td3_Hopper-v4_1000000", "td3_Hopper-v4_1000000_buffer", "profile_td3_1000000"]
+    assert [path.stem for path in drawn] == plots.picture_names(results) == names
     assert all(path.stat().st_size > 5_000 for path in drawn)
 
 

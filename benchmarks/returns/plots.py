@@ -1,18 +1,22 @@
 """The pictures: learning curves, and performance profiles."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
 from benchmarks.returns import statistics
-from benchmarks.returns.cells import METHODS, PENDULUM, PENDULUM_METHODS, PENDULUM_SPARSITY
+from benchmarks.returns.cells import METHODS, MUJOCO, PENDULUM, PENDULUM_METHODS, PENDULUM_SPARSITY
 from benchmarks.returns.results import BASELINES, Result, Results, baseline
 from benchmarks.returns.tables import SPARSE, lengths, shares_of_dense
+from sb3_rlx2 import RLx2Callback
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 COLOURS = {
     "dense": "black",
@@ -23,6 +27,8 @@ COLOURS = {
     "rigl-q*": "tab:purple",
     "rlx2": "tab:blue",
 }
+BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # a legend's place, where it hides no curve
+THRESHOLD = inspect.signature(RLx2Callback).parameters["policy_distance_threshold"].default
 THRESHOLDS = np.linspace(0.0, 1.2, 61)
 
 
@@ -37,29 +43,35 @@ def write(results: Results, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    named = {name: groups for name, groups in curve_groups(results).items() if groups}
-    for name, groups in named.items():
-        _curves(name, groups, folder / f"{name}.png")
-    profiles = {
-        name: shares
-        for algorithm in ("td3", "sac")
-        for steps in lengths(results)
-        if (shares := _profile_shares(results, algorithm, steps)) and (name := f"profile_{algorithm}_{steps}")
-    }
-    for name, by_method in profiles.items():
-        _profiles(by_method, folder / f"{name}.png")
-    return [folder / f"{name}.png" for name in (*named, *profiles)]
+    drawn = []
+    for name, draw in _pictures(results).items():
+        figure = draw()
+        drawn.append(folder / f"{name}.png")
+        figure.savefig(drawn[-1], dpi=110)
+        plt.close(figure)
+    return drawn
 
 
 def picture_names(results: Results) -> list[str]:
     """Give the names of the pictures that :func:`write` draws."""
-    profiles = [
-        f"profile_{algorithm}_{steps}"
-        for algorithm in ("td3", "sac")
-        for steps in lengths(results)
-        if _profile_shares(results, algorithm, steps)
-    ]
-    return [name for name, groups in curve_groups(results).items() if groups] + profiles
+    return list(_pictures(results))
+
+
+def _pictures(results: Results) -> dict[str, Callable[[], Figure]]:
+    """Give what draws each picture, by name."""
+    pictures: dict[str, Callable[[], Figure]] = {}
+    for name, groups in curve_groups(results).items():
+        pictures[name] = partial(_curves, name, groups)
+    for algorithm, env, steps in results.keys(lambda one: (one.algorithm, one.env, one.steps)):
+        found = results.where(algorithm=algorithm, env=env, steps=steps, method="rlx2", sparsity=None)
+        traced = [one for one in found if one.trace("buffer") is not None]
+        if env in MUJOCO and traced:
+            pictures[f"{algorithm}_{env}_{steps}_buffer"] = partial(_buffers, traced)
+    for algorithm in ("td3", "sac"):
+        for steps in lengths(results):
+            if by_method := _profile_shares(results, algorithm, steps):
+                pictures[f"profile_{algorithm}_{steps}"] = partial(_profiles, by_method)
+    return pictures
 
 
 def curve_groups(results: Results) -> dict[str, dict[str, list[Result]]]:
@@ -76,7 +88,7 @@ def curve_groups(results: Results) -> dict[str, dict[str, list[Result]]]:
             named[f"{algorithm}_{env}_{steps}_ablations"] = _by_method(
                 found, ("rlx2", *(method for method in METHODS if method.startswith("rlx2-"))), at_least=2
             )
-    return named
+    return {name: groups for name, groups in named.items() if groups}
 
 
 def _by_method(found: Sequence[Result], methods: Sequence[str], at_least: int = 1) -> dict[str, list[Result]]:
@@ -85,9 +97,9 @@ def _by_method(found: Sequence[Result], methods: Sequence[str], at_least: int = 
     return groups if len(groups) >= at_least else {}
 
 
-def _curves(name: str, groups: dict[str, list[Result]], path: Path) -> None:
+def _curves(name: str, groups: dict[str, list[Result]]) -> Figure:
     """Draw the mean over seeds, and each seed faintly."""
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
     others = iter(plt.get_cmap("tab10").colors)
     one = next(iter(groups.values()))[0]
     for method, found in groups.items():
@@ -102,9 +114,25 @@ def _curves(name: str, groups: dict[str, list[Result]], path: Path) -> None:
         axes.plot(dense.steps, dense.returns, color="grey", linestyle="--", label="Dense (stops early, 1)")
     title = f"{one.algorithm.upper()} {one.env}" + (f", sparsity {PENDULUM_SPARSITY:.0%}" if name == "motivation" else "")
     axes.set(title=title, xlabel="environment steps", ylabel="mean return of 10 episodes", xlim=(0, one.steps))
-    axes.legend(fontsize="small", title="seeds in brackets", title_fontsize="x-small")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    axes.legend(fontsize="small", title="seeds in brackets", title_fontsize="x-small", **BESIDE)
+    return figure
+
+
+def _buffers(found: list[Result]) -> Figure:
+    """Draw what the dynamic buffer did in each run: returns, policy distance and transitions kept."""
+    figure, (returns, distances, buffers) = plt.subplots(3, figsize=(7.5, 6), layout="constrained", sharex=True)
+    for one in found:
+        label = f"seed {one.seed}"
+        returns.plot(one.curve.steps, one.curve.returns, linewidth=1.0, label=label)
+        distances.plot(one.curve.steps, one.trace("policy_distance"), linewidth=1.0)
+        buffers.plot(one.curve.steps, one.trace("buffer"), linewidth=1.0)
+    distances.axhline(THRESHOLD, color="grey", linestyle="--", linewidth=1.0)
+    first = found[0]
+    returns.set(title=f"{first.algorithm.upper()} {first.env}, RLx2", ylabel="mean return", xlim=(0, first.steps))
+    distances.set(ylabel="policy distance", ylim=(0, None))
+    buffers.set(xlabel="environment steps", ylabel="transitions kept", ylim=(0, None))
+    returns.legend(fontsize="small", **BESIDE)
+    return figure
 
 
 def _profile_shares(results: Results, algorithm: str, steps: int) -> dict[str, list[list[float]]]:
@@ -112,14 +140,13 @@ def _profile_shares(results: Results, algorithm: str, steps: int) -> dict[str, l
     return {method: shares for method, shares in found.items() if shares}
 
 
-def _profiles(by_method: dict[str, list[list[float]]], path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
+def _profiles(by_method: dict[str, list[list[float]]]) -> Figure:
+    figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
     for method, shares in by_method.items():
         above, interval = statistics.performance_profile(shares, THRESHOLDS)
         label = f"{METHODS[method].label} ({sum(map(len, shares))} runs)"
         axes.plot(100 * THRESHOLDS, above, color=COLOURS[method], label=label)
         axes.fill_between(100 * THRESHOLDS, *interval, color=COLOURS[method], alpha=0.15)
     axes.set(xlabel="% of dense", ylabel="share of runs above", ylim=(0, 1.02), xlim=(0, 100 * THRESHOLDS[-1]))
-    axes.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    axes.legend(fontsize="small", **BESIDE)
+    return figure

@@ -57,6 +57,15 @@ class Result:
         """Mean return over the last 5 % of the steps."""
         return self.curve.score()
 
+    def trace(self, name: str) -> np.ndarray | None:
+        """
+        Give what was noted at each evaluation, ``[evaluations]``, NaN where it had no value yet; None if it never was.
+
+        :param name: ``"buffer"`` (live transitions), ``"policy_distance"``, or updates or churn of a network
+        """
+        values = [row.get(name) for row in self.about["curve"]]
+        return None if all(value is None for value in values) else np.array(values, dtype=float)
+
     def relative_cost(self, name: str) -> float | None:
         """
         Give a cost relative to the dense agent of this environment, None if it was not recorded.

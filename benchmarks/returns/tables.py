@@ -1,6 +1,6 @@
 """The tables, from stored results and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from benchmarks.readme import markdown
@@ -10,23 +10,25 @@ from benchmarks.returns.results import BASELINES, Result, Results, baseline
 from benchmarks.returns.statistics import Estimate
 
 NONE = "-"
+ALONE = "\N{DAGGER}"  # marks a return that has no dense partner
+PAPER = "paper"  # heads a row of its figures
 SPARSE = ("tiny", "static", "set", "rigl", "rlx2")  # the paper's columns
 BELOW = 0.97  # share of dense that the paper reaches on average, and below which a result needs a reason
 
 
-def percent(estimate: Estimate, reference: float | None = None) -> str:
-    """Show a share of dense, its interval, its seeds, and the paper's figure."""
-    interval = "" if estimate.low is None else f" ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
-    shown = f"**{100 * estimate.value:.1f}**{interval}, {_seeds(estimate.seeds)}"
-    return shown if reference is None else f"{shown}; {paper_says(reference)}"
+def percent(estimate: Estimate) -> str:
+    """Show a share of dense in percent, its interval and its seeds."""
+    return f"**{100 * estimate.value:.1f}** ({_interval(estimate, lambda share: f'{100 * share:.1f}')})"
 
 
-def paper_says(figure: float) -> str:
-    return f"paper {figure:g}"
+def _mean(scores: Sequence[float]) -> str:
+    estimate = statistics.mean(scores)
+    return f"{estimate.value:,.0f} ({_interval(estimate, '{:,.0f}'.format)})"
 
 
-def _seeds(count: int) -> str:
-    return f"{count} seed{'' if count == 1 else 's'}"
+def _interval(estimate: Estimate, show: Callable[[float], str]) -> str:
+    seeds = f"{estimate.seeds} seed{'' if estimate.seeds == 1 else 's'}"
+    return seeds if estimate.low is None else f"{show(estimate.low)} to {show(estimate.high)}, {seeds}"
 
 
 def _scores(found: Sequence[Result]) -> list[float]:
@@ -34,21 +36,23 @@ def _scores(found: Sequence[Result]) -> list[float]:
 
 
 def return_cell(results: Results, method: str, algorithm: str, env: str, steps: int) -> str:
-    """Show a method's return relative to dense; what is missing is said to be."""
+    """Show a method's return relative to dense, or as it is and marked if there is no dense partner."""
     group = {"algorithm": algorithm, "env": env, "steps": steps, "sparsity": None}
     own, dense = (_scores(results.where(method=name, **group)) for name in (method, "dense"))
-    reference = paper.returns(algorithm, env, method)
     if not own:
-        return NONE if reference is None else f"{NONE}; {paper_says(reference)}"
-    if not dense:
-        return f"{_mean(own)}, no dense partner" + ("" if reference is None else f"; {paper_says(reference)}")
-    return percent(statistics.share_of_dense(own, dense), reference)
+        return NONE
+    return percent(statistics.share_of_dense(own, dense)) if dense else f"{_mean(own)} {ALONE}"
 
 
-def _mean(scores: Sequence[float]) -> str:
-    estimate = statistics.mean(scores)
-    interval = "" if estimate.low is None else f" ({estimate.low:,.0f} to {estimate.high:,.0f})"
-    return f"return {estimate.value:,.0f}{interval}, {_seeds(estimate.seeds)}"
+def paper_cell(figure: float | None) -> str:
+    """Show a figure of the paper."""
+    return NONE if figure is None else f"{figure:g}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    """Lay out a table, and say below it what a mark in it means."""
+    table = markdown(header, rows)
+    return f"{table}\n\n{ALONE} a return, not a share: there is no dense partner yet." if ALONE in table else table
 
 
 def lengths(results: Results) -> list[int]:
@@ -63,39 +67,33 @@ def rows_of(results: Results, steps: int) -> list[tuple[str, str]]:
 
 
 def table_2(results: Results, steps: int) -> str:
-    """Lay out the paper's Table 2, with wall-clock time and the dense agent's return besides."""
-    header = ["", "actor / critic sparsity", "total size", "FLOPs, training", "FLOPs, inference", "hours, RLx2 / dense"]
-    header += ["Dense"] + [f"{METHODS[method].label}, %" for method in SPARSE]
+    """Lay out the paper's Table 2, with wall-clock time and the dense agent's return besides, over the paper's figures."""
+    header = ["", "sparsity of actor / critic", "total size", "FLOPs, training", "exactly", "FLOPs, inference", "hours"]
+    header += ["hours, dense", "Dense, return", *(f"{METHODS[method].label}, %" for method in SPARSE)]
     rows = []
     for algorithm, env in rows_of(results, steps):
         group = {"algorithm": algorithm, "env": env, "steps": steps, "sparsity": None}
         dense = _scores(results.where(method="dense", **group))
         row = [f"{algorithm.upper()} {env}", *_costs(results, group), _mean(dense) if dense else "missing"]
         rows.append(row + [return_cell(results, method, algorithm, env, steps) for method in SPARSE])
-    return markdown(header, rows)
+        size, training, inference = (
+            paper_cell(paper.cost(algorithm, env, what)) for what in ("size", "training", "inference")
+        )
+        row = [PAPER, NONE, size, training, NONE, inference, NONE, NONE, NONE]
+        rows.append(row + [paper_cell(paper.returns(algorithm, env, method)) for method in SPARSE])
+    return _table(header, rows)
 
 
 def _costs(results: Results, group: dict[str, object]) -> list[str]:
     """Show sparsities, size, FLOPs and hours of RLx2 (of another sparse method where it has not been trained)."""
     found = [one for method in ("rlx2", "rigl", "set", "static") for one in results.where(method=method, **group)]
+    hours = [_hours(results.where(method=method, **group)) for method in ("rlx2", "dense")]
     if not found:
-        return [NONE] * 5
+        return [NONE] * 5 + hours
     one = found[0]
     sparsities = " / ".join(f"{one.about['arguments'][f'{name}_sparsity']:.0%}" for name in ("actor", "critic"))
-    cost = {
-        "size": one.relative_cost("weights"),
-        "training": one.relative_cost("paper_training_flops"),
-        "inference": one.relative_cost("inference_flops"),
-    }
-    shown = []
-    for what, value in cost.items():
-        reference = paper.cost(one.algorithm, one.env, what)
-        parts = [f"{value:.3f}"] if value is not None else []
-        exact = one.relative_cost("training_flops") if what == "training" else None
-        parts += [f"exactly {exact:.3f}"] if exact is not None else []
-        shown.append("; ".join([", ".join(parts) or NONE, *([paper_says(reference)] if reference else [])]))
-    hours = [_hours(results.where(method=method, **group)) for method in ("rlx2", "dense")]
-    return [sparsities, *shown, " / ".join(hours)]
+    costs = [one.relative_cost(f) for f in ("weights", "paper_training_flops", "training_flops", "inference_flops")]
+    return [sparsities, *(NONE if cost is None else f"{cost:.3f}" for cost in costs), *hours]
 
 
 def _hours(found: Sequence[Result]) -> str:
@@ -126,15 +124,27 @@ def shares_of_dense(results: Results, method: str, algorithm: str, steps: int) -
 
 
 def table_3(results: Results, steps: int) -> str:
-    """Lay out the paper's Table 3, and below it the buffers and delays of which the paper has curves only."""
-    first = [*TABLE_3_TOPOLOGY, "rlx2", *(f"rlx2-n{n}" for n in (1, 2)), "rlx2", *(f"rlx2-n{n}" for n in (4, 5))]
-    labels = ["Tiny", "SS", "SET", "RigL (= RLx2)", "n=1", "n=2", "n=3 (= RLx2)", "n=4", "n=5"]
-    more = [name for name in METHODS if name.startswith(("rlx2-buffer", "rlx2-delay"))]
+    """
+    Lay out the paper's Table 3 over the paper's figures, and below it those buffers and delays that have been trained, of
+    which the paper has curves only.
+    """
     envs = [env for algorithm, env in rows_of(results, steps) if algorithm == "td3"]
-    tables = []
-    for methods, header in ((first, labels), (["rlx2", *more], [METHODS[method].label for method in ("rlx2", *more)])):
-        rows = [[env, *(return_cell(results, method, "td3", env, steps) for method in methods)] for env in envs]
-        tables.append(markdown(["TD3, % of dense", *header], rows))
+
+    def row(env: str, methods: Sequence[str]) -> list[str]:
+        return [f"TD3 {env}", *(return_cell(results, method, "td3", env, steps) for method in methods)]
+
+    methods = [*TABLE_3_TOPOLOGY, "rlx2", *(f"rlx2-n{n}" for n in (1, 2)), "rlx2", *(f"rlx2-n{n}" for n in (4, 5))]
+    labels = ["Tiny", "SS", "SET", "RigL (= RLx2)", "n=1", "n=2", "n=3 (= RLx2)", "n=4", "n=5"]
+    rows = []
+    for env in envs:
+        rows += [row(env, methods), [PAPER, *(paper_cell(paper.returns("td3", env, method)) for method in methods)]]
+    tables = [_table(["% of dense", *labels], rows)]
+    trained = {one.method for one in results.where(steps=steps)}
+    methods = [name for name in METHODS if name.startswith(("rlx2-buffer", "rlx2-delay")) and name in trained]
+    if methods:
+        having = [env for env in envs if any(results.where(env=env, steps=steps, method=method) for method in methods)]
+        labels = [METHODS[method].label for method in ("rlx2", *methods)]
+        tables.append(_table(["% of dense", *labels], [row(env, ["rlx2", *methods]) for env in having]))
     return "\n\n".join(tables)
 
 
