@@ -12,6 +12,14 @@ def one_thread():
     th.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def log_folder(tmp_path_factory):
+    """SB3 makes a folder under the temporary one for each call of `learn` unless it is told where."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SB3_LOGDIR", str(tmp_path_factory.mktemp("logs")))
+        yield
+
+
 @pytest.fixture
 def rlx2(monkeypatch, capfd, tmp_path):
     """Give the command `rlx2`, in a folder of the test's own."""

@@ -22,6 +22,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks import machine
+from benchmarks.environments import silence_age
 from benchmarks.returns import agents, checkpoint, teacher
 from benchmarks.returns.cells import EPISODES, METHODS, TEACHER, Cell
 from sb3_rlx2 import RLx2Callback, metrics
@@ -260,9 +261,8 @@ def teacher_of(cell: Cell) -> Cell:
 
 
 def make_env(name: str) -> gym.Env:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*is out of date.*")
-        return gym.make(name)
+    silence_age()
+    return gym.make(name)
 
 
 def topology(model: Any) -> list[dict[str, Any]]:

@@ -19,12 +19,12 @@ def main() -> None:
     os.dup2(2, 1)  # whatever else prints goes to standard error
     warnings.simplefilter("ignore")
 
-    import gymnasium as gym
     import torch as th  # late: it counts the cores
 
+    from benchmarks.environments import silence_age
     from benchmarks.speed.tasks import TASKS
 
-    gym.logger.min_level = gym.logger.ERROR  # the v4 environments are out of date, and wanted
+    silence_age()
     th.set_num_threads(threads)
     built: dict[str, object] = {}
     for line in sys.stdin:
