@@ -69,6 +69,7 @@ def test_a_killed_cell_goes_on_as_if_nothing_had_happened(cell, kills, tmp_path)
     expected = training.train(cell, places(tmp_path / "undisturbed"))
     code = (
         "from pathlib import Path; from benchmarks.returns.cells import Cell; from benchmarks.returns.training import *;"
+        "from benchmarks.returns import training; training.REVISION = 'older';"
         f"train({cell!r}, Places(Path({str(tmp_path / 'work')!r}), Path({str(tmp_path / 'results')!r})), 0.0)"
     )
     path = tmp_path / "work" / cell.name / CHECKPOINT
@@ -84,6 +85,7 @@ def test_a_killed_cell_goes_on_as_if_nothing_had_happened(cell, kills, tmp_path)
     assert not places(tmp_path).result(cell).exists()
     result = training.train(cell, places(tmp_path))
     assert result["interruptions"] == len(kills)
+    assert result["revision"] == f"older, {training.REVISION}"
     assert learned(result) == learned(expected)
     assert not path.exists()
     weights, expected_weights = (

@@ -32,6 +32,16 @@ CHECKPOINT, MODEL, PROGRESS = "checkpoint.pkl", "model.zip", "progress.json"
 EVALUATION_SEED = 1_000_000  # far from the seeds of training
 
 
+def revision() -> str:
+    """Give the commit of this clone, marked if files differ from it; ``unknown`` outside a clone."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty"]
+    found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+REVISION = revision()  # now, with the code that is loaded: the clone may move on before a cell is finished
+
+
 class Places:
     """
     Where files go.
@@ -144,7 +154,13 @@ class Run:
         self.cell, self.places, self.checkpoint_every = cell, places, checkpoint_every
         self.folder = places.folder(cell)
         self.began = time.time()
-        self.earlier: dict[str, Any] = {"rows": [], "seconds": 0.0, "checkpoint_seconds": 0.0, "interruptions": 0}
+        self.earlier: dict[str, Any] = {
+            "rows": [],
+            "seconds": 0.0,
+            "checkpoint_seconds": 0.0,
+            "interruptions": 0,
+            "revisions": [],
+        }
 
     def train(self) -> dict[str, Any]:
         """Train to the end, from the checkpoint if there is one, and give the result."""
@@ -154,7 +170,7 @@ class Run:
         path = self.folder / CHECKPOINT
         if path.exists():
             state = checkpoint.read(path)
-            self.earlier = state["run"] | {"interruptions": state["run"]["interruptions"] + 1}
+            self.earlier |= state["run"] | {"interruptions": state["run"]["interruptions"] + 1}
             model = checkpoint.restore(agents.agent_class(self.cell), env, state)
             callbacks.append(checkpoint.RestoreGenerators(state["generators"]))
         else:
@@ -192,6 +208,7 @@ class Run:
         return self.earlier | {
             "seconds": self.earlier["seconds"] + time.time() - self.began,
             "checkpoint_seconds": self.earlier["checkpoint_seconds"] + self.checkpoints.seconds,
+            "revisions": list(dict.fromkeys([*self.earlier["revisions"], REVISION])),
         }
 
     def _tell(self, step: int, mean_return: float | None) -> None:
@@ -215,7 +232,7 @@ class Run:
             "checkpoint_seconds": round(so_far["checkpoint_seconds"], 1),
             "interruptions": so_far["interruptions"],
             "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            "revision": revision(),
+            "revision": ", ".join(so_far["revisions"]),
             "versions": machine.versions(),
             "machine": machine.machine(),
             "cost": asdict(metrics.cost(model)),
@@ -283,10 +300,3 @@ def topology(model: Any) -> list[dict[str, Any]]:
                     }
                 )
     return rows
-
-
-def revision() -> str:
-    """Give the commit that runs, marked if files differ from it; ``unknown`` outside a clone."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--dirty"]
-    found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
