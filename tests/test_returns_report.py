@@ -1,13 +1,17 @@
 """The benchmark's report against numbers worked out by hand."""
 
 import json
+import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from benchmarks import readme
 from benchmarks.returns import paper, plots, report, statistics, tables
-from benchmarks.returns.results import Curve, Result, Results, load
+from benchmarks.returns.cells import CELLS, METHODS, Cell
+from benchmarks.returns.results import Curve, Result, Results, baseline, load
 
 
 def result(method, seed, score, env="Hopper-v4", algorithm="td3", steps=1_000_000, **more):
@@ -49,10 +53,10 @@ def test_table_2_by_hand(results):
     assert (shown["FLOPs, inference"], figures["FLOPs, inference"]) == ("0.020", "0.02")
     assert (shown["hours"], shown["hours, dense"]) == ("0.50", "2.00")
     assert shown["Dense, return"] == "100 (90 to 110, 2 seeds)"
-    assert (shown["RigL, %"], figures["RigL, %"]) == ("**50.0** (1 seed)", "90.6")
-    assert (shown["Tiny, %"], figures["Tiny, %"]) == ("-", "64.5")
-    assert shown["RLx2, %"].startswith("**100.0** (")
-    assert shown["RLx2, %"].endswith(", 3 seeds)")
+    assert (shown["RigL"], figures["RigL"]) == ("**50.0 %** (1 / 2 seeds)", "90.6")
+    assert (shown["Tiny"], figures["Tiny"]) == ("-", "64.5")
+    assert shown["RLx2"].startswith("**100.0 %** (")
+    assert shown["RLx2"].endswith(", 3 / 2 seeds)")
 
 
 def test_a_cell_without_a_dense_partner_says_so():
@@ -74,20 +78,30 @@ def test_what_was_noted_at_evaluations():
 def test_bootstrap_intervals_by_hand():
     # Means of three draws from {80, 100, 120}: 80 has a probability of 1/27 = 3.7 %, and so has 120.
     assert statistics.mean([80, 100, 120]) == statistics.Estimate(100.0, 80.0, 120.0, 3)
-    assert statistics.share_of_dense([80, 100, 120], [50, 50]) == statistics.Estimate(2.0, 1.6, 2.4, 3)
+    assert statistics.share_of_dense([80, 100, 120], [50, 50]) == statistics.Estimate(2.0, 1.6, 2.4, 3, 2)
     # Dense is 90 on average with a probability of 1/4, and so is 110: the quotient's tails hold both.
-    assert statistics.share_of_dense([100, 100], [90, 110]) == statistics.Estimate(1.0, 100 / 110, 100 / 90, 2)
-    assert statistics.share_of_dense([50], [90, 110]) == statistics.Estimate(0.5, None, None, 1)
+    assert statistics.share_of_dense([100, 100], [90, 110]) == statistics.Estimate(1.0, 100 / 110, 100 / 90, 2, 2)
+    assert statistics.share_of_dense([50], [90, 110]) == statistics.Estimate(0.5, None, None, 1, 2)
 
 
 def test_interquartile_mean_and_profile_by_hand():
-    shares = [[0.2, 0.8], [1.0, 1.6]]
-    assert statistics.interquartile_mean(shares).value == pytest.approx(0.9)  # without the lowest and the highest
-    assert statistics.interquartile_mean([[0.2, 0.8, 0.9], [1.6]]).value == pytest.approx(0.85)  # unlike numbers of seeds
-    above, interval = statistics.performance_profile(shares, np.array([0.0, 0.5, 0.8, 1.2, 2.0]))
+    pairs = [([20, 80], [100, 100]), ([500, 800], [400, 600])]  # shares 0.2, 0.8, 1.0 and 1.6
+    assert statistics.interquartile_mean(pairs).value == pytest.approx(0.9)  # without the lowest and the highest
+    unlike = [([20, 80, 90], [100]), ([800], [500])]
+    assert statistics.interquartile_mean(unlike).value == pytest.approx(0.85)
+    above, interval = statistics.performance_profile(pairs, np.array([0.0, 0.5, 0.8, 1.2, 2.0]))
     assert above.tolist() == [1.0, 0.75, 0.5, 0.25, 0.0]
     assert (interval[0] <= above).all()
     assert (above <= interval[1]).all()
+
+
+def test_dense_seeds_are_drawn_anew_for_means_over_environments():
+    """The dense mean is 90 with a probability of 1/4, and so is 110."""
+    estimate = statistics.interquartile_mean([([100, 100], [90, 110])])
+    assert (estimate.low, estimate.high) == pytest.approx((100 / 110, 100 / 90))
+    thresholds = np.array([100 / 105])
+    _, interval = statistics.performance_profile([([100, 100], [90, 110])], thresholds)
+    assert interval.ravel().tolist() == [0.0, 1.0]
 
 
 def test_table_3_puts_the_papers_figures_below_ours(results):
@@ -95,27 +109,46 @@ def test_table_3_puts_the_papers_figures_below_ours(results):
     first, second = tables.table_3(found, 1_000_000).split("\n\n")
     header, _, row, papers = (line.strip("| ").split(" | ") for line in first.splitlines())
     cells, figures = (dict(zip(header, line, strict=True)) for line in (row, papers))
-    assert (cells["n=1"], figures["n=1"]) == ("**75.0** (1 seed)", "77.9")
+    assert (cells["n=1"], figures["n=1"]) == ("**75.0 %** (1 / 2 seeds)", "77.9")
     assert (cells["SS"], figures["SS"]) == ("-", "84.2")
     assert cells["n=3 (= RLx2)"] == cells["RigL (= RLx2)"]
-    assert second.splitlines()[0] == "| % of dense | RLx2 | unlimited buffer |"
-    assert second.endswith("**85.0** (1 seed) |")
+    assert second.splitlines()[0] == "| share of dense | RLx2 | unlimited buffer |"
+    assert second.endswith("**85.0 %** (1 / 2 seeds) |")
     assert "buffer" not in tables.table_3(results, 1_000_000)  # none has been trained
 
 
 def test_what_falls_short_of_the_paper_is_listed():
     dense = [result("dense", seed, 100) for seed in (0, 1)]
-    assert tables.below_the_paper(Results([*dense, result("rlx2", 0, 90), result("rlx2", 1, 96)]), 1_000_000) == [
-        "TD3 Hopper-v4: **93.0** (90.0 to 96.0, 2 seeds)"
-    ]
-    assert tables.below_the_paper(Results([*dense, result("rlx2", 0, 90), result("rlx2", 1, 98)]), 1_000_000) == []
+    first = result("rlx2", 0, 90)
+    for own, expected in (
+        ([first, result("rlx2", 1, 96)], "under: TD3 Hopper-v4 **93.0 %** (90.0 to 96.0, 2 / 2 seeds)"),
+        ([first, result("rlx2", 1, 98)], "not under: TD3 Hopper-v4 **94.0 %** (90.0 to 98.0, 2 / 2 seeds)"),
+        ([first], "not to be said, for want of seeds: TD3 Hopper-v4"),
+    ):
+        assert tables.below_the_paper(Results([*dense, *own]), 1_000_000) == expected
+    assert tables.below_the_paper(Results([first]), 1_000_000).startswith("not to be said")
 
 
-def test_early_dense_runs_are_compared_at_equal_steps():
-    rows = tables.equal_steps(Results([result("rlx2", 0, 4_000, steps=500_000)])).splitlines()
-    cells = rows[-1].strip("| ").split(" | ")
-    assert cells[:5] == ["Hopper-v4", "RLx2", "500,000", "500,000", "4,000"]
-    assert float(cells[6].rstrip("%")) / 100 == pytest.approx(4_000 / float(cells[5].replace(",", "")), abs=0.005)
+def test_early_dense_runs_are_put_beside_at_equal_steps():
+    found = [result("rlx2", 0, 4_000, steps=500_000), result("rlx2-n1", 0, 4_000, steps=500_000)]
+    (row,) = tables.equal_steps(Results(found)).splitlines()[2:]
+    cells = row.strip("| ").split(" | ")
+    assert cells[:5] == ["TD3 Hopper-v4", "RLx2", "500,000", "500,000", "4,000"]
+    curve = baseline("Hopper-v4")
+    inside = (curve.steps > 475_000) & (curve.steps <= 500_000)
+    assert float(cells[5].replace(",", "")) == pytest.approx(curve.returns[inside].mean(), abs=0.5)
+
+
+def test_what_is_missing_is_counted():
+    (row,) = tables.missing(["walker"], Results([result("rlx2", 1, 100, env="Walker2d-v4")])).splitlines()[2:]
+    assert row == "| walker | 1 | 6 | Walker2d-v4: rlx2 1, rigl 2, static 2, dense 1 |"
+
+
+def test_another_folders_results_are_only_shown(tmp_path, capsys):
+    before = {path: path.read_bytes() for path in (report.RESULTS_MD, readme.README, *report.PLOTS.glob("*"))}
+    report.write(tmp_path)
+    assert "InvertedPendulum" not in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_pictures_are_drawn_for_what_there_is(results, tmp_path):
@@ -123,6 +156,22 @@ def test_pictures_are_drawn_for_what_there_is(results, tmp_path):
     names = ["td3_Hopper-v4_1000000", "td3_Hopper-v4_1000000_buffer", "profile_td3_1000000"]
     assert [path.stem for path in drawn] == plots.picture_names(results) == names
     assert all(path.stat().st_size > 5_000 for path in drawn)
+
+
+def test_all_ablations_have_colours_of_their_own(tmp_path):
+    methods = ["rlx2", *(method for method in METHODS if method.startswith("rlx2-"))]
+    found = Results([result(method, 0, 100) for method in methods])
+    drawn = [path.stem for path in plots.write(found, tmp_path)]
+    assert "td3_Hopper-v4_1000000_ablations" in drawn
+    figure = plots._pictures(found)["td3_Hopper-v4_1000000_ablations"]()
+    colours = [to_hex(line.get_color()) for line in figure.axes[0].get_lines() if "(1)" in line.get_label()]
+    assert len(set(colours)) == len(colours) == len(methods)
+
+
+def test_stale_pictures_go(results, tmp_path):
+    (tmp_path / "stale.png").write_bytes(b"")
+    plots.write(results, tmp_path)
+    assert not (tmp_path / "stale.png").exists()
 
 
 def test_papers_averages():
@@ -149,3 +198,13 @@ def test_stored_results_are_shown():
 def test_results_are_plain_json():
     for path in (report.RESULTS).glob("*.json"):
         json.loads(path.read_text(), parse_constant=lambda name, path=path: pytest.fail(f"{path.name} holds {name}"))
+
+
+def test_stored_cells_are_those_of_the_grid():
+    """A finished cell was trained with the arguments that the grid gives it today."""
+    for one in load().found:
+        cell = Cell(**{field.name: one.about[field.name] for field in fields(Cell)})
+        assert cell.name in CELLS
+        if METHODS[one.method].network == "sparse":
+            own = {name: "inf" if value == math.inf else value for name, value in cell.arguments.items()}
+            assert own.items() <= one.about["arguments"].items(), cell.name

@@ -17,7 +17,7 @@ from benchmarks.returns.__main__ import parse
 from benchmarks.returns.agents import agent_class
 from benchmarks.returns.cells import SETS, Cell
 from benchmarks.returns.grid import Grid
-from benchmarks.returns.training import CHECKPOINT, MODEL, Places
+from benchmarks.returns.training import CHECKPOINT, MODEL, PROGRESS, Places
 from sb3_rlx2.storage import open_storage
 from tests import postgres
 from tests.checks import assert_equal
@@ -61,12 +61,22 @@ def wait_for(condition, seconds=120):
 
 @pytest.mark.parametrize(
     ("cell", "kills"),
-    [(SMOKE[0], (1, 1_150)), (Cell("dense", "sac", "Pendulum-v1", 0, 1_250, 200), (1_000,))],
-    ids=["rlx2", "dense"],
+    [
+        (Cell("rlx2", "td3", "Pendulum-v1", 0, 3_400, 200), (1, 2_600)),
+        (Cell("rlx2-set", "td3", "Pendulum-v1", 0, 2_400, 200), (1_800,)),
+        (Cell("dense", "sac", "Pendulum-v1", 0, 1_250, 200), (1_000,)),
+    ],
+    ids=["rlx2", "set", "dense"],
 )
 def test_a_killed_cell_goes_on_as_if_nothing_had_happened(cell, kills, tmp_path):
     """Killed with SIGKILL behind a checkpoint, and once more in its second process."""
     expected = training.train(cell, places(tmp_path / "undisturbed"))
+    if cell.method != "dense":  # links have moved before the last kill and after it
+        kept = [row for row in expected["curve"] if row["step"] <= kills[-1]]
+        assert 0 < kept[-1]["critic_updates"] < expected["curve"][-1]["critic_updates"]
+    if cell.method == "rlx2":  # the buffer has forgotten before the last kill and after it
+        assert kept[-1]["buffer"] < kept[-1]["step"]
+        assert expected["curve"][-1]["buffer"] < kept[-1]["buffer"] + cell.steps - kept[-1]["step"]
     code = (
         "from pathlib import Path; from benchmarks.returns.cells import Cell; from benchmarks.returns.training import *;"
         "from benchmarks.returns import training; training.REVISION = 'older';"
@@ -186,13 +196,48 @@ def test_a_finished_cell_is_never_trained_again(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch):
-    def write(path, state):
+    def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training.checkpoint, "write", write)
-    cell = Cell("static", "td3", "Pendulum-v1", 0, 450, 200)
+    cell = Cell("static", "td3", "Pendulum-v1", 0, 1_050, 500)
+    folder = tmp_path / "work" / cell.name
+    monkeypatch.setattr(training.checkpoint.os, "fsync", full)
+    write_text = Path.write_text
+    monkeypatch.setattr(Path, "write_text", lambda path, text: full() if "progress" in path.name else write_text(path, text))
     with pytest.warns(UserWarning, match="no checkpoint at step"):
         assert len(training.train(cell, places(tmp_path), 0.0)["curve"]) == 2
+    assert not list(folder.glob("*.part"))
+    assert not (folder / PROGRESS).exists()
+
+
+def test_a_cell_does_not_go_on_with_other_arguments(tmp_path, monkeypatch):
+    cell = Cell("static", "td3", "Pendulum-v1", 0, 450, 200)
+    monkeypatch.setattr(training.checkpoint, "restore", lambda *_: pytest.fail("went on"))
+    run = training.Run(cell, places(tmp_path), 0.0)
+    begun = run.arguments | {"update_interval": 250}
+    training.checkpoint.write(run.folder / CHECKPOINT, {"run": {"arguments": begun}})
+    with pytest.raises(ValueError, match="was begun with update_interval=250, which is 500 now"):
+        run.train()
+
+
+def test_a_cell_that_is_finished_in_a_shared_folder_is_not_trained_again(tmp_path, monkeypatch):
+    """Two machines share checkpoints, and each has results of its own."""
+    cell = Cell("static", "td3", "Pendulum-v1", 0, 450, 200)
+    first, second = (Places(tmp_path / "work", tmp_path / name) for name in ("first", "second"))
+    expected = training.train(cell, first)
+    monkeypatch.setattr(training, "Run", lambda *_: pytest.fail("trained again"))
+    assert training.train(cell, second) == expected
+
+
+def test_a_teacher_whose_result_is_stored_is_trained_again_without_touching_it(tmp_path, monkeypatch):
+    """A clone has the results of the repository, and not its models."""
+    monkeypatch.setattr(training, "TEACHER", {"steps": 420, "eval_every": 200})
+    cell = Cell("rigl-q*", "td3", "Pendulum-v1", 0, 450, 200)
+    own, stored = places(tmp_path), '{"of": "the repository"}'
+    own.store(training.teacher_of(cell), stored)
+    path = training.Run(cell, own, 300.0)._teacher()
+    assert Path(path).exists()
+    assert own.result(training.teacher_of(cell)).read_text() == stored
 
 
 def test_misuse_is_refused(capsys):

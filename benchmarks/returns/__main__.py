@@ -2,7 +2,8 @@
 The paper's tables, trained and written: ``run NAME ...``, ``status``, ``report``.
 
 A NAME is a set of cells (see ``cells.py``) or one cell. ``run`` can be killed at any moment and started again; a cell whose
-file is in ``results/`` is never run twice. Several machines share a grid when they run the same names with the same --storage
+file is in ``results/`` is never run twice. ``report`` writes RESULTS.md, the plots and the README's part from ``results/``; of
+other --results it only prints that part. Several machines share a grid when they run the same names with the same --storage
 (postgresql://..., or a journal file on a shared file system); give them the same --folder too if they can share one.
 """
 

@@ -1,5 +1,6 @@
 """Makes a cell's agent."""
 
+import inspect
 import math
 from collections.abc import Sequence
 from copy import deepcopy
@@ -22,6 +23,7 @@ from sb3_rlx2.distributions import erdos_renyi
 CLASSES = {("td3", True): TD3, ("sac", True): SAC, ("td3", False): RLx2TD3, ("sac", False): RLx2SAC}
 WIDTH = 256  # of both hidden layers of the dense agent, in the paper
 NOISE = 0.1
+NOT_OF_THE_METHOD = ("stats_window_size", "tensorboard_log", "verbose", "seed", "device", "_init_setup_model")
 # Where SB3's TD3 has other defaults than the paper, which RLx2TD3 follows.
 STOCK = {"learning_rate": 3e-4, "batch_size": 256, "policy_kwargs": {"net_arch": [WIDTH, WIDTH]}}
 
@@ -50,6 +52,21 @@ def arguments(cell: Cell, env: gym.Env) -> dict[str, Any]:
         }
         own |= {"actor_sparsity": 0.0, "critic_sparsity": 0.0, "policy_kwargs": {"net_arch": net_arch}}
     return own
+
+
+def all_arguments(cell: Cell, env: gym.Env) -> dict[str, Any]:
+    """
+    Give the arguments of the cell's class with its defaults, as JSON can hold them.
+
+    :param cell: what to train
+    :param env: see :func:`arguments`
+    """
+    defaults: dict[str, Any] = {}
+    for one in reversed(agent_class(cell).__mro__):
+        if issubclass(one, (TD3, SAC)):  # what is above them takes what they give it
+            parameters = inspect.signature(one).parameters.values()
+            defaults |= {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in NOT_OF_THE_METHOD}
+    return {name: "inf" if value == math.inf else value for name, value in (defaults | arguments(cell, env)).items()}
 
 
 def make(cell: Cell, env: VecEnv, teacher: str | None = None) -> OffPolicyAlgorithm:

@@ -109,12 +109,17 @@ def write(path: Path, state: Any) -> None:
 
     :param path: the file
     :param state: what to pickle
+    :raises OSError: if there is no room for it; what was written of it is gone again
     """
     partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
-        pickle.dump(state, file, protocol=5)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with partial.open("wb") as file:
+            pickle.dump(state, file, protocol=5)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     os.replace(partial, path)
 
 

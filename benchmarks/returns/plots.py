@@ -11,11 +11,13 @@ import numpy as np
 from benchmarks.returns import statistics
 from benchmarks.returns.cells import METHODS, MUJOCO, PENDULUM, PENDULUM_METHODS, PENDULUM_SPARSITY
 from benchmarks.returns.results import BASELINES, Result, Results, baseline
-from benchmarks.returns.tables import SPARSE, lengths, shares_of_dense
+from benchmarks.returns.statistics import Pair
+from benchmarks.returns.tables import SPARSE, lengths, pairs_with_dense
 from sb3_rlx2 import RLx2Callback
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 COLOURS = {
@@ -41,14 +43,14 @@ def write(results: Results, folder: Path) -> list[Path]:
     :return: the pictures
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        old.unlink()
     drawn = []
     for name, draw in _pictures(results).items():
         figure = draw()
         drawn.append(folder / f"{name}.png")
         figure.savefig(drawn[-1], dpi=110)
         plt.close(figure)
+    for path in set(folder.glob("*.png")) - set(drawn):
+        path.unlink()
     return drawn
 
 
@@ -69,7 +71,7 @@ def _pictures(results: Results) -> dict[str, Callable[[], Figure]]:
             pictures[f"{algorithm}_{env}_{steps}_buffer"] = partial(_buffers, traced)
     for algorithm in ("td3", "sac"):
         for steps in lengths(results):
-            if by_method := _profile_shares(results, algorithm, steps):
+            if by_method := _profiled(results, algorithm, steps):
                 pictures[f"profile_{algorithm}_{steps}"] = partial(_profiles, by_method)
     return pictures
 
@@ -100,7 +102,7 @@ def _by_method(found: Sequence[Result], methods: Sequence[str], at_least: int = 
 def _curves(name: str, groups: dict[str, list[Result]]) -> Figure:
     """Draw the mean over seeds, and each seed faintly."""
     figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
-    others = iter(plt.get_cmap("tab10").colors)
+    others = iter(colour for colour in plt.get_cmap("tab20").colors if colour != to_rgb(COLOURS["rlx2"]))
     one = next(iter(groups.values()))[0]
     for method, found in groups.items():
         colour = COLOURS.get(method) or next(others)
@@ -135,16 +137,16 @@ def _buffers(found: list[Result]) -> Figure:
     return figure
 
 
-def _profile_shares(results: Results, algorithm: str, steps: int) -> dict[str, list[list[float]]]:
-    found = {method: list(shares_of_dense(results, method, algorithm, steps).values()) for method in SPARSE}
-    return {method: shares for method, shares in found.items() if shares}
+def _profiled(results: Results, algorithm: str, steps: int) -> dict[str, list[Pair]]:
+    found = {method: list(pairs_with_dense(results, method, algorithm, steps).values()) for method in SPARSE}
+    return {method: pairs for method, pairs in found.items() if pairs}
 
 
-def _profiles(by_method: dict[str, list[list[float]]]) -> Figure:
+def _profiles(by_method: dict[str, list[Pair]]) -> Figure:
     figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
-    for method, shares in by_method.items():
-        above, interval = statistics.performance_profile(shares, THRESHOLDS)
-        label = f"{METHODS[method].label} ({sum(map(len, shares))} runs)"
+    for method, pairs in by_method.items():
+        above, interval = statistics.performance_profile(pairs, THRESHOLDS)
+        label = f"{METHODS[method].label} ({sum(len(own) for own, _ in pairs)} runs)"
         axes.plot(100 * THRESHOLDS, above, color=COLOURS[method], label=label)
         axes.fill_between(100 * THRESHOLDS, *interval, color=COLOURS[method], alpha=0.15)
     axes.set(xlabel="% of dense", ylabel="share of runs above", ylim=(0, 1.02), xlim=(0, 100 * THRESHOLDS[-1]))

@@ -1,5 +1,6 @@
 """The tables, from stored results and nothing else."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import median
 
@@ -7,18 +8,18 @@ from benchmarks.readme import markdown
 from benchmarks.returns import paper, statistics
 from benchmarks.returns.cells import METHODS, MUJOCO, PENDULUM, PENDULUM_SEARCH, PENDULUM_SPARSITY, SETS, TABLE_3_TOPOLOGY
 from benchmarks.returns.results import BASELINES, Result, Results, baseline
-from benchmarks.returns.statistics import Estimate
+from benchmarks.returns.statistics import Estimate, Pair
 
 NONE = "-"
 ALONE = "\N{DAGGER}"  # marks a return that has no dense partner
 PAPER = "paper"  # heads a row of its figures
 SPARSE = ("tiny", "static", "set", "rigl", "rlx2")  # the paper's columns
-BELOW = 0.97  # share of dense that the paper reaches on average, and below which a result needs a reason
+BELOW = 0.97  # share of dense that RLx2 reaches in each of the paper's TD3 rows, and below which a result needs a reason
 
 
 def percent(estimate: Estimate) -> str:
     """Show a share of dense in percent, its interval and its seeds."""
-    return f"**{100 * estimate.value:.1f}** ({_interval(estimate, lambda share: f'{100 * share:.1f}')})"
+    return f"**{100 * estimate.value:.1f} %** ({_interval(estimate, lambda share: f'{100 * share:.1f}')})"
 
 
 def _mean(scores: Sequence[float]) -> str:
@@ -27,7 +28,8 @@ def _mean(scores: Sequence[float]) -> str:
 
 
 def _interval(estimate: Estimate, show: Callable[[float], str]) -> str:
-    seeds = f"{estimate.seeds} seed{'' if estimate.seeds == 1 else 's'}"
+    of_dense = "" if estimate.dense_seeds is None else f" / {estimate.dense_seeds}"
+    seeds = f"{estimate.seeds}{of_dense} seed{'' if estimate.seeds == 1 and not of_dense else 's'}"
     return seeds if estimate.low is None else f"{show(estimate.low)} to {show(estimate.high)}, {seeds}"
 
 
@@ -35,10 +37,15 @@ def _scores(found: Sequence[Result]) -> list[float]:
     return [one.score for one in found]
 
 
+def pair(results: Results, method: str, algorithm: str, env: str, steps: int) -> Pair:
+    """Give the scores of a method and of its dense partner, empty where there is none."""
+    group = {"algorithm": algorithm, "env": env, "steps": steps, "sparsity": None}
+    return _scores(results.where(method=method, **group)), _scores(results.where(method="dense", **group))
+
+
 def return_cell(results: Results, method: str, algorithm: str, env: str, steps: int) -> str:
     """Show a method's return relative to dense, or as it is and marked if there is no dense partner."""
-    group = {"algorithm": algorithm, "env": env, "steps": steps, "sparsity": None}
-    own, dense = (_scores(results.where(method=name, **group)) for name in (method, "dense"))
+    own, dense = pair(results, method, algorithm, env, steps)
     if not own:
         return NONE
     return percent(statistics.share_of_dense(own, dense)) if dense else f"{_mean(own)} {ALONE}"
@@ -69,7 +76,7 @@ def rows_of(results: Results, steps: int) -> list[tuple[str, str]]:
 def table_2(results: Results, steps: int) -> str:
     """Lay out the paper's Table 2, with wall-clock time and the dense agent's return besides, over the paper's figures."""
     header = ["", "sparsity of actor / critic", "total size", "FLOPs, training", "exactly", "FLOPs, inference", "hours"]
-    header += ["hours, dense", "Dense, return", *(f"{METHODS[method].label}, %" for method in SPARSE)]
+    header += ["hours, dense", "Dense, return", *(METHODS[method].label for method in SPARSE)]
     rows = []
     for algorithm, env in rows_of(results, steps):
         group = {"algorithm": algorithm, "env": env, "steps": steps, "sparsity": None}
@@ -105,22 +112,17 @@ def aggregate(results: Results, steps: int) -> str:
     rows = []
     for algorithm in ("td3", "sac"):
         for method in SPARSE:
-            shares = shares_of_dense(results, method, algorithm, steps)
-            if shares:
-                shown = percent(statistics.interquartile_mean(list(shares.values())))
-                rows.append([algorithm.upper(), METHODS[method].label, shown, ", ".join(shares)])
-    return markdown(["", "", "interquartile mean, % of dense", "over"], rows) if rows else "No cell has a dense partner yet."
+            pairs = pairs_with_dense(results, method, algorithm, steps)
+            if pairs:
+                shown = percent(statistics.interquartile_mean(list(pairs.values())))
+                rows.append([algorithm.upper(), METHODS[method].label, shown, ", ".join(pairs)])
+    return markdown(["", "", "interquartile mean, of dense", "over"], rows) if rows else "No cell has a dense partner yet."
 
 
-def shares_of_dense(results: Results, method: str, algorithm: str, steps: int) -> dict[str, list[float]]:
-    """Give each seed's score relative to the dense mean, by environment, where there is a dense partner."""
-    shares = {}
-    for env in MUJOCO:
-        group = {"algorithm": algorithm, "env": env, "steps": steps, "sparsity": None}
-        own, dense = (_scores(results.where(method=name, **group)) for name in (method, "dense"))
-        if own and dense:
-            shares[env] = [score / (sum(dense) / len(dense)) for score in own]
-    return shares
+def pairs_with_dense(results: Results, method: str, algorithm: str, steps: int) -> dict[str, Pair]:
+    """Give the scores of a method and of dense by environment, where there are both."""
+    pairs = {env: pair(results, method, algorithm, env, steps) for env in MUJOCO}
+    return {env: both for env, both in pairs.items() if all(both)}
 
 
 def table_3(results: Results, steps: int) -> str:
@@ -138,27 +140,28 @@ def table_3(results: Results, steps: int) -> str:
     rows = []
     for env in envs:
         rows += [row(env, methods), [PAPER, *(paper_cell(paper.returns("td3", env, method)) for method in methods)]]
-    tables = [_table(["% of dense", *labels], rows)]
+    tables = [_table(["share of dense", *labels], rows)]
     trained = {one.method for one in results.where(steps=steps)}
     methods = [name for name in METHODS if name.startswith(("rlx2-buffer", "rlx2-delay")) and name in trained]
     if methods:
         having = [env for env in envs if any(results.where(env=env, steps=steps, method=method) for method in methods)]
         labels = [METHODS[method].label for method in ("rlx2", *methods)]
-        tables.append(_table(["% of dense", *labels], [row(env, ["rlx2", *methods]) for env in having]))
+        tables.append(_table(["share of dense", *labels], [row(env, ["rlx2", *methods]) for env in having]))
     return "\n\n".join(tables)
 
 
-def below_the_paper(results: Results, steps: int) -> list[str]:
-    """List where the interval of RLx2's mean lies wholly under 97 % of dense."""
-    found = []
+def below_the_paper(results: Results, steps: int) -> str:
+    """List where the interval of RLx2's mean lies wholly under 97 % of dense, where not, and where that cannot be said."""
+    groups: dict[str, list[str]] = {"under": [], "not under": [], "not to be said, for want of seeds": []}
     for algorithm, env in rows_of(results, steps):
-        group = {"algorithm": algorithm, "env": env, "steps": steps, "sparsity": None}
-        own, dense = (_scores(results.where(method=name, **group)) for name in ("rlx2", "dense"))
-        if own and dense:
-            estimate = statistics.share_of_dense(own, dense)
-            if (estimate.high or estimate.value) < BELOW:
-                found.append(f"{algorithm.upper()} {env}: {percent(estimate)}")
-    return found
+        name = f"{algorithm.upper()} {env}"
+        own, dense = pair(results, "rlx2", algorithm, env, steps)
+        estimate = statistics.share_of_dense(own, dense) if own and dense else None
+        if estimate is None or estimate.high is None:
+            groups["not to be said, for want of seeds"].append(name)
+        else:
+            groups["under" if estimate.high < BELOW else "not under"].append(f"{name} {percent(estimate)}")
+    return "; ".join(f"{where}: {', '.join(names)}" for where, names in groups.items() if names)
 
 
 def pendulum(results: Results) -> str:
@@ -195,32 +198,17 @@ def pendulum_search(results: Results) -> str:
 
 
 def equal_steps(results: Results) -> str:
-    """Compare TD3 with the dense curves that stop early, up to the last step that both have."""
+    """Put TD3 beside the dense curves that stop early, at the last step that both have."""
     rows = []
     for env in BASELINES:
         dense = baseline(env)
-        for method, steps in sorted({(one.method, one.steps) for one in results.where(algorithm="td3", env=env)}):
-            found = results.where(algorithm="td3", env=env, method=method, steps=steps, sparsity=None)
-            end = min(steps, int(dense.steps[-1]))
-            own, reference = [one.curve.score(end) for one in found], dense.score(end)
-            row = [env, METHODS[method].label, f"{steps:,}", f"{end:,}", ", ".join(f"{score:,.0f}" for score in own)]
-            rows.append([*row, f"{reference:,.0f}", f"{sum(own) / len(own) / reference:.0%}"])
-    return markdown(["", "method", "steps of the run", "compared at", "return, per seed", "dense, 1 seed", "share"], rows)
-
-
-def learning(results: Results) -> str:
-    """Lay out the short runs that show whether a change still learns."""
-    groups = list(dict.fromkeys((cell.env, cell.method, cell.steps) for cell in SETS["learning"]))
-    rows = []
-    for env, method, steps in groups:
-        found = results.where(algorithm="td3", env=env, method=method, steps=steps, sparsity=None)
-        scores = ", ".join(f"{score:,.0f}" for score in _scores(found)) or "missing"
-        share = NONE
-        if found and env in BASELINES:
-            dense = baseline(env).score(steps)
-            share = f"{sum(_scores(found)) / len(found) / dense:.0%} (of {dense:,.0f}, 1 seed)"
-        rows.append([f"{env}, {METHODS[method].label}", f"{steps:,}", scores, share])
-    return markdown(["run", "steps", "return over the last 5 % of the steps, per seed", "share of dense at that step"], rows)
+        for method in SPARSE:
+            for steps in sorted({one.steps for one in results.where(algorithm="td3", env=env, method=method)}):
+                found = results.where(algorithm="td3", env=env, method=method, steps=steps, sparsity=None)
+                end = min(steps, int(dense.steps[-1]))
+                own = ", ".join(f"{one.curve.score(end):,.0f}" for one in found)
+                rows.append([f"TD3 {env}", METHODS[method].label, f"{steps:,}", f"{end:,}", own, f"{dense.score(end):,.0f}"])
+    return markdown(["", "method", "steps of the run", "at step", "return, per seed", "dense, one seed"], rows)
 
 
 def all_cells(results: Results) -> str:
@@ -249,11 +237,15 @@ def all_cells(results: Results) -> str:
 
 
 def missing(names: Sequence[str], results: Results) -> str:
-    """Count what sets lack."""
+    """Count what sets lack, by environment and method."""
     have = {(r.algorithm, r.env, r.method, r.steps, r.seed, r.sparsity) for r in results.found}
     rows = []
     for name in names:
         absent = [c for c in SETS[name] if (c.algorithm, c.env, c.method, c.steps, c.seed, c.sparsity) not in have]
-        shown = ", ".join(cell.name for cell in absent) if len(absent) <= 12 else f"{len(absent)} of {len(SETS[name])}"
-        rows.append([name, str(len(SETS[name]) - len(absent)), shown or "none"])
-    return markdown(["set", "finished", "missing"], rows)
+        counts = Counter((cell.env, cell.method) for cell in absent)
+        by_env = [
+            f"{env}: " + ", ".join(f"{method} {count}" for (of_env, method), count in counts.items() if of_env == env)
+            for env in dict.fromkeys(env for env, _ in counts)
+        ]
+        rows.append([name, str(len(SETS[name]) - len(absent)), str(len(absent)), "; ".join(by_env)])
+    return markdown(["set", "finished", "missing", "of which"], rows)

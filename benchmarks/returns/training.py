@@ -1,13 +1,14 @@
 """Trains one cell: evaluations, checkpoints, and the file that stays."""
 
+import contextlib
 import gc
 import json
-import math
 import subprocess
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from benchmarks.returns.cells import EPISODES, METHODS, TEACHER, Cell
 from sb3_rlx2 import RLx2Callback, metrics
 
 HERE = Path(__file__).parent
-CHECKPOINT, MODEL, PROGRESS = "checkpoint.pkl", "model.zip", "progress.json"
+CHECKPOINT, MODEL, PROGRESS, RESULT = "checkpoint.pkl", "model.zip", "progress.json", "result.json"
 EVALUATION_SEED = 1_000_000  # far from the seeds of training
 
 
@@ -66,9 +67,14 @@ class Places:
     def store(self, cell: Cell, text: str) -> None:
         """Write a finished cell's file in one go."""
         self.results.mkdir(parents=True, exist_ok=True)
-        partial = self.result(cell).with_suffix(".part")
-        partial.write_text(text)
-        partial.replace(self.result(cell))
+        _write_text(self.result(cell), text)
+
+    def finished(self, cell: Cell) -> bool:
+        """Say whether a cell is finished, here or by another machine that has the same folder but results of its own."""
+        shared = self.folder(cell) / RESULT
+        if shared.exists() and not self.result(cell).exists():
+            self.store(cell, shared.read_text())
+        return self.result(cell).exists()
 
 
 class Evaluations(BaseCallback):
@@ -102,8 +108,10 @@ class Evaluations(BaseCallback):
             return {}
         updater, buffer = drivers[0].updater, drivers[0].buffer
         assert buffer is not None
-        distance = drivers[0].policy_distance
-        trace = {"buffer": buffer.live, "policy_distance": None if np.isnan(distance) else round(distance, 4)}
+        distance: float | None = round(drivers[0].policy_distance, 4)
+        if np.isnan(distance):  # there has been no check yet, or none since the run was continued
+            distance = self.rows[-1].get("policy_distance") if self.rows else None
+        trace = {"buffer": buffer.live, "policy_distance": distance}
         for name, network in updater.networks.items():
             trace |= {f"{name}_updates": network.updates, f"{name}_churn": round(network.churn, 4)}
         return trace
@@ -154,6 +162,8 @@ class Run:
         self.cell, self.places, self.checkpoint_every = cell, places, checkpoint_every
         self.folder = places.folder(cell)
         self.began = time.time()
+        self.env = DummyVecEnv([lambda: Monitor(checkpoint.RepeatableReset(make_env(cell.env)))])
+        self.arguments = agents.all_arguments(cell, self.env.envs[0])
         self.earlier: dict[str, Any] = {
             "rows": [],
             "seconds": 0.0,
@@ -164,17 +174,17 @@ class Run:
 
     def train(self) -> dict[str, Any]:
         """Train to the end, from the checkpoint if there is one, and give the result."""
-        env = DummyVecEnv([lambda: Monitor(checkpoint.RepeatableReset(make_env(self.cell.env)))])
         teaching_agent = self._teacher()
         callbacks: list[BaseCallback] = []
         path = self.folder / CHECKPOINT
         if path.exists():
             state = checkpoint.read(path)
+            self._refuse_other_arguments(state["run"].get("arguments", self.arguments))
             self.earlier |= state["run"] | {"interruptions": state["run"]["interruptions"] + 1}
-            model = checkpoint.restore(agents.agent_class(self.cell), env, state)
+            model = checkpoint.restore(agents.agent_class(self.cell), self.env, state)
             callbacks.append(checkpoint.RestoreGenerators(state["generators"]))
         else:
-            model = agents.make(self.cell, env, teaching_agent)
+            model = agents.make(self.cell, self.env, teaching_agent)
         self.began = time.time()
         evaluations = Evaluations(self.cell, self.earlier["rows"], self._tell)
         self.checkpoints = Checkpoints(path, self.checkpoint_every, lambda: {"run": self._so_far()})
@@ -187,6 +197,15 @@ class Run:
         model.save(self.folder / MODEL)
         return self._result(model)
 
+    def _refuse_other_arguments(self, begun: dict[str, Any]) -> None:
+        differing = [name for name in {**begun, **self.arguments} if begun.get(name) != self.arguments.get(name)]
+        if differing:
+            name = differing[0]
+            raise ValueError(
+                f"{self.cell.name} was begun with {name}={begun.get(name)!r}, which is {self.arguments.get(name)!r} now; "
+                f"go back to the code or the hyper-parameters that began it, or delete {self.folder}"
+            )
+
     def _teacher(self) -> str | None:
         if not METHODS[self.cell.method].taught:
             return None
@@ -196,7 +215,7 @@ class Run:
         if not path.exists():  # its result came from another machine
             with FileLock(path.with_name("lock")):
                 if not path.exists():
-                    finish(Run(cell, self.places, self.checkpoint_every))
+                    finish(Run(cell, self.places, self.checkpoint_every), lambda text: None)
         return str(path)
 
     def _about_teacher(self) -> dict[str, Any]:
@@ -208,25 +227,24 @@ class Run:
         return self.earlier | {
             "seconds": self.earlier["seconds"] + time.time() - self.began,
             "checkpoint_seconds": self.earlier["checkpoint_seconds"] + self.checkpoints.seconds,
+            "arguments": self.arguments,
             "revisions": list(dict.fromkeys([*self.earlier["revisions"], REVISION])),
         }
 
     def _tell(self, step: int, mean_return: float | None) -> None:
         """Leave a note for the progress display."""
-        partial = self.folder / "progress.part"
-        partial.write_text(json.dumps({"step": step, "return": mean_return, "time": time.time()}))
-        partial.replace(self.folder / PROGRESS)
+        note = json.dumps({"step": step, "return": mean_return, "time": time.time()})
+        with contextlib.suppress(OSError):  # as for checkpoints
+            _write_text(self.folder / PROGRESS, note)
 
     def _result(self, model: OffPolicyAlgorithm) -> dict[str, Any]:
         so_far = self._so_far()
-        env = model.get_env()
-        dense = agents.dense_reference(self.cell, env)
+        dense = agents.dense_reference(self.cell, model.get_env())
         taught = METHODS[self.cell.method].taught
-        own_arguments = agents.arguments(self.cell, env.envs[0])
         return {
             **self.cell.as_dict(),
             "class": type(model).__name__,
-            "arguments": {name: "inf" if value == math.inf else value for name, value in own_arguments.items()},
+            "arguments": self.arguments,
             "teacher": self._about_teacher() if taught else None,
             "seconds": round(so_far["seconds"], 1),
             "checkpoint_seconds": round(so_far["checkpoint_seconds"], 1),
@@ -244,7 +262,7 @@ class Run:
 
 def train(cell: Cell, places: Places, checkpoint_every: float = 300.0) -> dict[str, Any]:
     """
-    Train a cell to the end unless its file is there; only one process of this machine does it at a time.
+    Train a cell to the end unless it is finished; only one process of those that share the folder does it at a time.
 
     :param cell: what to train
     :param places: where files go
@@ -252,17 +270,31 @@ def train(cell: Cell, places: Places, checkpoint_every: float = 300.0) -> dict[s
     :return: the result, as stored
     """
     with FileLock(places.folder(cell) / "lock"):
-        if not places.result(cell).exists():
-            finish(Run(cell, places, checkpoint_every))
+        if not places.finished(cell):
+            finish(Run(cell, places, checkpoint_every), partial(places.store, cell))
         return json.loads(places.result(cell).read_text())
 
 
-def finish(run: Run) -> None:
-    """Train, write the file, and only then let the checkpoint go."""
+def finish(run: Run, store: Callable[[str], None]) -> None:
+    """
+    Train to the end, store the result, and only then let the checkpoint go.
+
+    :param run: what to train
+    :param store: takes the result's text
+    """
     th.set_num_threads(1)
-    run.places.store(run.cell, as_text(run.train()))
+    text = as_text(run.train())
+    _write_text(run.folder / RESULT, text)
+    store(text)
     gc.collect()  # an agent refers to itself in many ways, and its replay buffer is large
     (run.folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file in one go."""
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 def as_text(result: dict[str, Any]) -> str:
