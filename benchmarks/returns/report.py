@@ -14,21 +14,21 @@ SHOWN_SETS = ("learning", "pendulum-search", "pendulum", "table-2", "table-3", "
 ABLATIONS = [method for method in METHODS if method.startswith("rlx2-")]
 NOT_YET = "No cell of this length is finished yet."
 RUN = "python -m benchmarks.returns run"
-SCORES = (
-    f"A score is the mean return over the last {FINAL_SHARE:.0%} of the steps, each evaluation being ten episodes without "
-    "exploration; a percentage is a ratio of mean scores to the dense agent's. In brackets stand a 95 % bootstrap interval "
-    "over the seeds of both and their numbers (own / dense): with two or three seeds it is the range, and a single dense seed "
-    'adds nothing to it. Sizes and FLOPs are relative to dense and counted as the paper does, "exactly" is what a gradient '
-    "step of this code multiplies and adds; hours are wall clock with evaluations, on machines that did other work too. The "
-    "paper's rows are of 3M steps, eight seeds and v3 environments; up to 1M steps a buffer of a million never forgets."
-)
+READING = f"""\
+- A score is the mean return over the last {FINAL_SHARE:.0%} of the steps, each evaluation being ten episodes without exploration.
+- A percentage is a ratio of mean scores to the dense agent's.
+- In brackets: a 95 % bootstrap interval over the seeds of both, and their numbers (own / dense). With two or three seeds the
+  interval is the range, and a single dense seed adds nothing to it.
+- Sizes and FLOPs are relative to dense and counted as the paper does; "exactly" is what a gradient step of this code multiplies
+  and adds. Hours are wall clock with evaluations, on machines that did other work too.
+- The paper's rows are of 3M steps, eight seeds and v3 environments. Up to 1M steps a buffer of a million never forgets."""
 MOTIVATION = (
     "In the paper's figure (InvertedPendulum-v2) RigL + Q* is best and RLx2 close to it. That order is not reproduced: here "
     "RigL + Q* and RigL cannot be told apart, and RLx2 is ahead of both. The Q* is an approximation: how far it is from "
     "what its policy really earns is given below. The sparsity was chosen by what the static topology does there."
 )
 EARLY = (
-    "Dense TD3 of stock SB3, one seed each, that stops early ([origin]({}baselines/README.md)), and TD3 at the same step, "
+    "Dense TD3 of stock SB3, one seed each, that stop early ([origin]({}baselines/README.md)), and TD3 at the same step, "
     "both over the last 5 % before it. A sparse run that is longer is not finished there: its topology still moves. One dense "
     "seed varies by hundreds from one window to the next, so no shares are given."
 )
@@ -44,7 +44,7 @@ def report(folder: Path = RESULTS) -> str:
         parts += [_motivation(results), *_shown(["motivation"], base)]
     for steps in tables.lengths(results):
         first, second = (_trained_by(steps, among) for among in (TABLE_2, ABLATIONS))
-        parts += [f"Table 2 of the paper, at {steps:,} steps (`{first}`). {SCORES}", tables.table_2(results, steps)]
+        parts += [f"Table 2 of the paper, at {steps:,} steps (`{first}`):", tables.table_2(results, steps), READING]
         parts += _shown([f"{algorithm}_{env}_{steps}" for algorithm, env in tables.rows_of(results, steps)], base)
         parts += [f"Table 3 of the paper, at {steps:,} steps (`{second}`):", tables.table_3(results, steps)]
     return "\n\n".join([*parts, EARLY.format(base), tables.equal_steps(results)])
@@ -57,7 +57,7 @@ def full_report(folder: Path = RESULTS) -> str:
     parts = [
         "# Returns",
         f"Written by `python -m benchmarks.returns report` from `results/`; `{RUN} NAME` trains.",
-        SCORES,
+        READING,
         f"## The motivating experiment: TD3 on {PENDULUM['env']}",
         _motivation(results),
         *_shown([name for name in names if name == "motivation"]),
