@@ -15,12 +15,12 @@ ABLATIONS = [method for method in METHODS if method.startswith("rlx2-")]
 NOT_YET = "No cell of this length is finished yet."
 RUN = "python -m benchmarks.returns run"
 READING = f"""\
-- A score is the mean return over the last {FINAL_SHARE:.0%} of the steps, each evaluation being ten episodes without exploration.
+- A score is the mean return over the last {FINAL_SHARE:.0%} of the steps; an evaluation is ten episodes without exploration.
 - A percentage is a ratio of mean scores to the dense agent's.
 - In brackets: a 95 % bootstrap interval over the seeds of both, and their numbers (own / dense). With two or three seeds the
   interval is the range, and a single dense seed adds nothing to it.
-- Sizes and FLOPs are relative to dense and counted as the paper does; "exactly" is what a gradient step of this code multiplies
-  and adds. Hours are wall clock with evaluations, on machines that did other work too.
+- Sizes and FLOPs are relative to dense and counted as the paper does; "exactly" is what a gradient step of this code really
+  multiplies and adds. Hours are wall clock with evaluations, on machines that did other work too.
 - The paper's rows are of 3M steps, eight seeds and v3 environments. Up to 1M steps a buffer of a million never forgets."""
 MOTIVATION = (
     "In the paper's figure (InvertedPendulum-v2) RigL + Q* is best and RLx2 close to it. That order is not reproduced: here "
