@@ -250,3 +250,22 @@ def test_misuse_is_refused(capsys):
             parse(arguments)
         assert exit_.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_revision_is_marked_when_the_code_has_changed(tmp_path, monkeypatch):
+    def git(*command):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *command], cwd=tmp_path, check=True)
+
+    monkeypatch.setattr(training, "HERE", tmp_path)
+    assert training.revision() == "unknown"
+    (tmp_path / "code.py").write_text("1")
+    (tmp_path / "result.json").write_text("{}")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "first")
+    commit = training.revision()
+    assert len(commit) == 12
+    (tmp_path / "result.json").unlink()
+    assert training.revision() == commit
+    (tmp_path / "code.py").write_text("2")
+    assert training.revision() == f"{commit}-dirty"

@@ -34,10 +34,12 @@ EVALUATION_SEED = 1_000_000  # far from the seeds of training
 
 
 def revision() -> str:
-    """Give the commit of this clone, marked if files differ from it; ``unknown`` outside a clone."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--dirty"]
-    found = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+    """Give the commit of this clone, marked if its code differs from it; ``unknown`` outside a clone."""
+    command = ["git", "rev-parse", "--short=12", "HEAD"]
+    commit = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+    code = ["git", "diff", "--quiet", "HEAD", "--", ":(top)*.py", ":(top)*.yml"]  # results come and go
+    changed = subprocess.run(code, cwd=HERE, capture_output=True, check=False).returncode != 0
+    return "unknown" if not commit else f"{commit}-dirty" if changed else commit
 
 
 REVISION = revision()  # now, with the code that is loaded: the clone may move on before a cell is finished
