@@ -23,14 +23,14 @@ READING = f"""\
   multiplies and adds. Hours are wall clock with evaluations, on machines that did other work too.
 - The paper's rows are of 3M steps, eight seeds and v3 environments. Up to 1M steps a buffer of a million never forgets."""
 MOTIVATION = (
-    "In the paper's figure (InvertedPendulum-v2) RigL + Q* is best and RLx2 close to it. That order is not reproduced: here "
-    "RigL + Q* and RigL cannot be told apart, and RLx2 is ahead of both. The Q* is an approximation: how far it is from "
-    "what its policy really earns is given below. The sparsity was chosen by what the static topology does there."
+    "In the paper's figure (InvertedPendulum-v2) RigL + Q* is best and RLx2 close to it; whether that order shows here, the "
+    "intervals say. The Q* is an approximation: how far it is from what its policy really earns is given below. The sparsity "
+    "was chosen by what the static topology does there."
 )
 EARLY = (
     "Dense TD3 of stock SB3, one seed each, that stop early ([origin]({}baselines/README.md)), and TD3 at the same step, "
     "both over the last 5 % before it. A sparse run that is longer is not finished there: its topology still moves. One dense "
-    "seed varies by hundreds from one window to the next, so no shares are given."
+    "seed is no reference for a share, so none is given."
 )
 BUFFERS = "At each evaluation: return, policy distance (above the dashed line the buffer shrinks), and transitions kept."
 
@@ -121,7 +121,7 @@ def _shown(names: list[str], base: str = "") -> list[str]:
 
 def write(folder: Path = RESULTS) -> None:
     """Show the README's part; write it and all the rest if it is made of the repository's own results."""
-    if folder.resolve() == RESULTS:
+    if folder.resolve() == RESULTS.resolve():
         plots.write(load(), PLOTS)
         RESULTS_MD.write_text(full_report())
         readme.write("returns", report())
