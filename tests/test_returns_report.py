@@ -10,8 +10,10 @@ from matplotlib.colors import to_hex
 
 from benchmarks import readme
 from benchmarks.returns import paper, plots, report, statistics, tables
+from benchmarks.returns.agents import arguments
 from benchmarks.returns.cells import CELLS, METHODS, Cell
 from benchmarks.returns.results import Curve, Result, Results, baseline, load
+from benchmarks.returns.training import make_env
 
 
 def result(method, seed, score, env="Hopper-v4", algorithm="td3", steps=1_000_000, **more):
@@ -205,6 +207,6 @@ def test_stored_cells_are_those_of_the_grid():
     for one in load().found:
         cell = Cell(**{field.name: one.about[field.name] for field in fields(Cell)})
         assert cell.name in CELLS
-        if METHODS[one.method].network == "sparse":
-            own = {name: "inf" if value == math.inf else value for name, value in cell.arguments.items()}
-            assert own.items() <= one.about["arguments"].items(), cell.name
+        own = arguments(cell, make_env(cell.env)).items()
+        stored = one.about["arguments"]
+        assert {name: "inf" if value == math.inf else value for name, value in own} == {name: stored[name] for name, _ in own}
