@@ -1,15 +1,12 @@
 """RLx2TD3 and RLx2SAC: SB3's TD3 and SAC put together with the sparse parts."""
 
-import math
-from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
-import numpy as np
 from gymnasium import spaces
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
-from stable_baselines3.common.noise import ActionNoise, NormalActionNoise
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.vec_env import VecEnv
@@ -19,6 +16,7 @@ from stable_baselines3.td3.policies import TD3Policy
 from sb3_rlx2 import metrics
 from sb3_rlx2.buffers import DEFAULT_MIN_SIZE, RLx2ReplayBuffer
 from sb3_rlx2.callbacks import RLx2Callback
+from sb3_rlx2.noise import exploration_noise
 from sb3_rlx2.policies import (
     SparseSACCnnPolicy,
     SparseSACMultiInputPolicy,
@@ -28,7 +26,6 @@ from sb3_rlx2.policies import (
     SparseTD3Policy,
 )
 from sb3_rlx2.updater import check_gradients
-from sb3_rlx2.validation import check_number
 
 POLICY_KEYWORDS = ("actor_sparsity", "critic_sparsity", "distribution", "init", "backend")
 BUFFER_KEYWORDS = ("n_steps", "gamma", "buffer_min_size")
@@ -60,6 +57,7 @@ class _RLx2:
     policy: Any
     logger: Any
     verbose: int
+    n_envs: int
     n_steps: int
     gamma: float
     buffer_min_size: int
@@ -97,10 +95,7 @@ class _RLx2:
                 print(metrics.summary(self))
 
     def _setup_model(self) -> None:
-        if isinstance(self.action_noise, Real):
-            deviation = check_number("action_noise", self.action_noise, 0.0, math.inf, high_included=False)
-            shape = self.action_space.shape
-            self.action_noise = NormalActionNoise(np.zeros(shape), deviation * np.ones(shape))
+        self.action_noise = exploration_noise(self.action_noise, self.action_space, self.n_envs)
         if self.replay_buffer_class is None and not isinstance(self.observation_space, spaces.Dict):
             self.replay_buffer_class = RLx2ReplayBuffer
         # The merged arguments are for the constructors only. What is saved is the user's own, which `load` merges again.
@@ -171,14 +166,21 @@ class _RLx2:
 
     def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """
-        Load a saved buffer. The algorithm's own arguments hold, not those that the buffer was saved with.
+        Load a saved buffer with its capacity; otherwise the algorithm's own arguments hold, not those of the saved buffer.
 
         :param path: file, see SB3's ``load_replay_buffer``
         :param truncate_last_traj: for HER, see there
         """
+        own = self.replay_buffer
         super().load_replay_buffer(path, truncate_last_traj)  # type: ignore[misc]
-        if isinstance(self.replay_buffer, RLx2ReplayBuffer):
-            self.replay_buffer.configure(self.n_steps, self.gamma, self.buffer_min_size)
+        loaded = self.replay_buffer
+        if isinstance(loaded, RLx2ReplayBuffer):
+            try:
+                loaded.configure(self.n_steps, self.gamma, self.buffer_min_size)
+            except ValueError as error:
+                self.replay_buffer = own
+                limit = f"{loaded.capacity}, the capacity of the buffer in {path}"
+                raise ValueError(f"buffer_min_size={self.buffer_min_size} must be <= {limit}") from error
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_steps"]  # type: ignore[misc]
@@ -221,7 +223,8 @@ class RLx2TD3(_RLx2, TD3):
     """
     TD3 trained sparse from scratch with RLx2 (Tan et al., ICLR 2023, https://arxiv.org/abs/2205.15043).
 
-    Two lines replace ``TD3(...)`` in an existing script: the import and the name. Defaults are the paper's.
+    Two lines replace ``TD3(...)`` in an existing script: the import and the name. Defaults are the paper's, the sparsities
+    its HalfCheetah's.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of :class:`SparseTD3Policy`
     :param env: environment with a Box action space
@@ -298,7 +301,8 @@ class RLx2SAC(_RLx2, SAC):
     """
     SAC trained sparse from scratch with RLx2 (Tan et al., ICLR 2023, https://arxiv.org/abs/2205.15043).
 
-    Two lines replace ``SAC(...)`` in an existing script: the import and the name. Defaults are the paper's.
+    Two lines replace ``SAC(...)`` in an existing script: the import and the name. Defaults are :class:`RLx2TD3`'s; what the
+    paper has for SAC alone (sparsities, a buffer of 3M that keeps 200,000) is in ``hyperparams/rlx2sac.yml``.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of :class:`SparseSACPolicy`
     :param env: environment with a Box action space

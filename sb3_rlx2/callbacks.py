@@ -88,8 +88,17 @@ class RLx2Callback(BaseCallback):
         # Multiples of the interval, so that a continued run checks at the steps at which one run would.
         self._next_check = (self.model.num_timesteps // self.buffer_check_interval + 1) * self.buffer_check_interval
         self._require_finite("an observation", self._first_obs())
+        self._warn_of_the_end()
         self._adopt_buffer()
         self._advance()
+
+    def _warn_of_the_end(self) -> None:
+        if self.updater.progress == 1.0 and self.topology != "static":
+            warnings.warn(
+                "progress=1 since an earlier learn() came to its last step: links no longer move, and n is final. If more "
+                "steps were planned from the start, call learn() once with all; callbacks can save and evaluate on the way",
+                stacklevel=2,
+            )
 
     def _first_obs(self) -> Any:
         """Give the observation that training starts from, as the environment gave it."""
@@ -153,6 +162,9 @@ class RLx2Callback(BaseCallback):
         if self.model.num_timesteps <= self.model.learning_starts or buffer.live == 0:
             return
         observations, actions = buffer.oldest(OLDEST_BATCHES * self.model.batch_size)
+        shape = self.model.observation_space.shape
+        assert shape is not None
+        observations = observations.reshape(-1, *shape)  # Discrete ones are kept as [n, 1], and SB3's policies take [n]
         observations = np.asarray(buffer._normalize_obs(observations, self.model._vec_normalize_env))
         self.policy_distance = float(0.5 * np.mean((self._act(observations) - actions) ** 2))
         write_row(self.logger, self._buffer_values(buffer), self.model.num_timesteps)

@@ -94,6 +94,9 @@ class _SparseHeads:
             target = getattr(self, f"{name}_target", None)  # SAC has no target actor
             self.topology_updater.register(name, sparse_mlps(network), sparse_mlps(target), network.optimizer)
 
+        # SB3 encodes what is of any other space (one-hot, images divided by 255), even where it comes as floats.
+        space = self.observation_space
+        self._observes_floats = isinstance(space, spaces.Box) and space.dtype.kind == "f"
         self._walks_modules = any(
             type(module) not in MODE_FREE for net in (self.actor, self.critic) for module in net.modules()
         )
@@ -149,7 +152,7 @@ class _SparseHeads:
         self.set_training_mode(False)
         output = self._infer(several)
         self._latest[:] = observation, output
-        actions = self.unscale_action(self._actions(output, deterministic).reshape(-1, *self.action_space.shape))
+        actions = self.unscale_action(self._actions(output, deterministic).reshape(len(several), *self.action_space.shape))
         return (actions[0] if single else actions), state
 
     def noise_free_action(self, observation: Any) -> np.ndarray:
@@ -165,14 +168,15 @@ class _SparseHeads:
     def _infer(self, observation: np.ndarray) -> np.ndarray:
         from sb3_rlx2.backends import csr  # late, because it imports numba
 
-        flat = np.ascontiguousarray(observation.reshape(len(observation), -1), np.float32)
+        flat = np.ascontiguousarray(observation.reshape(len(observation), self.actor.features_dim), np.float32)
         return csr.infer(self.actor.sparse_heads()[0], flat)
 
     def _acts_in_arrays(self, observation: Any) -> bool:
         return (
             isinstance(observation, np.ndarray)
-            and observation.shape[1:] == self.observation_space.shape
             and observation.dtype.kind == "f"
+            and self._observes_floats
+            and observation.shape[1:] == self.observation_space.shape
             and self.computes_in_arrays((self.actor,))
         )
 

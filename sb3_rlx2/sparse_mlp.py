@@ -201,8 +201,8 @@ class SparseMLP(nn.Module):
         """
         Compute the network's output.
 
-        :param x: input, ``[batch, in_features]``
-        :return: output, ``[batch, out_features]``
+        :param x: input, ``[..., in_features]``
+        :return: output, ``[..., out_features]``
         """
         return backends.forward([self], x)[0]
 

@@ -504,8 +504,29 @@ def test_progress_does_not_fall_when_steps_start_again(algorithm, tmp_path):
     loaded = algorithm.load(tmp_path / "model", env=model.get_env(), device="cpu")
     for continued in (model, loaded):
         each.seen.clear()
-        continued.learn(60, callback=[make_callback(n_steps_delay=0.5), each])
+        with pytest.warns(UserWarning, match="links no longer move"):
+            continued.learn(60, callback=[make_callback(n_steps_delay=0.5), each])
         assert set(each.seen) == {(0.0, 3)}
+
+
+@both
+def test_training_in_chunks_warns_once_the_topology_is_at_its_end(algorithm):
+    model = OWN[algorithm]("MlpPolicy", make_envs(), learning_starts=30, buffer_size=500)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):  # the first ends in the warm-up
+            model.learn(20, reset_num_timesteps=False)
+    with pytest.warns(UserWarning, match=r"progress=1 .* links no longer move.* learn\(\) once"):
+        model.learn(20, reset_num_timesteps=False)
+
+
+@both
+def test_a_static_topology_has_no_end_to_warn_of(algorithm):
+    model = OWN[algorithm]("MlpPolicy", make_envs(), learning_starts=5, buffer_size=500, topology="static")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            model.learn(20, reset_num_timesteps=False)
 
 
 def steps_of(samples):

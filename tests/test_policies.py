@@ -4,6 +4,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import FakeImageEnv
@@ -380,6 +381,61 @@ def test_copied_policy_goes_on_evolving_on_its_own(algorithm):
     assert any(not th.equal(old, new) for old, new in zip(before, topologies(copy), strict=True))
     assert_sound(copy)
     assert_equal(policy.state_dict(), others)
+
+
+class OtherSpace(DriftEnv):
+    """Its observations are of another space than of floats, and may come as floats all the same."""
+
+    def __init__(self, space):
+        super().__init__()
+        self.observation_space = space
+
+    def observe(self):
+        self.observation_space.seed(int(1e6 * abs(self.state[0])))
+        return self.observation_space.sample()
+
+
+SPACES = [
+    spaces.Discrete(5),
+    spaces.MultiDiscrete([3, 4]),
+    spaces.MultiBinary(4),
+    spaces.Box(0, 255, (1, 8, 8), np.uint8),
+    spaces.Box(-9, 9, (3,), np.int16),
+    spaces.Box(-9, 9, (3,), np.float64),
+]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_other_observation_spaces(algorithm, space):
+    """They learn, with looks at the policy distance, and floats are understood as SB3 understands them."""
+    models = [build(algorithm, OtherSpace(space), backend=backend, buffer_check_interval=10) for backend in ("csr", "masked")]
+    observations = np.stack([space.sample() for _ in range(5)])
+    for dtype in (space.dtype, np.float32):
+        for given in (observations.astype(dtype), observations[0].astype(dtype)):
+            ours, expected = (model.predict(given, deterministic=True)[0] for model in models)
+            np.testing.assert_allclose(ours, expected, atol=1e-5)
+    before = topologies(models[0].policy)
+    assert_evolved(learn(models[0], 80), before)
+
+
+def test_no_observations_give_no_actions():
+    actions, _ = build(RLx2TD3).predict(np.zeros((0, 3), np.float32))
+    assert actions.shape == (0, 2)
+
+
+def test_loaded_and_asked_in_inference_mode(tmp_path):
+    """torch counts no versions of tensors that are made there, so kernels cannot tell whether one has changed."""
+    model = build(RLx2TD3)
+    model.save(tmp_path / "model")
+    other = build(RLx2TD3, seed=1).policy.state_dict()
+    observation = np.ones(3, np.float32)
+    with th.inference_mode():
+        loaded = RLx2TD3.load(tmp_path / "model")
+        np.testing.assert_array_equal(loaded.predict(observation)[0], model.predict(observation)[0])
+        loaded.policy.load_state_dict(other)
+        model.policy.load_state_dict(other)
+        np.testing.assert_array_equal(loaded.predict(observation)[0], model.predict(observation)[0])
 
 
 def test_policy_prints_its_sparsity():

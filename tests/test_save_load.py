@@ -10,6 +10,7 @@ import torch as th
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.noise import NormalActionNoise
 from torch import nn
 
 from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseMLP, SparseSACPolicy, SparseTD3Policy
@@ -346,6 +347,17 @@ def test_output_follows_a_loaded_state_dict(algorithm):
     np.testing.assert_allclose(actions(masked), actions(model), atol=1e-5)
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("n_envs", [1, 2])
+def test_training_goes_on_with_another_number_of_environments(algorithm, n_envs, tmp_path):
+    noise = NormalActionNoise(np.zeros(2), 0.3 * np.ones(2))
+    build(algorithm, make_vec_env(DriftEnv, 4), action_noise=noise).learn(80).save(tmp_path / "model")
+    loaded = algorithm.load(tmp_path / "model", env=make_vec_env(DriftEnv, n_envs))
+    loaded.learn(80)
+    base = loaded.action_noise if n_envs == 1 else loaded.action_noise.base_noise
+    assert base._sigma.tolist() == [0.3, 0.3]
+
+
 def test_the_algorithms_arguments_hold_for_a_loaded_buffer(tmp_path):
     model = RLx2TD3("MlpPolicy", "Pendulum-v1", learning_starts=20, buffer_size=500, buffer_min_size=50, n_steps=3).learn(30)
     model.save(tmp_path / "model")
@@ -354,3 +366,12 @@ def test_the_algorithms_arguments_hold_for_a_loaded_buffer(tmp_path):
     loaded.load_replay_buffer(tmp_path / "buffer")
     buffer = loaded.replay_buffer
     assert (buffer.final_n_steps, buffer.buffer_min_size, buffer.gamma, buffer.live) == (5, 60, 0.9, 30)
+
+
+def test_a_loaded_buffer_that_is_too_small_is_refused_and_the_own_one_stays(tmp_path):
+    build(RLx2TD3).save_replay_buffer(tmp_path / "buffer")
+    model = build(RLx2TD3, buffer_size=500, buffer_min_size=300)
+    own = model.replay_buffer
+    with pytest.raises(ValueError, match=r"buffer_min_size=300 must be <= 200, the capacity of the buffer in .*buffer"):
+        model.load_replay_buffer(tmp_path / "buffer")
+    assert model.replay_buffer is own

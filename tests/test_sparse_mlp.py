@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -94,6 +95,28 @@ def test_gradcheck(backend, output):
         return th.func.functional_call(mlp, {"values": values, "bias": bias}, (x,))
 
     assert th.autograd.gradcheck(compute, (x, mlp.values, mlp.bias))
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3, 6), (0, 6), (2, 0, 6)])
+def test_any_leading_dimensions(shape):
+    """As with torch's linear layers, forward and backward."""
+    inputs, outputs = [], []
+    for backend in ("csr", "masked"):
+        x = th.linspace(-1, 1, math.prod(shape)).reshape(shape).requires_grad_()
+        y = make_mlp([6, 9, 2], [30, 12], backend=backend)(x)
+        y.square().sum().backward()
+        inputs.append(x.grad)
+        outputs.append(y)
+    assert outputs[0].shape == (*shape[:-1], 2)
+    th.testing.assert_close(*outputs)
+    th.testing.assert_close(*inputs)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 7), (5,), (2, 4, 1), ()])
+@pytest.mark.parametrize(("backend", "error"), [("csr", ValueError), ("masked", RuntimeError)])
+def test_inputs_of_another_width_are_refused(backend, error, shape):
+    with pytest.raises(error, match="must be in_features=6" if backend == "csr" else None):
+        make_mlp([6, 9, 2], [30, 12], backend=backend)(th.zeros(shape))
 
 
 def test_twins_in_one_call_equal_two_calls():

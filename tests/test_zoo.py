@@ -10,7 +10,7 @@ import yaml
 from rl_zoo3 import exp_manager
 from stable_baselines3 import SAC, TD3
 
-from sb3_rlx2 import RLx2SAC, RLx2TD3, agents, metrics, zoo
+from sb3_rlx2 import RLx2Callback, RLx2SAC, RLx2TD3, agents, metrics, zoo
 
 HYPERPARAMS = Path(__file__).parents[1] / "hyperparams"
 CLASSES = {"rlx2td3": RLx2TD3, "rlx2sac": RLx2SAC, "td3": TD3, "sac": SAC}
@@ -163,6 +163,41 @@ def test_hyperparameters_build_the_model(algo, entry, tmp_path):
     assert model.replay_buffer.final_n_steps == 3
     assert model.env is not None
     model.env.close()
+
+
+STOCK_PAIRS = [(algo, entry) for algo, entry in ENTRIES if algo in TABLE_2]
+
+
+def settings(algo, entry, folder):
+    """What a run by the zoo's command trains with."""
+    env_id = "Reacher-v5" if entry == "default" else entry
+    manager = exp_manager.ExperimentManager(
+        argparse.Namespace(), algo, env_id, str(folder), config=str(HYPERPARAMS / f"{algo}.yml"), verbose=0, device="cpu"
+    )
+    model, _ = manager.setup_experiment()
+    model.env.close()
+    callback = next((one for one in manager.callbacks if isinstance(one, RLx2Callback)), None) or model._make_callback()
+    names = ("batch_size", "tau", "gamma", "learning_starts", "train_freq", "gradient_steps", "buffer_size", "target_entropy")
+    found = {name: getattr(model, name, None) for name in (*names, "policy_delay", "target_policy_noise", "target_noise_clip")}
+    parts = {f"callback.{name}": value for name, value in vars(callback).items() if name in RLx2SAC.callback_keywords}
+    buffer = model.replay_buffer
+    return (
+        found
+        | parts
+        | {
+            "learning_rate": model.lr_schedule(1.0),
+            "entropy": str(getattr(model, "ent_coef", None)),
+            "noise": str(model.action_noise),
+            "buffer": (type(buffer), buffer.gamma, buffer.final_n_steps, buffer.buffer_min_size),
+            "policy": str(model.policy),
+            "timesteps": manager.n_timesteps,
+        }
+    )
+
+
+@pytest.mark.parametrize(("algo", "entry"), STOCK_PAIRS)
+def test_stock_command_trains_with_the_same_settings(algo, entry, tmp_path):
+    assert settings(algo, entry, tmp_path) == settings(f"rlx2{algo}", entry, tmp_path)
 
 
 def test_every_paper_task_is_listed():

@@ -35,8 +35,8 @@ def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, .
     Compute networks that read one input (such as twin critics).
 
     :param networks: sparse networks of one backend setting, on one device
-    :param x: input, ``[batch, in_features]``
-    :return: output of each network, ``[batch, out_features]``
+    :param x: input, ``[..., in_features]``
+    :return: output of each network, ``[..., out_features]``
     """
     if uses_csr(networks[0]):
         from sb3_rlx2.backends import csr  # late, because importing numba costs more than the rest of the package
@@ -55,9 +55,9 @@ def squash(raw: th.Tensor, noise: th.Tensor, network: "SparseMLP") -> tuple[th.T
     :return: actions, ``[batch, A]``, and their log-probability, ``[batch]``
     """
     if raw.dtype == th.float32 and uses_csr(network):
-        from sb3_rlx2.backends import csr  # late, as above
+        from sb3_rlx2.backends import gaussian  # late, as above
 
-        return csr.squash(raw, noise)
+        return gaussian.squash(raw, noise)
     return masked.squash(raw, noise)
 
 

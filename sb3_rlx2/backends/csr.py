@@ -28,11 +28,15 @@ def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, .
     Compute networks that read one input.
 
     :param networks: sparse networks
-    :param x: input, ``[batch, in_features]``
-    :return: output of each network, ``[batch, out_features]``
+    :param x: input, ``[..., in_features]``
+    :return: output of each network, ``[..., out_features]``
     """
+    width = networks[0].layers[0].in_features
+    if x.shape[-1:] != (width,):  # kernels look at no bounds
+        raise ValueError(f"x has shape {list(x.shape)}, whose last dimension must be in_features={width}")
     parameters = [parameter for network in networks for parameter in (network.values, network.bias)]
-    return _SparseMLPs.apply(networks, x, *parameters)  # type: ignore[no-untyped-call, no-any-return]
+    outputs = _SparseMLPs.apply(networks, x.reshape(-1, width), *parameters)  # type: ignore[no-untyped-call]
+    return tuple(y.reshape(*x.shape[:-1], y.shape[-1]) for y in outputs)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ def structure_of(mlp: "SparseMLP") -> Structure:
     """
     index = mlp._buffers["index"]  # torch's attribute access is slow
     values, bias = mlp._parameters["values"], mlp._parameters["bias"]
+    if index.is_inference():  # type: ignore[union-attr]  # torch does not count its changes
+        return _derive(mlp, ())
     origin = (index.data_ptr(), index._version, values.data_ptr(), bias.data_ptr())  # type: ignore[union-attr]
     cached: Structure | None = mlp.compute_cache
     if cached is None or cached.origin != origin:
@@ -264,7 +270,7 @@ def infer(mlp: "SparseMLP", x: np.ndarray) -> np.ndarray:
     :return: output, ``[batch, out_features]``
     """
     y = np.empty((len(x), mlp.layers[-1].out_features), x.dtype)
-    if len(x) > 1:
+    if len(x) != 1:
         run_forward(mlp, to_tiles(mlp, x), y, keep=False)
         return y
     s = structure_of(mlp)
@@ -324,45 +330,3 @@ class _SparseMLPs(th.autograd.Function):
             grads += own or [None, None]
             grad_x = into if grad_x is None or into is None else grad_x + into
         return None, None if grad_x is None else grad_x.to(ctx.x_dtype), *grads
-
-
-def squash(raw: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-    """
-    Compute a squashed Gaussian's actions and their log-probability, see :func:`sb3_rlx2.backends.squash`.
-
-    :param raw: mean and log standard deviation, float32, ``[batch, 2A]``
-    :param noise: standard normal, ``[batch, A]``
-    """
-    return _Squash.apply(raw, noise)  # type: ignore[no-untyped-call, no-any-return]
-
-
-class _Squash(th.autograd.Function):
-    """As :func:`sb3_rlx2.backends.masked.squash`, in two calls instead of some twenty operations of torch."""
-
-    @staticmethod
-    def forward(ctx: Any, raw: th.Tensor, noise: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        (batch, n_actions), count = noise.shape, tiles(len(noise), FLOAT)
-        ctx.tiles = [Workspace(count, features, FLOAT) for features in (2 * n_actions, n_actions, 1)]
-        ctx.noise = array(noise)
-        inputs, squashed, log_prob = (workspace.array for workspace in ctx.tiles)
-        convert = load_kernels("forward")
-        convert.to_tiles(array(raw.contiguous()), inputs)
-        load_kernels("squash").squash(inputs, ctx.noise, squashed, 0, log_prob, 0, count)
-        actions, densities = np.empty((batch, n_actions), FLOAT), np.empty((batch, 1), FLOAT)
-        convert.from_tiles(squashed, actions)
-        convert.from_tiles(log_prob, densities)
-        return th.from_numpy(actions), th.from_numpy(densities[:, 0])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_actions: th.Tensor, grad_log_prob: th.Tensor) -> tuple[th.Tensor, None]:
-        (batch, n_actions), count = ctx.noise.shape, len(ctx.tiles[0].array)
-        inputs, squashed, _ = (workspace.array for workspace in ctx.tiles)
-        borrowed = [Workspace(count, features, FLOAT) for features in (n_actions, 1, 2 * n_actions)]
-        by_actions, by_log_prob, by_raw = (workspace.array for workspace in borrowed)
-        convert, grad_raw = load_kernels("forward"), np.empty((batch, 2 * n_actions), FLOAT)
-        convert.to_tiles(array(grad_actions.contiguous()), by_actions)
-        convert.to_tiles(array(grad_log_prob.contiguous()).reshape(-1, 1), by_log_prob)
-        load_kernels("squash").squash_gradient(inputs, ctx.noise, squashed, 0, by_actions, by_log_prob, by_raw, 0, count)
-        convert.from_tiles(by_raw, grad_raw)
-        return th.from_numpy(grad_raw), None

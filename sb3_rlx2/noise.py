@@ -1,0 +1,25 @@
+"""Exploration noise."""
+
+import math
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.noise import ActionNoise, NormalActionNoise, VectorizedActionNoise
+
+from sb3_rlx2.validation import check_number
+
+
+def exploration_noise(given: ActionNoise | float | None, action_space: spaces.Box, n_envs: int) -> ActionNoise | None:
+    """
+    Give the noise that an algorithm takes.
+
+    :param given: SB3's noise, or the standard deviation of Gaussian noise in ``[-1, 1]`` action space
+    :param action_space: action space
+    :param n_envs: number of environments
+    """
+    if isinstance(given, VectorizedActionNoise) and given.n_envs != n_envs:
+        return given.base_noise  # of an agent that was saved with another number of environments; SB3 makes copies of it
+    if given is None or isinstance(given, ActionNoise):
+        return given
+    deviation = check_number("action_noise", given, 0.0, math.inf, high_included=False)
+    return NormalActionNoise(np.zeros(action_space.shape), deviation * np.ones(action_space.shape))
