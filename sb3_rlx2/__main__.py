@@ -1,6 +1,7 @@
 """The command ``rlx2``, also ``python -m sb3_rlx2``."""
 
 import argparse
+import os
 import sys
 
 from sb3_rlx2 import zoo
@@ -15,6 +16,8 @@ def main() -> None:
     parser.add_argument("command", choices=list(zoo.COMMANDS), help="command of RL Zoo")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments, see: rlx2 <command> --help")
     args = parser.parse_args()
+    if os.getcwd() not in sys.path:  # as with `python -m`, for modules that options and hyper-parameters name
+        sys.path.insert(0, os.getcwd())
     try:
         zoo.run(args.command, args.arguments)
     except KeyboardInterrupt:

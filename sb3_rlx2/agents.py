@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import importlib
 import io
+import os
 import re
 import zipfile
 import zlib
@@ -170,6 +171,9 @@ def use_statistics_of(agent: Path) -> None:
             return VecNormalize.load(str(path), venv)
 
     utils.VecNormalize = Statistics  # type: ignore[attr-defined]
+    # Before it loads, the zoo looks whether there are statistics of a best agent, which come with its first evaluation.
+    files = vars(os.path) | {"exists": lambda place: os.path.exists(place) or Path(place).name == "vecnormalize.pkl"}
+    utils.os = SimpleNamespace(**vars(os) | {"path": SimpleNamespace(**files)})  # type: ignore[attr-defined,assignment]
 
 
 def env_kwargs(agent: Path, env_name: str, given: dict[str, Any] | None) -> dict[str, Any]:

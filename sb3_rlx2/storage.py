@@ -226,7 +226,7 @@ def _retry_dead_trials(study: optuna.Study) -> None:
         warnings.simplefilter("ignore", ExperimentalWarning)
         retry = RetryHeartbeatStaleTrialCallback(MAX_RETRIES)
     for trial in trials:
-        if trial.state == TrialState.FAIL and _died(trial) and trial.number not in retried:
+        if trial.state == TrialState.FAIL and _died(trial) and trial.number not in retried and not _exhausted(trial):
             _logger.warning(f"the worker of trial {trial.number} died, the trial is retried (at most {MAX_RETRIES} times)")
             retry(study, copy.deepcopy(trial))
 
@@ -236,6 +236,13 @@ def _bury(storage: Any, trial_id: int) -> None:
     with suppress(UpdateFinishedTrialError):  # its worker just finished it
         storage.set_trial_system_attr(trial_id, DEAD, storage.get_trial_number_from_id(trial_id))
         storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        trial = storage.get_trial(trial_id)
+        if _exhausted(trial):
+            _logger.warning(f"trial {trial.number} is given up: its worker died as those of {MAX_RETRIES} tries before")
+
+
+def _exhausted(trial: FrozenTrial) -> bool:
+    return len(trial.system_attrs.get("retry_history", ())) >= MAX_RETRIES
 
 
 def _died(trial: FrozenTrial) -> bool:

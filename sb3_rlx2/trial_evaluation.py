@@ -93,9 +93,14 @@ class TrialEvaluation(TrialEvalCallback):
             return model
         return None
 
-    def forget(self) -> None:
-        """Remove the checkpoints of a trial that ended, and the study's folder with the last of them."""
-        if self.checkpoints is not None:
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
-            with suppress(OSError):  # other trials have theirs there
-                self.checkpoints.parent.rmdir()
+
+def forget(checkpoints: Path | None) -> None:
+    """
+    Remove the checkpoints of a trial that ended, and the study's folder with the last of them.
+
+    :param checkpoints: their folder, None for none
+    """
+    if checkpoints is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        with suppress(OSError):  # other trials have theirs there
+            checkpoints.parent.rmdir()

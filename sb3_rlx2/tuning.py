@@ -22,7 +22,7 @@ from stable_baselines3 import HerReplayBuffer
 from sb3_rlx2.policies import SparseSACPolicy, SparseTD3Policy
 from sb3_rlx2.search_space import SAMPLERS, convert
 from sb3_rlx2.storage import first_attempt, open_storage, run_trials
-from sb3_rlx2.trial_evaluation import TrialEvaluation
+from sb3_rlx2.trial_evaluation import TrialEvaluation, forget
 
 NESTED = ("policy_kwargs", "replay_buffer_kwargs")
 # Of bad hyper-parameters: they prune the trial. Others are bugs and end the study.
@@ -173,6 +173,7 @@ class TuningManager(exp_manager.ExperimentManager):
         except OptunaError:  # pruned, superseded, or the storage is away
             raise
         except TRAINING_ERRORS as error:
+            forget(self._checkpoints(trial))
             print(f"Trial {trial.number} is pruned: {error}")
             pprint.pprint(sampled)
             raise TrialPruned(str(error)) from error
@@ -197,7 +198,7 @@ class TuningManager(exp_manager.ExperimentManager):
             model = evaluation.restore(ALGOS[self.algo], **common) or ALGOS[self.algo](**hyperparams, **common)
             callbacks = [*get_callback_list({"callback": self.specified_callbacks}), evaluation]
             model.learn(self.n_timesteps - model.num_timesteps, callback=callbacks, reset_num_timesteps=False)
-        evaluation.forget()
+        forget(evaluation.checkpoints)
         if evaluation.is_pruned:
             raise TrialPruned
         return float(evaluation.last_mean_reward)
@@ -207,7 +208,10 @@ class TuningManager(exp_manager.ExperimentManager):
         if self.storage is None:
             return None
         study = trial.study.study_name.replace(os.sep, "_")
-        return Path(self.log_folder, self.algo, f"study_{study}", f"trial_{first_attempt(trial)}")
+        first = trial.study.get_trials(deepcopy=False)[first_attempt(trial)]
+        # When it began tells it from the trial of an earlier study of this name.
+        name = f"trial_{first.number}_{first.datetime_start:%Y%m%d-%H%M%S-%f}"
+        return Path(self.log_folder, self.algo, f"study_{study}", name)
 
     def _report(self, study: optuna.Study) -> None:
         """Print the best trial, and write all of them beside the runs, as the zoo does."""

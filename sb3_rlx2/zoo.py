@@ -75,13 +75,16 @@ class ExperimentManager(tuning.TuningManager):
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
         processed = super()._preprocess_hyperparams(hyperparams)
+        if not self._eval_env_kwargs_args:
+            self.eval_env_kwargs = self.env_kwargs  # those of the file, too, which the zoo gives to training only
         check_keywords(ALGOS[self.algo], processed[0])
         return processed
 
     def create_callbacks(self) -> None:
-        """Make the zoo's callbacks, with checkpoints that hold all it takes to go on."""
+        """Make the zoo's callbacks, with checkpoints that hold all it takes to go on. The user's own stay as they are."""
+        own = len(self.callbacks)
         super().create_callbacks()  # type: ignore[no-untyped-call]
-        for number, callback in enumerate(self.callbacks):
+        for number, callback in enumerate(self.callbacks[own:], start=own):
             if type(callback) is CheckpointCallback:
                 self.callbacks[number] = resume.Checkpoint(self.save_freq, self.save_path, self.save_replay_buffer)
         self.callbacks.append(ProgressFile(self.save_path))
@@ -124,10 +127,14 @@ class ExperimentManager(tuning.TuningManager):
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         env = super()._maybe_normalize(env, eval_env)
         statistics = agents.beside_checkpoint(Path(self.trained_agent), "vecnormalize")
-        if statistics is None or not isinstance(env, VecNormalize):
+        if statistics is None:
             return env
-        loaded = VecNormalize.load(str(statistics), env.venv)
-        loaded.training, loaded.norm_reward = env.training, env.norm_reward
+        self.normalize = True  # the agent knows nothing else, whatever the hyper-parameters say
+        loaded = VecNormalize.load(str(statistics), env.venv if isinstance(env, VecNormalize) else env)
+        if isinstance(env, VecNormalize):
+            loaded.norm_reward = env.norm_reward
+        if eval_env:
+            loaded.training = loaded.norm_reward = False
         return loaded
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+from copy import copy
 from unittest import mock
 
 from rl_zoo3 import ALGOS, exp_manager, utils
@@ -16,7 +17,9 @@ PATCHED = [
     (exp_manager, "ExperimentManager"),
     (subprocess, "call"),
     (sys, "argv"),
+    (sys, "path"),
     (utils, "VecNormalize"),
+    (utils, "os"),
     (utils.StoreDict, "__call__"),
     (VecVideoRecorder, "step_wait"),
 ]
@@ -34,7 +37,7 @@ class Command:
         self.capfd.readouterr()
         with self.monkeypatch.context() as patches:
             for owner, name in PATCHED:
-                patches.setattr(owner, name, getattr(owner, name))
+                patches.setattr(owner, name, copy(getattr(owner, name)) if name == "path" else getattr(owner, name))
             for name, algorithm in ALGOS.items():
                 patches.setitem(ALGOS, name, algorithm)
             patches.setattr(sys, "argv", ["rlx2", *map(str, arguments)])

@@ -126,6 +126,38 @@ def test_enjoy_a_checkpoint_with_its_statistics(rlx2, monkeypatch):
     assert Path(loaded[-1]).name == "vecnormalize.pkl"
 
 
+def test_a_checkpoint_of_a_run_that_was_killed_before_its_first_best_agent(rlx2, monkeypatch):
+    rlx2.train("rlx2td3", "-n", "90", "--save-freq", "30", parameters=["normalize:True"])
+    (FIRST / "Pendulum-v1/vecnormalize.pkl").unlink()
+    play = ["enjoy", "--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "logs", "--no-render", "-n", "200"]
+    assert "Mean reward" in rlx2(*play, "--load-checkpoint", "60")
+    assert "Pendulum-v1/vecnormalize.pkl not found" in rlx2.error(*play)
+
+    # Its policy knows normalised observations only, so they go on with it though nothing asks for them.
+    rlx2.train("rlx2td3", "-n", "20", "-i", FIRST / "rl_model_60_steps.zip")
+    second = VecNormalize.load("logs/rlx2td3/Pendulum-v1_2/Pendulum-v1/vecnormalize.pkl", environment())
+    first = VecNormalize.load(str(FIRST / "rl_model_vecnormalize_60_steps.pkl"), environment())
+    assert second.obs_rms.count == pytest.approx(first.obs_rms.count + 21)
+    assert second.training
+
+
+def test_the_users_own_checkpoints(rlx2):
+    Path("own.yml").write_text(OWN_CHECKPOINTS)
+    rlx2.train("rlx2td3", "-conf", "own.yml", "--save-freq", "50")
+    assert names(Path("mine"), "*.zip") == ["my_40_steps.zip", "my_80_steps.zip"]
+    assert names(FIRST, "rl_model*.zip") == ["rl_model_50_steps.zip", "rl_model_100_steps.zip"][::-1]
+    assert names(FIRST, "rl_model_replay_buffer_*") == ["rl_model_replay_buffer_100_steps.pkl"]
+
+
+OWN_CHECKPOINTS = """
+Pendulum-v1:
+  n_timesteps: 100
+  policy: MlpPolicy
+  callback:
+    - stable_baselines3.common.callbacks.CheckpointCallback: {save_freq: 40, save_path: mine, name_prefix: my}
+"""
+
+
 def test_a_full_disk_does_not_end_the_run(rlx2, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")

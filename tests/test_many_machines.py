@@ -55,7 +55,7 @@ def work(storage_url, folder, output, seed):
 def wait_until_trial_0_hangs(study, folder):
     """Give the process that runs it."""
     for _ in range(2400):
-        if (folder / f"logs/rlx2td3/study_{STUDY}/trial_0/100_0").exists():
+        if list((folder / f"logs/rlx2td3/study_{STUDY}").glob("trial_0_*/100_0")):
             return int(study.trials[0].user_attrs["worker"].split(":")[-1])
         time.sleep(0.05)
     raise TimeoutError([trial.state for trial in study.trials])

@@ -202,7 +202,7 @@ def test_interrupted_trial_is_retried(url):
     assert_one_retry(open_study(url), 2)
 
 
-def test_trial_that_always_kills_is_given_up(url, monkeypatch):
+def test_trial_that_always_kills_is_given_up(url, monkeypatch, caplog):
     monkeypatch.setattr(storage, "MAX_RETRIES", 2)
 
     def deadly(trial):
@@ -215,6 +215,11 @@ def test_trial_that_always_kills_is_given_up(url, monkeypatch):
             run_trials(open_study(url), deadly, 1)
     run_trials(open_study(url), deadly, 1)
     assert states(open_study(url)) == ["FAIL", "FAIL", "FAIL", "COMPLETE"]
+    assert [record.getMessage() for record in caplog.records if "died" in record.getMessage()] == [
+        "the worker of trial 0 died, the trial is retried (at most 2 times)",
+        "the worker of trial 1 died, the trial is retried (at most 2 times)",
+        "trial 2 is given up: its worker died as those of 2 tries before",
+    ]
 
 
 def test_error_of_the_objective_is_raised_and_not_retried(url):

@@ -232,7 +232,7 @@ def test_retry_goes_on_from_the_last_evaluation(normalize, tmp_path, monkeypatch
     monkeypatch.setattr(TrialEvaluation, "_save", interrupt)
     with pytest.raises(ValueError, match="has no completed trial"):
         optimize("rlx2td3", tmp_path, {}, **keywords)
-    (folder,) = (tmp_path / "logs/rlx2td3/study_study/trial_0").iterdir()
+    (folder,) = (tmp_path / "logs/rlx2td3/study_study").glob("trial_0_*/*")
     reported = json.loads((folder / "reported.json").read_text())
     assert len(reported) == 2
     monkeypatch.setattr(TrialEvaluation, "_save", save)
@@ -256,13 +256,46 @@ def test_retry_goes_on_from_the_last_evaluation(normalize, tmp_path, monkeypatch
 
 
 def test_damaged_checkpoint_starts_the_trial_anew(tmp_path, monkeypatch, models):
-    folder = tmp_path / "logs/rlx2td3/study_study/trial_0/60_0"
+    folder = tmp_path / "trial/60_0"
     folder.mkdir(parents=True)
+    monkeypatch.setattr(tuning.TuningManager, "_checkpoints", lambda manager, trial: folder.parent)
     (folder / "model.zip").write_bytes(b"PK")
     with pytest.warns(UserWarning, match="60_0 cannot be used"):
         (trial,) = optimize("rlx2td3", tmp_path, {})
     assert trial.state.name == "COMPLETE"
     assert models[-1].num_timesteps == 120
+
+
+def test_a_new_study_of_the_same_name_goes_on_from_nothing(tmp_path, monkeypatch, capsys, models):
+    save = TrialEvaluation._save
+
+    def interrupt(self):
+        save(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrialEvaluation, "_save", interrupt)
+    with pytest.raises(ValueError, match="has no completed trial"):
+        optimize("rlx2td3", tmp_path, {}, n_evaluations=3)
+    monkeypatch.setattr(TrialEvaluation, "_save", save)
+    for path in tmp_path.glob("study.log*"):
+        path.rename(path.with_name(f"earlier-{path.name}"))
+    (trial,) = optimize("rlx2td3", tmp_path, {}, n_evaluations=3)
+    assert trial.state.name == "COMPLETE"
+    assert "goes on from step" not in capsys.readouterr().out
+
+
+def test_a_trial_that_breaks_down_leaves_no_checkpoints(tmp_path, monkeypatch, models):
+    save = TrialEvaluation._save
+
+    def break_down(self):
+        save(self)
+        assert list((tmp_path / "logs/rlx2td3/study_study").glob("trial_0_*/*/replay_buffer.pkl"))
+        raise ValueError("NaN")
+
+    monkeypatch.setattr(TrialEvaluation, "_save", break_down)
+    with pytest.raises(ValueError, match="has no completed trial"):
+        optimize("rlx2td3", tmp_path, {}, n_evaluations=3)
+    assert not (tmp_path / "logs/rlx2td3/study_study").exists()
 
 
 def test_study_in_memory_leaves_no_checkpoints(tmp_path, models):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from rl_zoo3 import exp_manager
 from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.callbacks import EvalCallback
 
 from sb3_rlx2 import RLx2Callback, RLx2SAC, RLx2TD3, agents, metrics, zoo
 
@@ -163,6 +164,32 @@ def test_hyperparameters_build_the_model(algo, entry, tmp_path):
     assert model.replay_buffer.final_n_steps == 3
     assert model.env is not None
     model.env.close()
+
+
+@pytest.mark.parametrize(("own", "expected"), [({}, 1.0), ({"eval_env_kwargs": {"g": 2.0}}, 2.0)])
+def test_evaluation_has_the_environment_arguments_of_the_file(own, expected, tmp_path):
+    config = tmp_path / "own.yml"
+    config.write_text("Pendulum-v1: {n_timesteps: 100, policy: MlpPolicy, env_kwargs: {g: 1.0}}")
+    manager = zoo.ExperimentManager(
+        argparse.Namespace(), "rlx2td3", "Pendulum-v1", str(tmp_path), config=str(config), verbose=0, device="cpu", **own
+    )
+    model, _ = manager.setup_experiment()
+    evaluation = next(one for one in manager.callbacks if isinstance(one, EvalCallback))
+    gravity = [env.envs[0].unwrapped.g for env in (model.get_env(), evaluation.eval_env)]
+    assert gravity == [1.0, expected]
+    model.env.close()
+    evaluation.eval_env.close()
+
+
+def test_modules_in_the_current_folder(rlx2):
+    """As with `python -m`."""
+    place = "gymnasium.envs.classic_control.pendulum:PendulumEnv"
+    Path("packages_of_mine.py").write_text(
+        f"import gymnasium\ngymnasium.register('Mine-v0', entry_point={place!r}, max_episode_steps=50)"
+    )
+    parameters = ["n_timesteps:60", "policy:'MlpPolicy'"]
+    output = rlx2.train("rlx2td3", "--gym-packages", "packages_of_mine", "-n", "60", env="Mine-v0", parameters=parameters)
+    assert "live weights" in output
 
 
 STOCK_PAIRS = [(algo, entry) for algo, entry in ENTRIES if algo in TABLE_2]

@@ -17,8 +17,8 @@ RUN = "python -m benchmarks.returns run"
 READING = f"""\
 - A score is the mean return over the last {FINAL_SHARE:.0%} of the steps; an evaluation is ten episodes without exploration.
 - A percentage is a ratio of mean scores to the dense agent's.
-- In brackets: a 95 % bootstrap interval over the seeds of both, and their numbers (own / dense). With two or three seeds the
-  interval is the range, and a single dense seed adds nothing to it.
+- In brackets: a 95 % bootstrap interval over the seeds of both, and their numbers (own / dense). A single dense seed
+  adds nothing to it, and the interval of two or three seeds is their range then.
 - Sizes and FLOPs are relative to dense and counted as the paper does; "exactly" is what a gradient step of this code really
   multiplies and adds. Hours are wall clock with evaluations, on machines that did other work too.
 - The paper's rows are of 3M steps, eight seeds and v3 environments. Up to 1M steps a buffer of a million never forgets."""

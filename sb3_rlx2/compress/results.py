@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shlex
 import shutil
 import socket
 from collections.abc import Mapping
@@ -146,7 +147,8 @@ class Results:
         assert chosen.sparsities is not None
         best = max(range(len(chosen.returns)), key=lambda i: chosen.returns[i])
         seed, place = chosen.seeds[best], chosen.models[best]
-        command = f"rlx2 train --algo {plan.task.algo} --env {plan.task.env} -conf {self.config} --seed {seed}{options}"
+        config = shlex.quote(str(self.config))
+        command = f"rlx2 train --algo {plan.task.algo} --env {plan.task.env} -conf {config} --seed {seed}{options}"
         hyperparams = entry(plan, chosen.sparsities)
         _write_text(self.config, f"# {command}\n" + yaml.safe_dump({plan.task.env: hyperparams}, sort_keys=False))
         _write_text(self.folder / "config.yml", yaml.safe_dump(hyperparams, sort_keys=False))
