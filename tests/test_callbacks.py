@@ -176,6 +176,7 @@ def test_close_policy_keeps_the_buffer(threshold):
     assert model.replay_buffer.size() == 100
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 def test_checks_fall_on_the_same_steps_in_a_continued_run():
     def checks(*parts):
         model = make_stock(TD3, make_envs(length=1000))
@@ -424,6 +425,7 @@ def test_second_callback_is_refused(algorithm, second):
     stock.learn(30, callback=RLx2Callback())
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 @both
 def test_users_other_callbacks_are_welcome(algorithm):
     model = OWN[algorithm](
@@ -534,6 +536,7 @@ def steps_of(samples):
     return samples.observations[:, :2].numpy(), samples.next_observations[:, :2].numpy()
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("how", ["learn again", "set_env", "load_replay_buffer"])
 def test_windows_do_not_cross_a_reset(how, normalize, tmp_path):
@@ -557,6 +560,7 @@ def test_windows_do_not_cross_a_reset(how, normalize, tmp_path):
     np.testing.assert_array_equal(after[:, 0] - before[:, 0], lengths)
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 @pytest.mark.parametrize("n_envs", [1, 2])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_windows_go_on_where_the_episode_does(normalize, n_envs):
@@ -569,6 +573,7 @@ def test_windows_go_on_where_the_episode_does(normalize, n_envs):
     assert (after[:, 0] - before[:, 0] == 3).all()
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 def test_only_the_environments_that_were_reset_are_cut():
     model = make_stock(TD3, DummyVecEnv([lambda: TinyEnv(length=10), lambda: TinyEnv(length=1000)]))
     for part in range(2):

@@ -145,7 +145,7 @@ def test_the_users_own_checkpoints(rlx2):
     Path("own.yml").write_text(OWN_CHECKPOINTS)
     rlx2.train("rlx2td3", "-conf", "own.yml", "--save-freq", "50")
     assert names(Path("mine"), "*.zip") == ["my_40_steps.zip", "my_80_steps.zip"]
-    assert names(FIRST, "rl_model*.zip") == ["rl_model_50_steps.zip", "rl_model_100_steps.zip"][::-1]
+    assert names(FIRST, "rl_model*.zip") == ["rl_model_100_steps.zip", "rl_model_50_steps.zip"]
     assert names(FIRST, "rl_model_replay_buffer_*") == ["rl_model_replay_buffer_100_steps.pkl"]
 
 

@@ -183,6 +183,7 @@ def test_array_steps_are_not_saved(tmp_path):
     assert RLx2TD3.load(tmp_path / "model")._steps is None
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 def test_a_normalised_environment_set_later_is_served_by_the_host():
     model = build(RLx2TD3, True).learn(310)
     assert model._array_steps() is not None
@@ -226,6 +227,7 @@ def test_overrides_are_not_bypassed():
     assert hooked._array_steps() is None
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 @pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
 def test_a_copied_model_trains_as_the_original(algorithm):
     model = build(algorithm, True).learn(310)

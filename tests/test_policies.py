@@ -193,6 +193,7 @@ def test_n_critics(algorithm, n_critics):
     assert th.equal(model.critic.q1_forward(th.zeros(4, 3), th.zeros(4, 2)), q_values[0])
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("init", ["magnitude", "random"])
 def test_twin_critics_have_the_same_nnz_and_their_own_topology(algorithm, init):

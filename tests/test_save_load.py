@@ -147,6 +147,7 @@ def test_changed_topology(algorithm):
         assert (min(updates(loaded).values()) > 0) == (topology != "static")
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_changed_n_steps(algorithm):
     model = build(algorithm).learn(50)
@@ -157,6 +158,7 @@ def test_changed_n_steps(algorithm):
     assert through_zip(loaded).n_steps == 5
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_changed_policy_distance_threshold(algorithm, tmp_path):
     model = build(algorithm, policy_distance_threshold=math.inf).learn(60)
@@ -259,6 +261,7 @@ def test_loaded_to_play_only(algorithm, n_envs, tmp_path):
     np.testing.assert_array_equal(actions(loaded), actions(model))
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_dict_observations(algorithm, tmp_path):
     model = build(algorithm, DriftDictEnv(), "MultiInputPolicy", policy_kwargs={"net_arch": [16]})
@@ -347,6 +350,7 @@ def test_output_follows_a_loaded_state_dict(algorithm):
     np.testing.assert_allclose(actions(masked), actions(model), atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_training_goes_on_with_another_number_of_environments(algorithm, n_envs, tmp_path):
