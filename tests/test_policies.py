@@ -128,7 +128,6 @@ def check_dense_extractor(model, extractor_class, share):
     assert sparse_mlps(model.actor)[0].layers[0].in_features == extractors[0].features_dim
 
 
-@pytest.mark.filterwarnings("ignore:backend='auto' takes 'masked'")  # so dense are they
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize(
     ("net_arch", "actor_hidden", "critic_hidden"),
@@ -206,7 +205,6 @@ def test_twin_critics_have_the_same_nnz_and_their_own_topology(algorithm, init):
         model.learn(50)
 
 
-@pytest.mark.filterwarnings("ignore:backend='auto' takes 'masked'")  # so dense are they
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("distribution", ["erdos_renyi", "erk", "uniform"])
 @pytest.mark.parametrize("sparsity", [0.0, 0.37, 0.8])
@@ -224,7 +222,6 @@ def test_nnz_per_layer(algorithm, distribution, sparsity):
     assert_sound(model.policy, nnz)
 
 
-@pytest.mark.filterwarnings("ignore:backend='auto' takes 'masked'")  # so dense are they
 @pytest.mark.parametrize(("algorithm", "stock"), [(RLx2TD3, TD3), (RLx2SAC, SAC)])
 def test_sparsity_0_starts_as_the_dense_policy(algorithm, stock):
     model = build(algorithm, actor_sparsity=0, critic_sparsity=0.0)

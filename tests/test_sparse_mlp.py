@@ -263,15 +263,19 @@ def test_float32_tanh_is_as_accurate_as_its_docstring_says():
 
 def test_auto_takes_dense_arithmetic_for_dense_networks(monkeypatch):
     monkeypatch.setattr(backends, "_warned", set())
-    sizes = [8 * 10, 10 * 2]  # 100 weights
-    enough, many = make_mlp([8, 10, 2], [79, 1], backend="auto"), make_mlp([8, 10, 2], [80, 1], backend="auto")
-    assert backends.MASKED_FROM == 0.8
+    assert (backends.MASKED_FROM, backends.MASKED_FROM_WEIGHTS) == (0.8, 30_000)
+    widths, sizes = [8, 4_000, 2], [8 * 4_000, 4_000 * 2]  # 40,000 weights
+    enough, many = make_mlp(widths, [31_999, 1], backend="auto"), make_mlp(widths, [32_000, 1], backend="auto")
     assert backends.uses_csr(enough)
-    with pytest.warns(
-        UserWarning, match=r"'auto' takes 'masked' .* because 81% of a network's weights are live, and above 80%"
-    ):
+    with pytest.warns(UserWarning, match=r"because 80% of a network's 40,000 weights are live, and above 80% and 30,000 live"):
         assert not backends.uses_csr(many)
     assert not backends.uses_csr(many)  # says so once
     x = th.randn(5, 8)
-    th.testing.assert_close(many(x), make_mlp([8, 10, 2], [80, 1])(x))
-    assert backends.uses_csr(make_mlp([8, 10, 2], sizes))  # asked for
+    th.testing.assert_close(many(x), make_mlp(widths, [32_000, 1])(x))
+    assert backends.uses_csr(make_mlp(widths, sizes))  # asked for
+
+
+@pytest.mark.parametrize(("width", "csr"), [(3_000, True), (3_001, False)])
+@pytest.mark.filterwarnings("ignore:backend='auto' takes 'masked'")
+def test_auto_takes_csr_for_small_networks_however_dense(width, csr):
+    assert backends.uses_csr(make_mlp([8, width, 2], [8 * width, 2 * width], backend="auto")) == csr

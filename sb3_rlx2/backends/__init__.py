@@ -23,9 +23,11 @@ CSR_DTYPES = (th.float32, th.float64)
 CSR_HIDDEN: tuple[type[nn.Module], ...] = (nn.ReLU,)
 CSR_OUTPUT: tuple[type[nn.Module], ...] = (nn.Identity, nn.ReLU, nn.Tanh)
 
-# The share of live weights above which "auto" takes dense arithmetic on the CPU: there the two cross in SB3's own gradient
-# step of TD3 (benchmarks/speed, section crossover).
+# The share of live weights, and the number of them, above which "auto" takes dense arithmetic on the CPU: there the two cross
+# in SB3's own gradient step of TD3 (benchmarks/speed, section crossover). Small networks wait for Python and not for
+# arithmetic, and csr needs less of it.
 MASKED_FROM = 0.8
+MASKED_FROM_WEIGHTS = 30_000
 
 _warned: set[str] = set()
 
@@ -77,7 +79,10 @@ def uses_csr(network: "SparseMLP") -> bool:
         and values.dtype in CSR_DTYPES  # type: ignore[union-attr]
         and type(modules["hidden_activation"]) in CSR_HIDDEN
         and type(modules["output_activation"]) in CSR_OUTPUT
-        and (values.numel() <= MASKED_FROM * network.size or network.backend == "csr")  # type: ignore[union-attr]
+        and (
+            values.numel() <= max(MASKED_FROM * network.size, MASKED_FROM_WEIGHTS)  # type: ignore[union-attr]
+            or network.backend == "csr"
+        )
     ):
         return True
     reason = why_not_csr(network) or _why_not_worth_it(network)
@@ -108,9 +113,12 @@ def why_not_csr(network: "SparseMLP") -> str | None:
 
 
 def _why_not_worth_it(network: "SparseMLP") -> str | None:
-    if network.backend == "csr" or network.nnz <= MASKED_FROM * network.size:
+    if network.backend == "csr" or network.nnz <= max(MASKED_FROM * network.size, MASKED_FROM_WEIGHTS):
         return None
-    return f"{network.nnz / network.size:.0%} of a network's weights are live, and above {MASKED_FROM:.0%} that is faster"
+    return (
+        f"{network.nnz / network.size:.0%} of a network's {network.size:,} weights are live, and above "
+        f"{MASKED_FROM:.0%} and {MASKED_FROM_WEIGHTS:,} live weights that is faster"
+    )
 
 
 def check(network: "SparseMLP") -> None:
