@@ -27,12 +27,12 @@ def sparse_mlps(module: nn.Module | None) -> list[SparseMLP]:
 
 def density(module: nn.Module) -> float:
     """
-    Share of live weights in the sparse networks of a module; biases are not counted.
+    Share of live weights in the sparse networks of a module, 1 if it has none; biases are not counted.
 
     :param module: a policy, an actor, a critic
     """
     mlps = sparse_mlps(module)
-    return sum(mlp.nnz for mlp in mlps) / sum(mlp.size for mlp in mlps)
+    return sum(mlp.nnz for mlp in mlps) / sum(mlp.size for mlp in mlps) if mlps else 1.0
 
 
 def parameter_bytes(module: nn.Module) -> tuple[int, int]:

@@ -9,7 +9,8 @@ import socket
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ POLL_INTERVAL = 1.0  # seconds between looks while other workers finish
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 DEAD = "sb3_rlx2:dead"  # holds the number of the trial whose worker died, because a retry inherits its parent's attributes
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError, OSError)  # what a storage that cannot be reached raises
+
+Supply = Callable[[Sequence[FrozenTrial]], dict[str, Any] | None]
 
 _logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -83,6 +86,15 @@ def first_attempt(trial: Trial | FrozenTrial) -> int:
     return int(frozen.system_attrs.get("failed_trial", frozen.number))
 
 
+def given_up(trial: FrozenTrial) -> bool:
+    """
+    Say whether a trial's worker died as those of all tries before, so that nobody retries it.
+
+    :param trial: a trial of a study that :func:`run_trials` runs
+    """
+    return trial.state == TrialState.FAIL and _died(trial) and _exhausted(trial)
+
+
 def run_trials(
     study: optuna.Study,
     objective: Callable[[Trial], float],
@@ -90,6 +102,7 @@ def run_trials(
     *,
     n_trials: int | None = None,
     n_jobs: int = 1,
+    supply: Supply | None = None,
     progress: bool = True,
 ) -> None:
     """
@@ -103,13 +116,16 @@ def run_trials(
         and waits for those of other workers
     :param n_trials: return after so many trials of this worker
     :param n_jobs: threads that run trials side by side
+    :param supply: decides, instead of ``total``, what comes next: gets the study's trials and gives the user attributes of a
+        new one, or None if there is nothing left to begin; one worker at a time asks. Return when nothing is left and all have
+        ended
     :param progress: whether to show a progress bar of the whole study
     """
     for name, value in (("total", total), ("n_trials", n_trials), ("n_jobs", n_jobs)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value!r} must be an integer >= 1")
     with tqdm(total=total or n_trials, unit="trial", disable=None if progress else True) as bar:
-        worker = _Worker(study, objective, total, n_trials, bar)
+        worker = _Worker(study, objective, total, n_trials, supply, bar)
         if n_jobs == 1:
             worker.run()
             return
@@ -126,9 +142,15 @@ class _Worker:
     """What the threads of one worker share."""
 
     def __init__(
-        self, study: optuna.Study, objective: Callable[[Trial], float], total: int | None, n_trials: int | None, bar: Any
+        self,
+        study: optuna.Study,
+        objective: Callable[[Trial], float],
+        total: int | None,
+        n_trials: int | None,
+        supply: Supply | None,
+        bar: Any,
     ) -> None:
-        self.study, self.objective, self.total, self.bar = study, objective, total, bar
+        self.study, self.objective, self.total, self.supply, self.bar = study, objective, total, supply, bar
         self.storage: Any = study._storage
         self.tickets: Iterator[int] = itertools.count() if n_trials is None else iter(range(n_trials))
         self.stopped = False
@@ -144,27 +166,39 @@ class _Worker:
     def _wait_for_trial(self) -> Trial | None:
         """Claim a trial, None when the study is done. While other workers run the last ones they may still die."""
         while not self.stopped:
-            trial = _patiently(self._claim)
+            trial, done = _patiently(self._claim)
             if trial is not None:
                 return trial
-            ended = self._show()
-            if self.total is not None and ended >= self.total:
+            self._show()
+            if done:
                 break
             time.sleep(POLL_INTERVAL)
         return None
 
-    def _claim(self) -> Trial | None:
-        """One worker at a time: retry the trials of the dead, then take a waiting trial or, if there is room, a new one."""
+    def _claim(self) -> tuple[Trial | None, bool]:
+        """
+        One worker at a time: retry the trials of the dead, then take a waiting trial or, if there is room, a new one.
+
+        :return: the trial, None if there is none to take, and whether there never will be one
+        """
         with self.storage.exclusive(self.study._study_id):
             _retry_dead_trials(self.study)
-            states = [trial.state for trial in self.study.get_trials(deepcopy=False)]
-            taken = sum(state != TrialState.FAIL for state in states)
-            ended = sum(state in ENDED for state in states)
-            if self.total is not None and (ended >= self.total or (taken >= self.total and TrialState.WAITING not in states)):
-                return None
+            trials = self.study.get_trials(deepcopy=False)
+            states = Counter(trial.state for trial in trials)
+            ended = sum(states[state] for state in ENDED)
+            if self.total is not None and ended >= self.total:
+                return None, True
+            if not states[TrialState.WAITING]:
+                if self.supply is not None:
+                    attributes = self.supply(trials)
+                    if attributes is None:
+                        return None, not states[TrialState.RUNNING]
+                    self.study.enqueue_trial({}, attributes)
+                elif self.total is not None and ended + states[TrialState.RUNNING] >= self.total:
+                    return None, False
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
-                return self.study.ask()
+                return self.study.ask(), False
 
     def _run_trial(self, trial: Trial) -> None:
         value: float | None = None
@@ -203,12 +237,10 @@ class _Worker:
         elif state == TrialState.COMPLETE:
             self.study._log_completed_trial([value], trial.number, trial.params)  # type: ignore[list-item]
 
-    def _show(self) -> int:
+    def _show(self) -> None:
         trials = self.study.get_trials(deepcopy=False)
-        ended, running = (sum(trial.state in states for trial in trials) for states in (ENDED, (TrialState.RUNNING,)))
-        self.bar.n = ended
+        self.bar.n, running = (sum(trial.state in states for trial in trials) for states in (ENDED, (TrialState.RUNNING,)))
         self.bar.set_postfix_str(f"{running} running")
-        return ended
 
 
 def _retry_dead_trials(study: optuna.Study) -> None:

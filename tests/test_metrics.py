@@ -198,3 +198,7 @@ def test_summary():
 def test_sparse_mlps_of_nothing():
     assert metrics.sparse_mlps(None) == []
     assert metrics.sparse_mlps(th.nn.Linear(2, 2)) == []
+
+
+def test_a_module_without_sparse_networks_is_dense():
+    assert metrics.density(th.nn.Linear(2, 2)) == 1.0

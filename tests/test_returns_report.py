@@ -12,7 +12,7 @@ from benchmarks import readme
 from benchmarks.returns import paper, plots, report, statistics, tables
 from benchmarks.returns.agents import arguments
 from benchmarks.returns.cells import CELLS, METHODS, Cell
-from benchmarks.returns.results import Curve, Result, Results, baseline, load
+from benchmarks.returns.results import Curve, Result, Results, load
 from benchmarks.returns.training import make_env
 
 
@@ -40,9 +40,6 @@ def results():
 def test_score_is_the_mean_of_the_last_twentieth():
     curve = Curve(range(10, 1001, 10), [0.0] * 95 + [1.0, 2.0, 3.0, 4.0, 5.0])
     assert curve.score() == 3.0
-    assert curve.score(990) == 2.0  # 0.95 of 990 is 940.5, so of steps 950 to 990: 0, 1, 2, 3, 4
-    with pytest.raises(ValueError, match="end=1010"):
-        curve.score(1010)
 
 
 def test_table_2_by_hand(results):
@@ -123,22 +120,12 @@ def test_what_falls_short_of_the_paper_is_listed():
     dense = [result("dense", seed, 100) for seed in (0, 1)]
     first = result("rlx2", 0, 90)
     for own, expected in (
-        ([first, result("rlx2", 1, 96)], "under: TD3 Hopper-v4 **93.0 %** (90.0 to 96.0, 2 / 2 seeds)"),
-        ([first, result("rlx2", 1, 98)], "not under: TD3 Hopper-v4 **94.0 %** (90.0 to 98.0, 2 / 2 seeds)"),
+        ([first, result("rlx2", 1, 96)], "yes: TD3 Hopper-v4 **93.0 %** (90.0 to 96.0, 2 / 2 seeds)"),
+        ([first, result("rlx2", 1, 98)], "no: TD3 Hopper-v4 **94.0 %** (90.0 to 98.0, 2 / 2 seeds)"),
         ([first], "not to be said, for want of seeds: TD3 Hopper-v4"),
     ):
         assert tables.below_the_paper(Results([*dense, *own]), 1_000_000) == expected
     assert tables.below_the_paper(Results([first]), 1_000_000).startswith("not to be said")
-
-
-def test_early_dense_runs_are_put_beside_at_equal_steps():
-    found = [result("rlx2", 0, 4_000, steps=500_000), result("rlx2-n1", 0, 4_000, steps=500_000)]
-    (row,) = tables.equal_steps(Results(found)).splitlines()[2:]
-    cells = row.strip("| ").split(" | ")
-    assert cells[:5] == ["TD3 Hopper-v4", "RLx2", "500,000", "500,000", "4,000"]
-    curve = baseline("Hopper-v4")
-    inside = (curve.steps > 475_000) & (curve.steps <= 500_000)
-    assert float(cells[5].replace(",", "")) == pytest.approx(curve.returns[inside].mean(), abs=0.5)
 
 
 def test_what_is_missing_is_counted():

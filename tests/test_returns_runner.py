@@ -1,11 +1,14 @@
 """The benchmark's runner: what is killed goes on as if nothing had happened, and nothing is trained twice."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -13,12 +16,12 @@ import pytest
 from optuna.trial import TrialState
 
 from benchmarks.returns import grid, status, training
-from benchmarks.returns.__main__ import parse
+from benchmarks.returns.__main__ import main, parse
 from benchmarks.returns.agents import agent_class
 from benchmarks.returns.cells import SETS, Cell
 from benchmarks.returns.grid import Grid
 from benchmarks.returns.training import CHECKPOINT, MODEL, PROGRESS, Places
-from sb3_rlx2.storage import open_storage
+from sb3_rlx2.storage import MAX_RETRIES, _bury, _retry_dead_trials, open_storage
 from tests import postgres
 from tests.checks import assert_equal
 
@@ -142,20 +145,91 @@ def test_workers_do_not_outlive_a_killed_run_and_a_stopped_one_gives_its_cell_ba
     assert [trial.state for trial in trials] == [TrialState.FAIL]  # at once, without waiting for a heartbeat to stay out
 
 
+def hold(trial, cell):
+    """Make a trial one of this cell."""
+    trial.set_user_attr("cell", cell.name)
+    trial.set_user_attr("fingerprint", cell.fingerprint)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Names of the cells that workers take up, none of which is really trained."""
+    names = []
+    monkeypatch.setattr(grid, "train", lambda cell, *_: names.append(cell.name) or {"curve": [{"returns": [1.0]}]})
+    return names
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # of the trials that are asked for by hand
+def test_trials_of_other_cells_leave_none_untrained(tmp_path, trained):
+    """Of an earlier version of a set, or of a cell that had other arguments then."""
+    shared = Grid(["smoke"], SMOKE[:2], str(tmp_path / "grid.log"), places(tmp_path), 0.0)
+    older = [SMOKE[2], replace(SMOKE[3], steps=10), replace(SMOKE[0], steps=10)]
+    for cell in older:
+        trial = shared.study.ask()
+        hold(trial, cell)
+        trial.set_user_attr("cell", SMOKE[0].name if cell is older[-1] else cell.name)
+        trial.set_user_attr("result", "other")
+        shared.study.tell(trial, 1.0)
+    shared.work()
+    assert trained == [cell.name for cell in SMOKE[:2]]
+    shared.collect()
+    assert "curve" in places(tmp_path).result(SMOKE[0]).read_text()
+    shared.work()
+    assert len(trained) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_cell_whose_worker_was_stopped_goes_to_one_other_worker_only(tmp_path, trained):
+    shared = Grid(["smoke"], SMOKE[:3], str(tmp_path / "grid.log"), places(tmp_path), 0.0)
+    stopped = shared.study.ask()
+    hold(stopped, SMOKE[0])
+    trials = shared.study.get_trials()
+    _bury(shared.storage, stopped._trial_id)
+    assert shared._next(trials)["cell"] == SMOKE[1].name  # whoever looked before
+    assert shared._next(shared.study.get_trials())["cell"] == SMOKE[1].name  # and after
+    shared.work()
+    assert trained == [cell.name for cell in SMOKE[:3]]
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_cell_that_kills_its_workers_is_given_up_until_the_next_run(tmp_path, trained, monkeypatch):
+    shared = Grid(["smoke"], SMOKE[:2], str(tmp_path / "grid.log"), places(tmp_path), 0.0)
+    for _ in range(MAX_RETRIES + 1):
+        deadly = shared.study.ask()  # the retry, if there is one
+        hold(deadly, SMOKE[0])
+        _bury(shared.storage, deadly._trial_id)
+        with shared.storage.exclusive(shared.study._study_id):
+            _retry_dead_trials(shared.study)
+    shared.work()
+    assert trained == [SMOKE[1].name]
+    assert shared.failures() == {SMOKE[0].name: "its workers died, time and again"}
+    shared._forgive()
+    shared.work()
+    assert trained == [SMOKE[1].name, SMOKE[0].name]
+    assert shared.failures() == {}
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path):
+    run = start(tmp_path, SMOKE[0].name)
+    wait_for((tmp_path / "work" / SMOKE[0].name / CHECKPOINT).exists)
+    (worker,) = children(run.pid)
+    os.kill(worker, signal.SIGKILL)
+    assert run.wait(300) == 0, (tmp_path / "log").read_text()
+    assert json.loads(places(tmp_path).result(SMOKE[0]).read_text())["interruptions"] == 1
+
+
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # of the trial that is asked for by hand
 @pytest.mark.parametrize("kind", ["journal", "postgresql"])
-def test_a_lost_workers_cell_is_taken_over(kind, tmp_path, monkeypatch):
+def test_a_lost_workers_cell_is_taken_over(kind, tmp_path, monkeypatch, trained):
     monkeypatch.setattr("sb3_rlx2.storage.GRACE_PERIOD", 1)
-    trained = []
-    monkeypatch.setattr(grid, "train", lambda cell, *_: trained.append(cell) or {"curve": [{"returns": [1.0]}]})
     with contextlib.nullcontext(str(tmp_path / "grid.log")) if kind == "journal" else postgres.server() as storage:
         shared = Grid(["smoke"], SMOKE[:1], storage, places(tmp_path), 0.0)
         lost = shared.study.ask()  # of a worker that dies while it trains
         shared.storage.record_heartbeat(lost._trial_id)
-        lost.set_user_attr("cell", SMOKE[0].name)
+        hold(lost, SMOKE[0])
         time.sleep(2.5)
         shared.work()
-        assert trained == SMOKE[:1]
+        assert trained == [SMOKE[0].name]
         assert [trial.state for trial in shared.study.get_trials()] == [TrialState.FAIL, TrialState.COMPLETE]
         shared.collect()  # what another machine does
         if kind == "postgresql":
@@ -195,17 +269,19 @@ def test_a_finished_cell_is_never_trained_again(tmp_path, monkeypatch):
     assert training.train(SMOKE[0], places(tmp_path))["curve"][0]["returns"] == [1.0]
 
 
-def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch):
-    def full(*_):
+def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     cell = Cell("static", "td3", "Pendulum-v1", 0, 1_050, 500)
     folder = tmp_path / "work" / cell.name
-    monkeypatch.setattr(training.checkpoint.os, "fsync", full)
+    monkeypatch.setattr(training.checkpoint.pickle, "dump", full)
     write_text = Path.write_text
     monkeypatch.setattr(Path, "write_text", lambda path, text: full() if "progress" in path.name else write_text(path, text))
-    with pytest.warns(UserWarning, match="no checkpoint at step"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in a worker
         assert len(training.train(cell, places(tmp_path), 0.0)["curve"]) == 2
+    assert "no checkpoint at step 2" in capsys.readouterr().err
     assert not list(folder.glob("*.part"))
     assert not (folder / PROGRESS).exists()
 
@@ -225,8 +301,14 @@ def test_a_cell_that_is_finished_in_a_shared_folder_is_not_trained_again(tmp_pat
     cell = Cell("static", "td3", "Pendulum-v1", 0, 450, 200)
     first, second = (Places(tmp_path / "work", tmp_path / name) for name in ("first", "second"))
     expected = training.train(cell, first)
-    monkeypatch.setattr(training, "Run", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(training.Run, "train", lambda *_: pytest.fail("trained again"))
     assert training.train(cell, second) == expected
+    third = Places(tmp_path / "work", tmp_path / "third")
+    shared = tmp_path / "work" / cell.name / training.RESULT
+    shared.write_text(json.dumps(expected | {"arguments": expected["arguments"] | {"gamma": 0.9}}))
+    with pytest.raises(ValueError, match=r"was begun with gamma=0\.9, which is 0\.99 now"):
+        training.train(cell, third)
+    assert not third.result(cell).exists()
 
 
 def test_a_teacher_whose_result_is_stored_is_trained_again_without_touching_it(tmp_path, monkeypatch):
@@ -250,6 +332,25 @@ def test_misuse_is_refused(capsys):
             parse(arguments)
         assert exit_.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_storage_that_is_not_there_is_named(tmp_path, capsys, monkeypatch):
+    for command, storage, message in (
+        ("status", str(tmp_path / "typo.log"), "typo.log' is not there"),
+        ("run", "mysql://host/database", "storage='mysql://host/database' must be postgresql://"),
+        ("run", "postgresql://nobody@localhost:1/none", "storage='postgresql://nobody@localhost:1/none' cannot be reached"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["returns", command, "smoke", "--storage", storage, "--folder", str(tmp_path)])
+        with contextlib.suppress(SystemExit):
+            assert main() == 2
+        assert message in capsys.readouterr().err
+
+
+def test_workers_find_a_relative_storage_wherever_run_was_started(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.returns", "run", SMOKE[1].name, "--folder", "work", "--results", "results"]
+    subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True)
+    assert [trial.state for trial in the_study(tmp_path, SMOKE[1].name).get_trials()] == [TrialState.COMPLETE]
+    assert not (ROOT / "work").exists()
 
 
 def test_a_revision_is_marked_when_the_code_has_changed(tmp_path, monkeypatch):

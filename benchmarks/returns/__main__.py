@@ -4,7 +4,8 @@ The paper's tables, trained and written: ``run NAME ...``, ``status``, ``report`
 A NAME is a set of cells (see ``cells.py``) or one cell. ``run`` can be killed at any moment and started again; a cell whose
 file is in ``results/`` is never run twice. ``report`` writes RESULTS.md, the plots and the README's part from ``results/``; of
 other --results it only prints that part. Several machines share a grid when they run the same names with the same --storage
-(postgresql://..., or a journal file on a shared file system); give them the same --folder too if they can share one.
+(postgresql://..., or a journal file on a shared file system); give them the same --folder too if they can share one. To train
+a finished cell again, delete its file in results/ and what --folder and --storage have of it.
 """
 
 import argparse
@@ -29,6 +30,7 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     parser.add_argument("--folder", type=Path, default=HERE / "checkpoints", help="checkpoints and trained models")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="files of finished cells")
     parser.add_argument("--checkpoint-every", type=float, default=300.0, help="seconds between checkpoints (default: 300)")
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # of `work`: the process that it may not outlive
     args = parser.parse_args(arguments)
     if args.command in ("run", "work") and not args.names:
         parser.error(f"{args.command} needs the name of a set ({', '.join(SETS)}) or of a cell")
@@ -39,6 +41,8 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
             near = difflib.get_close_matches(name, [*SETS, *CELLS], n=1)
             parser.error(f"NAME={name!r} is neither a set nor a cell" + (f"; did you mean {near[0]!r}?" if near else ""))
     cells = [cell for name in args.names for cell in SETS.get(name, [CELLS.get(name)])]
+    if args.command == "status" and args.storage and "://" not in args.storage and not Path(args.storage).exists():
+        parser.error(f"--storage={args.storage!r} is not there")
     args.storage = args.storage or str(args.folder / "grid.log")
     return args, list(dict.fromkeys(cells))
 
@@ -55,12 +59,16 @@ def main() -> int:
     from benchmarks.returns.training import Places
 
     places = Places(args.folder, args.results)
-    if args.command == "status":
-        print(status.overview(args.names or list(SETS), places, args.storage))
-        return 0
-    shared = grid.Grid(args.names, cells, args.storage, places, args.checkpoint_every)
+    try:
+        if args.command == "status":
+            print(status.overview(args.names or list(SETS), places, args.storage))
+            return 0
+        shared = grid.Grid(args.names, cells, args.storage, places, args.checkpoint_every)
+    except (ValueError, ConnectionError) as error:  # of the storage
+        print(f"python -m benchmarks.returns: error: {error}", file=sys.stderr)
+        return 2
     if args.command == "work":
-        grid.behave_as_child()
+        grid.behave_as_child(args.parent)
         try:
             shared.work()
         except KeyboardInterrupt:

@@ -1,5 +1,7 @@
 """The grid as data: what is trained, and in which order."""
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -102,6 +104,12 @@ class Cell:
             own |= {"actor_sparsity": self.sparsity, "critic_sparsity": self.sparsity}
         return own | METHODS[self.method].arguments
 
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that the grid says about it: results of another one are not this cell's."""
+        about = asdict(self) | {"arguments": self.arguments, "network": METHODS[self.method].network}
+        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+
     def as_dict(self) -> dict[str, Any]:
         """Give what is stored with a result."""
         return asdict(self)
@@ -144,6 +152,7 @@ def cells(
 
 MUJOCO = ("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4")
 TABLE_2 = ("dense", "tiny", "static", "set", "rigl", "rlx2")
+ABLATIONS = tuple(method for method in METHODS if method.startswith("rlx2-"))
 TABLE_3_TOPOLOGY = ("rlx2-tiny", "rlx2-static", "rlx2-set")
 TABLE_3_N = ("rlx2-n1", "rlx2-n2", "rlx2-n4", "rlx2-n5")
 BUFFERS = ("rlx2-buffer-100k", "rlx2-buffer-250k", "rlx2-buffer-500k", "rlx2-buffer-unlimited")

@@ -3,7 +3,7 @@ Shares cells out to workers, on this machine and on others, through a study in t
 
 A trial is a cell that somebody trains. A worker that dies gives no heartbeat, and its trial goes to another; the cell goes
 on from its last checkpoint if the folder of checkpoints is shared, else from its beginning. Finished results travel in the
-storage too.
+storage too; those of a cell that the grid describes otherwise today are left where they are.
 """
 
 import math
@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ from benchmarks.machine import thread_variables
 from benchmarks.returns.cells import CELLS, Cell
 from benchmarks.returns.progress import Display
 from benchmarks.returns.training import Places, as_text, train
-from sb3_rlx2.storage import open_storage, run_trials
+from sb3_rlx2.storage import given_up, open_storage, run_trials
 
 ROOT = Path(__file__).parents[2]
 STUDY = "returns: "  # begins the name of each of our studies; the names of sets and cells follow
 FORGIVEN = "forgiven"  # numbers of failed trials whose cells may be tried again
+RESTARTS = 4  # of workers that were killed, for each cell: as many as a trial has lives
 
 
 class Grid:
@@ -55,8 +57,7 @@ class Grid:
 
     def work(self) -> None:
         """Train cells until none is left; returns when those of other workers are finished too."""
-        forgiven = self.study.user_attrs.get(FORGIVEN, [])
-        run_trials(self.study, self._train_next, len(self.cells) + len(forgiven), progress=False)
+        run_trials(self.study, self._train, supply=self._next, progress=False)
 
     def run(self, cores: int) -> int:
         """
@@ -70,14 +71,19 @@ class Grid:
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.returns", "work", *self.names]
         command += ["--storage", self.url, "--folder", str(self.places.work.resolve())]
         command += ["--results", str(self.places.results.resolve()), "--checkpoint-every", str(self.checkpoint_every)]
-        environment = os.environ | thread_variables(1)
+        paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | thread_variables(1) | {"PYTHONPATH": paths}
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped behind it
-        workers = [subprocess.Popen(command, cwd=ROOT, env=environment) for _ in range(cores)]
+        start = partial(subprocess.Popen, [*command, "--parent", str(os.getpid())], env=environment)
+        workers, restarts = [start() for _ in range(cores)], RESTARTS * len(self.cells)
         try:
             with Display(self.cells, self.places) as display:
                 while any(worker.poll() is None for worker in workers):
                     display.update()
                     time.sleep(0.5)
+                    for at, worker in enumerate(workers):
+                        if (worker.poll() or 0) < 0 < restarts:  # killed, perhaps for want of memory
+                            workers[at], restarts = start(), restarts - 1
                 display.update()
         except KeyboardInterrupt:
             print("Stopped. The same command goes on from the last checkpoints.", file=sys.stderr)
@@ -98,9 +104,11 @@ class Grid:
         return failures(self.study)
 
     def _summary(self, codes: list[int]) -> int:
-        missing = [cell.name for cell in self.cells if not self.places.result(cell).exists()]
-        for name, error in self.failures().items():
-            print(f"{name} failed: {error}", file=sys.stderr)
+        missing = [cell for cell in self.cells if not self.places.result(cell).exists()]
+        errors = self.failures()
+        for cell in missing:
+            if cell.name in errors:
+                print(f"{cell.name} failed: {errors[cell.name]}", file=sys.stderr)
         if missing:
             print(f"{len(missing)} of {len(self.cells)} cells are missing; the same command goes on.", file=sys.stderr)
         if any(codes):
@@ -109,13 +117,21 @@ class Grid:
 
     def _forgive(self) -> None:
         """Let cells that failed be tried again."""
-        pruned = [trial.number for trial in self.study.get_trials(deepcopy=False) if trial.state == TrialState.PRUNED]
-        self.study.set_user_attr(FORGIVEN, pruned)
+        failed = (TrialState.PRUNED, TrialState.FAIL)
+        trials = self.study.get_trials(deepcopy=False)
+        self.study.set_user_attr(FORGIVEN, [trial.number for trial in trials if trial.state in failed])
 
-    def _train_next(self, trial: Trial) -> float:
-        cell = self._choose(trial)
+    def _next(self, trials: Sequence[FrozenTrial]) -> dict[str, str] | None:
+        """Say what the next trial trains: the first cell that no trial has, None if there is none."""
+        forgiven = set(self.study.user_attrs.get(FORGIVEN, []))
+        taken = {_cell_of(trial) for trial in trials if trial.number not in forgiven}
+        free = (cell for cell in self.cells if cell not in taken)
+        return next(({"cell": cell.name, "fingerprint": cell.fingerprint} for cell in free), None)
+
+    def _train(self, trial: Trial) -> float:
+        cell = _cell_of(trial)
         if cell is None:
-            return math.nan
+            return math.nan  # of another version of the grid, whose worker died
         try:
             result = train(cell, self.places, self.checkpoint_every)
         except Exception as error:  # one broken cell must not keep the others from being trained
@@ -125,23 +141,11 @@ class Grid:
         trial.set_user_attr("result", as_text(result))
         return float(np.mean(result["curve"][-1]["returns"]))
 
-    def _choose(self, trial: Trial) -> Cell | None:
-        """Give the dead trial's cell if this one is its retry, else the next that nobody has."""
-        if "cell" in trial.user_attrs:
-            return next(cell for cell in self.cells if cell.name == trial.user_attrs["cell"])
-        forgiven = self.study.user_attrs.get(FORGIVEN, [])
-        with self.storage.exclusive(self.study._study_id):  # type: ignore[attr-defined]
-            trials = self.study.get_trials(deepcopy=False)
-            taken = {one.user_attrs.get("cell") for one in trials if _holds(one, forgiven)}
-            for cell in self.cells:
-                if cell.name not in taken:
-                    trial.set_user_attr("cell", cell.name)
-                    return cell
-        return None
 
-
-def _holds(trial: FrozenTrial, forgiven: list[int]) -> bool:
-    return trial.state != TrialState.FAIL and trial.number not in forgiven
+def _cell_of(trial: Trial | FrozenTrial) -> Cell | None:
+    """Give the cell that a trial trains, None if the grid has no such cell today."""
+    cell = CELLS.get(trial.user_attrs.get("cell", ""))
+    return cell if cell is not None and cell.fingerprint == trial.user_attrs.get("fingerprint") else None
 
 
 def failures(study: optuna.Study) -> dict[str, str]:
@@ -149,6 +153,7 @@ def failures(study: optuna.Study) -> dict[str, str]:
     trials = study.get_trials(deepcopy=False)
     finished = {trial.user_attrs.get("cell") for trial in trials if trial.state == TrialState.COMPLETE}
     errors = {trial.user_attrs["cell"]: trial.user_attrs["error"] for trial in trials if "error" in trial.user_attrs}
+    errors |= {trial.user_attrs["cell"]: "its workers died, time and again" for trial in trials if given_up(trial)}
     return {name: error for name, error in errors.items() if name not in finished}
 
 
@@ -167,17 +172,18 @@ def collect(storage: optuna.storages.BaseStorage, places: Places) -> None:
     """
     for study in studies(storage):
         for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
-            cell = CELLS.get(trial.user_attrs.get("cell", ""))
+            cell = _cell_of(trial)
             if cell is not None and not places.result(cell).exists():
                 places.store(cell, trial.user_attrs["result"])
 
 
-def behave_as_child() -> None:
+def behave_as_child(parent: int | None) -> None:
     """
     Give the trial back when told to stop, so that it can be taken up at once, and end when the process that started this
     one is gone, however that ended.
+
+    :param parent: number of that process, None if it was a person
     """
-    parent = os.getppid()
 
     def stop(*_: object) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -192,4 +198,5 @@ def behave_as_child() -> None:
             time.sleep(1.0)
         os._exit(1)  # as a kill, from which cells recover
 
-    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+    if parent is not None:
+        threading.Thread(target=watch, name="parent watch", daemon=True).start()

@@ -9,8 +9,8 @@ import matplotlib
 import numpy as np
 
 from benchmarks.returns import statistics
-from benchmarks.returns.cells import METHODS, MUJOCO, PENDULUM, PENDULUM_METHODS, PENDULUM_SPARSITY
-from benchmarks.returns.results import BASELINES, Result, Results, baseline
+from benchmarks.returns.cells import ABLATIONS, METHODS, MUJOCO, PENDULUM, PENDULUM_METHODS, PENDULUM_SPARSITY
+from benchmarks.returns.results import Result, Results
 from benchmarks.returns.statistics import Pair
 from benchmarks.returns.tables import SPARSE, lengths, pairs_with_dense
 from sb3_rlx2 import RLx2Callback
@@ -87,16 +87,14 @@ def curve_groups(results: Results) -> dict[str, dict[str, list[Result]]]:
         if env != PENDULUM["env"]:
             found = results.where(algorithm=algorithm, env=env, steps=steps, sparsity=None)
             named[f"{algorithm}_{env}_{steps}"] = _by_method(found, ("dense", *SPARSE))
-            named[f"{algorithm}_{env}_{steps}_ablations"] = _by_method(
-                found, ("rlx2", *(method for method in METHODS if method.startswith("rlx2-"))), at_least=2
-            )
+            if any(one.method in ABLATIONS for one in found):
+                named[f"{algorithm}_{env}_{steps}_ablations"] = _by_method(found, ("dense", "rlx2", *ABLATIONS))
     return {name: groups for name, groups in named.items() if groups}
 
 
-def _by_method(found: Sequence[Result], methods: Sequence[str], at_least: int = 1) -> dict[str, list[Result]]:
+def _by_method(found: Sequence[Result], methods: Sequence[str]) -> dict[str, list[Result]]:
     groups = {method: [one for one in found if one.method == method] for method in methods}
-    groups = {method: group for method, group in groups.items() if group}
-    return groups if len(groups) >= at_least else {}
+    return {method: group for method, group in groups.items() if group}
 
 
 def _curves(name: str, groups: dict[str, list[Result]]) -> Figure:
@@ -111,9 +109,6 @@ def _curves(name: str, groups: dict[str, list[Result]]) -> Figure:
         mean = np.mean([result.curve.returns for result in found], axis=0)
         label = f"{METHODS[method].label} ({len(found)})"
         axes.plot(found[0].curve.steps, mean, color=colour, linewidth=1.6, label=label)
-    if one.env in BASELINES and one.algorithm == "td3" and "dense" not in groups:
-        dense = baseline(one.env)
-        axes.plot(dense.steps, dense.returns, color="grey", linestyle="--", label="Dense (stops early, 1)")
     title = f"{one.algorithm.upper()} {one.env}" + (f", sparsity {PENDULUM_SPARSITY:.0%}" if name == "motivation" else "")
     axes.set(title=title, xlabel="environment steps", ylabel="mean return of 10 episodes", xlim=(0, one.steps))
     axes.legend(fontsize="small", title="seeds in brackets", title_fontsize="x-small", **BESIDE)

@@ -1,4 +1,4 @@
-"""Reads what is stored: finished cells, and dense curves that stop early."""
+"""Reads what is stored: finished cells."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -11,7 +11,6 @@ from benchmarks.returns.cells import SETS
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-BASELINES = {env: HERE / "baselines" / f"dense_td3_{env}_seed0.csv" for env in ("HalfCheetah-v4", "Hopper-v4")}
 FINAL_SHARE = 0.05  # of the steps: a run's score is its mean return there, as over the last 150k of the paper's 3M
 
 
@@ -26,17 +25,9 @@ class Curve:
     def __init__(self, steps: Iterable[int], returns: Iterable[float]) -> None:
         self.steps, self.returns = np.array(list(steps)), np.array(list(returns))
 
-    def score(self, end: int | None = None) -> float:
-        """
-        Give the mean return over the last 5 % of the steps.
-
-        :param end: count as if the run had stopped here; by default at its end
-        """
-        end = int(self.steps[-1]) if end is None else end
-        inside = (self.steps <= end) & (self.steps > end * (1 - FINAL_SHARE))
-        if end > self.steps[-1] or not inside.any():
-            raise ValueError(f"end={end} must lie between an evaluation and the last one, at {self.steps[-1]}")
-        return float(self.returns[inside].mean())
+    def score(self) -> float:
+        """Mean return over the last 5 % of the steps."""
+        return float(self.returns[self.steps > self.steps[-1] * (1 - FINAL_SHARE)].mean())
 
 
 class Result:
@@ -100,9 +91,3 @@ def load(folder: Path = RESULTS) -> Results:
     """Read a folder of finished cells, without those that only show whether it runs."""
     smoke = {cell.name for cell in SETS["smoke"]}
     return Results([Result(json.loads(path.read_text())) for path in sorted(folder.glob("*.json")) if path.stem not in smoke])
-
-
-def baseline(env: str) -> Curve:
-    """Read the dense TD3 curve of an environment that stops early, see ``baselines/README.md``."""
-    table = np.genfromtxt(BASELINES[env], delimiter=",", skip_header=2)
-    return Curve(table[:, 0].astype(int), table[:, 1])

@@ -37,6 +37,10 @@ def overview(names: Sequence[str], places: Places, storage: str) -> str:
             for cell, state in states.items()
             if state.step and not state.finished
         ]
-        lines += [f"{cell.name} failed: {errors[cell.name]}" for cell in states if cell.name in errors]
+        lines += [
+            f"{cell.name} failed: {errors[cell.name]}"
+            for cell, state in states.items()
+            if cell.name in errors and not state.finished
+        ]
     table = markdown(["set", "cells", "finished", "running", "missing", "of which failed"], rows)
     return "\n".join([table, "", *dict.fromkeys(lines)]).strip()

@@ -3,9 +3,10 @@
 import contextlib
 import gc
 import json
+import os
 import subprocess
+import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -70,13 +71,6 @@ class Places:
         """Write a finished cell's file in one go."""
         self.results.mkdir(parents=True, exist_ok=True)
         _write_text(self.result(cell), text)
-
-    def finished(self, cell: Cell) -> bool:
-        """Say whether a cell is finished, here or by another machine that has the same folder but results of its own."""
-        shared = self.folder(cell) / RESULT
-        if shared.exists() and not self.result(cell).exists():
-            self.store(cell, shared.read_text())
-        return self.result(cell).exists()
 
 
 class Evaluations(BaseCallback):
@@ -146,7 +140,7 @@ class Checkpoints(BaseCallback):
         try:
             checkpoint.write(self.path, checkpoint.capture(self.model) | self.more())
         except OSError as error:  # a full disk must not end hours of training; the last checkpoint is still there
-            warnings.warn(f"no checkpoint at step {self.num_timesteps}: {error}", stacklevel=1)
+            print(f"no checkpoint at step {self.num_timesteps:,}: {error}", file=sys.stderr, flush=True)
         self.latest = time.monotonic()
         self.seconds += self.latest - start
 
@@ -196,8 +190,19 @@ class Run:
             callback=[*callbacks, evaluations, self.checkpoints],
             reset_num_timesteps=fresh,
         )
-        model.save(self.folder / MODEL)
+        unfinished = self.folder / f"unfinished_{MODEL}"
+        model.save(unfinished)
+        _replace(self.folder / MODEL, unfinished)
         return self._result(model)
+
+    def finished_elsewhere(self) -> str | None:
+        """Give the result of another machine that has the same folder but results of its own, None if there is none."""
+        path = self.folder / RESULT
+        if not path.exists():
+            return None
+        text = path.read_text()
+        self._refuse_other_arguments(json.loads(text)["arguments"])
+        return text
 
     def _refuse_other_arguments(self, begun: dict[str, Any]) -> None:
         differing = [name for name in {**begun, **self.arguments} if begun.get(name) != self.arguments.get(name)]
@@ -236,8 +241,10 @@ class Run:
     def _tell(self, step: int, mean_return: float | None) -> None:
         """Leave a note for the progress display."""
         note = json.dumps({"step": step, "return": mean_return, "time": time.time()})
+        path = self.folder / PROGRESS
         with contextlib.suppress(OSError):  # as for checkpoints
-            _write_text(self.folder / PROGRESS, note)
+            path.with_suffix(".part").write_text(note)
+            path.with_suffix(".part").replace(path)
 
     def _result(self, model: OffPolicyAlgorithm) -> dict[str, Any]:
         so_far = self._so_far()
@@ -272,8 +279,13 @@ def train(cell: Cell, places: Places, checkpoint_every: float = 300.0) -> dict[s
     :return: the result, as stored
     """
     with FileLock(places.folder(cell) / "lock"):
-        if not places.finished(cell):
-            finish(Run(cell, places, checkpoint_every), partial(places.store, cell))
+        if not places.result(cell).exists():
+            run = Run(cell, places, checkpoint_every)
+            elsewhere = run.finished_elsewhere()
+            if elsewhere is None:
+                finish(run, partial(places.store, cell))
+            else:
+                places.store(cell, elsewhere)
         return json.loads(places.result(cell).read_text())
 
 
@@ -296,6 +308,13 @@ def _write_text(path: Path, text: str) -> None:
     """Write a file in one go."""
     unfinished = path.with_suffix(".part")
     unfinished.write_text(text)
+    _replace(path, unfinished)
+
+
+def _replace(path: Path, unfinished: Path) -> None:
+    """Let a file take its place once the disk has it: a checkpoint that is deleted after that may be all that there is."""
+    with unfinished.open("rb+") as file:
+        os.fsync(file.fileno())
     unfinished.replace(path)
 
 
