@@ -20,8 +20,9 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine, without its name or paths."""
-    return {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.system()}
+    """Describe the machine and what its programs load first, without its name or paths."""
+    preloaded = [Path(library).name for library in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()]
+    return {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.system(), "preloaded": preloaded}
 
 
 def cpu_model() -> str:

@@ -34,9 +34,9 @@ def _inside(row: Row, product: str) -> float:
     return (median(row, f"{product}, 5") - median(row, f"{product}, 1")) / INSIDE
 
 
-def dense_rate(section: Section, batch: int) -> float:
+def dense_rate(section: Section, batch: int, name: str = "dense") -> float:
     """GFLOP/s of torch's dense product, the fastest of the medians that were taken beside the kernels."""
-    return max(gflops(2 * WIDTH**2 * batch, median(row, "dense")) for row in section.where(batch=batch))
+    return max(gflops(2 * WIDTH**2 * batch, median(row, name)) for row in section.where(batch=batch))
 
 
 def typical(section: Section, product: str, density: float = 0.10, batch: int = 256) -> float:

@@ -6,10 +6,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.machine import machine, thread_variables, versions
@@ -27,10 +28,13 @@ class Worker:
 
     :param threads: number of threads and of cores
     :param python: its interpreter, which may live in another environment
+    :param variables: further environment variables
     """
 
-    def __init__(self, threads: int = 1, python: Path | str = sys.executable) -> None:
-        environment = os.environ | thread_variables(threads)
+    def __init__(
+        self, threads: int = 1, python: Path | str = sys.executable, variables: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        environment = os.environ | thread_variables(threads) | variables
         environment |= {"XLA_FLAGS": ONE_THREAD_XLA, "JAX_PLATFORMS": "cpu", "PYTHONHASHSEED": "0"}
         self.process = subprocess.Popen(
             [str(python), "-m", "benchmarks.speed.worker", str(threads)],
@@ -70,6 +74,7 @@ class Job:
     :param arguments: the task's arguments
     :param threads: threads of its worker
     :param python: interpreter of its worker
+    :param variables: environment variables of its worker
     """
 
     task: str
@@ -77,9 +82,10 @@ class Job:
     arguments: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
     python: Path | str = sys.executable
+    variables: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> Worker:
-        return Worker(self.threads, self.python)
+        return Worker(self.threads, self.python, self.variables)
 
 
 @dataclass
@@ -103,11 +109,14 @@ class Bench:
         Time jobs in turn, so that whatever disturbs the machine disturbs all of them.
 
         :param jobs: what to time, by name
-        :param worker: serves all of them; by default each has its own
+        :param worker: serves all of them that have no variables of their own; by default each has a worker of its own
         :return: seconds per unit of work, one number for each round, by name
         """
         with ExitStack() as stack:
-            workers = {name: worker or stack.enter_context(job.start()) for name, job in jobs.items()}
+            workers = {
+                name: stack.enter_context(job.start()) if worker is None or job.variables else worker
+                for name, job in jobs.items()
+            }
             for name, job in jobs.items():
                 self._time(workers[name], job, 0.1)  # builds, compiles, fills caches
             seconds: dict[str, list[float]] = {name: [] for name in jobs}

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.speed.cells import ALGORITHMS, CELLS, ROOT, agent
 from benchmarks.speed.measure import Bench, Job, Worker
+from benchmarks.speed.mkl import both_ways
 from sb3_rlx2.team import usable_threads
 
 Rows = list[dict[str, Any]]
@@ -21,7 +22,8 @@ BATCHES = (1, 32, 100, 256, 1024)
 DENSITIES = (0.03, 0.05, 0.10, 0.20)
 PRODUCTS = ("forward", "input gradient", "weight gradient")
 WIDTHS = (256, 512, 1024, 2048)
-CROSSOVER = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)  # densities of all layers together
+# Width, and density of all layers together
+CROSSOVER = (*((256, density) for density in (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)), (32, 1.0), (64, 1.0), (128, 1.0))
 LAYERS = (1, 5)  # a layer inside a network costs a quarter of the difference
 NNZ_MULTIPLES = (1, 2, 4, 8, 16)
 NNZ_WIDTH = 1024
@@ -39,7 +41,7 @@ def _end_to_end_jobs(bench: Bench, algorithm: str, env: str) -> dict[str, Job]:
         del jobs["sbx"]
     else:
         jobs["sbx"].python = bench.sbx
-    return jobs
+    return both_ways(jobs, "dense")
 
 
 def gradient_step(bench: Bench) -> Rows:
@@ -50,7 +52,7 @@ def gradient_step(bench: Bench) -> Rows:
             kind: Job("gradient_step", n, {"warm_up": bench.amount(WARM_UP)} | agent(kind, algorithm, env))
             for kind, n in (("dense", 150), ("parts", 600), ("rlx2", 800))
         }
-        rows.append({"algorithm": algorithm, "env": env, "seconds": bench.alternate(jobs)})
+        rows.append({"algorithm": algorithm, "env": env, "seconds": bench.alternate(both_ways(jobs, "dense"))})
     return rows
 
 
@@ -92,21 +94,22 @@ def _kernel_jobs(batch: int, density: float) -> dict[str, Job]:
     for name, layers in product(PRODUCTS, LAYERS):
         shape = {"product": name, "width": 256, "layers": layers, "density": density, "batch": batch}
         jobs[f"{name}, {layers}"] = Job("sparse_product", n, shape)
-    return jobs
+    return both_ways(jobs, "dense")
 
 
 def crossover(bench: Bench) -> Rows:
-    """Where `masked` begins to win on the CPU: the gradient step of TD3 on HalfCheetah at growing densities."""
+    """Where `masked` begins to win on the CPU: the gradient step of TD3 on HalfCheetah at growing densities and widths."""
     arguments = {"warm_up": bench.amount(20)}
     kinds = {"RLx2, csr": ("rlx2", "csr"), "parts, csr": ("parts", "csr"), "parts, masked": ("parts", "masked")}
     rows = []
-    for density in CROSSOVER:
-        sparsity = {"actor_sparsity": 1 - density, "critic_sparsity": 1 - density}
+    for width, density in CROSSOVER:
+        own = {"actor_sparsity": 1 - density, "critic_sparsity": 1 - density}
         jobs = {
-            name: Job("gradient_step", 150, arguments | agent(kind, "TD3", "HalfCheetah-v4", backend=backend, **sparsity))
+            name: Job("gradient_step", 150, arguments | agent(kind, "TD3", "HalfCheetah-v4", width, backend=backend, **own))
             for name, (kind, backend) in kinds.items()
         }
-        rows.append({"density": density, "seconds": bench.alternate(jobs)})
+        seconds = bench.alternate(both_ways(jobs, "parts, masked"))
+        rows.append({"width": width, "density": density, "seconds": seconds})
     return rows
 
 

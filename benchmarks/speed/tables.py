@@ -6,64 +6,109 @@ from collections.abc import Callable
 from benchmarks.readme import markdown
 from benchmarks.speed.checks import MEAN_TARGETS, TARGET_AGAINST_SBX, target_against_sb3, update_share
 from benchmarks.speed.kernel_rates import dense_rate, rate, typical
+from benchmarks.speed.mkl import AS_ON_INTEL
 from benchmarks.speed.results import Row, Section, geometric_mean, line_fit, median, ratio, shown_ratio, shown_time
 from benchmarks.speed.sections import NNZ_MULTIPLES, PRODUCTS, WIDTHS
 
 Sections = dict[str, Section]
 
+DENSE_AS_ON_INTEL = "dense" + AS_ON_INTEL
+NOT_THERE = "-"
+
+
+ENVIRONMENT_STEPS = ("dense", DENSE_AS_ON_INTEL, "sbx", "rlx2")
+SPEEDS = ["", "SB3, steps/s", "SB3 (MKL as on Intel)", "SBX", "RLx2"]
+ABOUT_MKL = (
+    "MKL, with which torch multiplies matrices, does not use its AVX code on processors of other makers; *MKL as on Intel* is "
+    "SB3 with an MKL that was made to ([how](mkl.py))."
+)
+
 
 def end_to_end_summary(sections: Sections) -> str:
     """Give the README's table: speeds and ratios."""
-    rows = [
-        [*row[:5], row[6]]
-        for row in [*map(_end_to_end_row, sections["end_to_end"].rows), _end_to_end_mean(sections["end_to_end"].rows)]
-    ]
-    return markdown(["", "SB3, steps/s", "SBX, steps/s", "RLx2, steps/s", "against SB3", "against SBX"], rows)
+    rows = sections["end_to_end"].rows
+    header = [*SPEEDS, "RLx2 against SB3", "against SB3 (MKL as on Intel)", "against SBX"]
+    shown = [[*_speeds(row), *(_against(row, opponent) for opponent in ENVIRONMENT_STEPS[:3])] for row in rows]
+    means = [_mean_against(rows, opponent) for opponent in ENVIRONMENT_STEPS[:3]]
+    return markdown(header, [*shown, ["geometric mean", "", "", "", "", *means]])
 
 
 def end_to_end(sections: Sections) -> str:
-    section = sections["end_to_end"]
-    header = ["", "SB3, steps/s", "SBX, steps/s", "RLx2, steps/s", "against SB3", "target", "against SBX", "target"]
-    return markdown(header, [*map(_end_to_end_row, section.rows), _end_to_end_mean(section.rows)])
+    rows = sections["end_to_end"].rows
+    header = [*SPEEDS, "against SB3", "target", "against SB3 (MKL as on Intel)", "against SBX", "target"]
+    shown = [
+        [
+            *_speeds(row),
+            _against(row, "dense"),
+            _verdict([row], "dense", target_against_sb3(row["algorithm"], row["env"])),
+            _against(row, DENSE_AS_ON_INTEL),
+            _against(row, "sbx"),
+            _verdict([row], "sbx", TARGET_AGAINST_SBX),
+        ]
+        for row in rows
+    ]
+    means = [
+        _mean_against(rows, "dense"),
+        _verdict(rows, "dense", MEAN_TARGETS["dense"]),
+        _mean_against(rows, DENSE_AS_ON_INTEL),
+        _mean_against(rows, "sbx"),
+        _verdict(rows, "sbx", MEAN_TARGETS["sbx"]),
+    ]
+    return f"{ABOUT_MKL}\n\n{markdown(header, [*shown, ['geometric mean', '', '', '', '', *means]])}"
 
 
-def _end_to_end_row(row: Row) -> list[str]:
-    algorithm, env = row["algorithm"], row["env"]
-    speeds = [f"{1 / median(row, kind):,.0f}" if kind in row["seconds"] else "-" for kind in ("dense", "sbx", "rlx2")]
-    against_sb3 = _against(row, "dense", target_against_sb3(algorithm, env))
-    return [f"{algorithm} {env}", *speeds, *against_sb3, *_against(row, "sbx", TARGET_AGAINST_SBX)]
+def _speeds(row: Row) -> list[str]:
+    speeds = [f"{1 / median(row, kind):,.0f}" if kind in row["seconds"] else "-" for kind in ENVIRONMENT_STEPS]
+    return [f"{row['algorithm']} {row['env']}", *speeds]
 
 
-def _against(row: Row, opponent: str, target: float) -> list[str]:
-    if opponent not in row["seconds"]:
-        return ["not installed", f"{target:g}x"]
-    return [shown_ratio(row, opponent, "rlx2"), _verdict(ratio(row, opponent, "rlx2"), target)]
+def _against(row: Row, opponent: str) -> str:
+    return shown_ratio(row, opponent, "rlx2") if opponent in row["seconds"] else NOT_THERE
 
 
-def _verdict(value: float, target: float) -> str:
-    return f"{target:g}x {'met' if value >= target else '**not met**'}"
+def _mean_ratio(rows: list[Row], opponent: str) -> float | None:
+    ratios = [ratio(row, opponent, "rlx2") for row in rows if opponent in row["seconds"]]
+    return geometric_mean(ratios) if ratios else None
 
 
-def _end_to_end_mean(rows: list[Row]) -> list[str]:
-    shown = []
-    for opponent, target in MEAN_TARGETS.items():
-        ratios = [ratio(row, opponent, "rlx2") for row in rows if opponent in row["seconds"]]
-        mean = geometric_mean(ratios) if ratios else None
-        shown += ["not installed", f"{target:g}x"] if mean is None else [f"{mean:.2f}x", _verdict(mean, target)]
-    return ["geometric mean", "", "", "", *shown]
+def _mean_against(rows: list[Row], opponent: str) -> str:
+    mean = _mean_ratio(rows, opponent)
+    return NOT_THERE if mean is None else f"{mean:.2f}x"
+
+
+def _verdict(rows: list[Row], opponent: str, target: float) -> str:
+    mean = _mean_ratio(rows, opponent)
+    return f"{target:g}x" + ("" if mean is None else " met" if mean >= target else " **not met**")
 
 
 def gradient_step(sections: Sections) -> str:
-    header = ["", "dense SB3", "parts in SB3", "RLx2", "parts against dense", "RLx2 against dense"]
+    header = [
+        "",
+        "dense SB3",
+        "the same, MKL as on Intel",
+        "parts in SB3",
+        "RLx2",
+        "parts against dense",
+        "RLx2 against dense",
+    ]
+    header += ["parts against dense, MKL as on Intel", "RLx2 against that"]
     rows = [
         [
             f"{row['algorithm']} {row['env']}",
-            *(shown_time(median(row, kind)) for kind in ("dense", "parts", "rlx2")),
-            *(shown_ratio(row, "dense", kind) for kind in ("parts", "rlx2")),
+            *(_time(row, kind) for kind in ("dense", DENSE_AS_ON_INTEL, "parts", "rlx2")),
+            *(
+                shown_ratio(row, opponent, kind) if opponent in row["seconds"] else NOT_THERE
+                for opponent in ("dense", DENSE_AS_ON_INTEL)
+                for kind in ("parts", "rlx2")
+            ),
         ]
         for row in sections["gradient_step"].rows
     ]
     return markdown(header, rows)
+
+
+def _time(row: Row, name: str) -> str:
+    return shown_time(median(row, name)) if name in row["seconds"] else NOT_THERE
 
 
 def threads(sections: Sections) -> str:
@@ -114,7 +159,8 @@ def predict(sections: Sections) -> str:
 
 def kernels(sections: Sections) -> str:
     section = sections["kernels"]
-    header = ["batch", "density", "dense product, GFLOP/s", *(f"{product}, GFLOP/s (share)" for product in PRODUCTS)]
+    header = ["batch", "density", "dense product, GFLOP/s", "the same, MKL as on Intel"]
+    header += [f"{product}, GFLOP/s (share of the first)" for product in PRODUCTS]
     note = (
         "A 256 x 256 layer. First the call for a network of one layer, with its Python, bias and change of layout; behind the "
         "semicolon a further layer inside a network (and ReLU), from networks of five layers and of one."
@@ -124,21 +170,23 @@ def kernels(sections: Sections) -> str:
 
 def _kernel_row(section: Section, row: Row) -> list[str]:
     dense, shown = dense_rate(section, row["batch"]), []
+    fast = dense_rate(section, row["batch"], DENSE_AS_ON_INTEL) if DENSE_AS_ON_INTEL in row["seconds"] else None
     for product in PRODUCTS:
         of = rate(row, product)
         shown.append(f"{of.single:.1f} ({of.single / dense:.0%}); {of.inside:.1f} ({of.inside / dense:.0%})")
-    return [str(row["batch"]), f"{row['density']:.0%}", f"{dense:.1f}", *shown]
+    return [str(row["batch"]), f"{row['density']:.0%}", f"{dense:.1f}", NOT_THERE if fast is None else f"{fast:.1f}", *shown]
 
 
 def crossover(sections: Sections) -> str:
     rows = sections["crossover"].rows
     names = list(rows[0]["seconds"])
-    lines = [[f"{row['density']:.0%}", *(shown_time(median(row, name)) for name in names)] for row in rows]
+    lines = [[str(row["width"]), f"{row['density']:.0%}", *(shown_time(median(row, name)) for name in names)] for row in rows]
     note = (
         "Gradient step of TD3 on HalfCheetah-v4, all networks of one density. `masked` is dense arithmetic, which RLx2's own "
-        'gradient steps cannot use; `backend="auto"` takes it for networks denser than `backends.MASKED_FROM`.'
+        'gradient steps cannot use; `backend="auto"` takes it for networks denser than `backends.MASKED_FROM` '
+        "that have more than `backends.MASKED_FROM_WEIGHTS` live weights."
     )
-    return f"{note}\n\n{markdown(['density', *names], lines)}"
+    return f"{note}\n\n{markdown(['width', 'density', *names], lines)}"
 
 
 def scaling(sections: Sections) -> str:
