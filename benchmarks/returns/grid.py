@@ -26,12 +26,11 @@ from benchmarks.machine import thread_variables
 from benchmarks.returns.cells import CELLS, Cell
 from benchmarks.returns.progress import Display
 from benchmarks.returns.training import Places, as_text, train
-from sb3_rlx2.storage import given_up, open_storage, run_trials
+from sb3_rlx2.storage import MAX_RETRIES, given_up, open_storage, run_trials
 
 ROOT = Path(__file__).parents[2]
 STUDY = "returns: "  # begins the name of each of our studies; the names of sets and cells follow
 FORGIVEN = "forgiven"  # numbers of failed trials whose cells may be tried again
-RESTARTS = 4  # of workers that were killed, for each cell: as many as a trial has lives
 
 
 class Grid:
@@ -75,7 +74,7 @@ class Grid:
         environment = os.environ | thread_variables(1) | {"PYTHONPATH": paths}
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped behind it
         start = partial(subprocess.Popen, [*command, "--parent", str(os.getpid())], env=environment)
-        workers, restarts = [start() for _ in range(cores)], RESTARTS * len(self.cells)
+        workers, restarts = [start() for _ in range(cores)], (MAX_RETRIES + 1) * len(self.cells)
         try:
             with Display(self.cells, self.places) as display:
                 while any(worker.poll() is None for worker in workers):
