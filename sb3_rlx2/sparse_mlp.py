@@ -61,6 +61,8 @@ def random_init(weight: th.Tensor, nnz: int, generator: th.Generator) -> th.Tens
     return th.randperm(weight.numel(), generator=generator)[:nnz]
 
 
+INDEX = th.int32  # half of what torch's own 64 bits would add to a link; no dense network has 2^31 weights
+
 INITS: dict[str, Callable[[th.Tensor, int, th.Generator], th.Tensor]] = {"magnitude": magnitude_init, "random": random_init}
 
 
@@ -83,8 +85,8 @@ class SparseMLP(nn.Module):
 
     - ``values``: live weights, parameter of shape ``[nnz]``
     - ``bias``: biases, parameter of shape ``[sum of out_features]``
-    - ``index``: sorted positions of the live weights in the concatenation of all flattened dense layers,
-      buffer of shape ``[nnz]``; layer ``l`` owns the slice ``slices[l]`` of ``values`` and ``index``
+    - ``index``: sorted positions of the live weights in the concatenation of all flattened dense layers, buffer of 32-bit
+      integers of shape ``[nnz]``; layer ``l`` owns the slice ``slices[l]`` of ``values`` and ``index``
 
     An inactive weight has no place to exist, so nothing is ever masked after the fact, and optimizer moments, Polyak
     averaging and ``state_dict`` are sparse with no code of their own.
@@ -122,7 +124,9 @@ class SparseMLP(nn.Module):
         self.offsets = list(accumulate((layer.size for layer in self.layers), initial=0))
         self.values = nn.Parameter(values.detach().clone())
         self.bias = nn.Parameter(bias.detach().clone())
-        self.register_buffer("index", index.detach().clone())
+        if self.offsets[-1] > th.iinfo(INDEX).max:
+            raise ValueError(f"the dense network has {self.offsets[-1]} weights, of which there may be {th.iinfo(INDEX).max}")
+        self.register_buffer("index", index.detach().to(INDEX, copy=True))
         self.hidden_activation = hidden_activation
         self.output_activation = output_activation
         self.backend = lookup("backend", backend, backends.BACKENDS)
@@ -212,7 +216,7 @@ class SparseMLP(nn.Module):
 
         :return: dense weight matrix of each layer, ``[out, in]``
         """
-        dense = self.values.new_zeros(self.size).scatter(0, self.index, self.values)
+        dense = self.values.new_zeros(self.size).scatter(0, self.index.long(), self.values)
         flat = th.split(dense, [layer.size for layer in self.layers])
         return [weight.view(layer.shape) for weight, layer in zip(flat, self.layers, strict=True)]
 
@@ -221,9 +225,9 @@ class SparseMLP(nn.Module):
         Positions of one layer's live weights in its own flattened dense matrix.
 
         :param layer: number of the layer
-        :return: sorted positions, ``[nnz of the layer]``
+        :return: sorted positions, 64-bit integers as torch indexes with, ``[nnz of the layer]``
         """
-        return self.index[self.slices[layer]] - self.offsets[layer]
+        return self.index[self.slices[layer]].long() - self.offsets[layer]
 
     def record_dense_gradient(self, layer: int, compute: Callable[[], th.Tensor]) -> None:
         """
@@ -257,6 +261,14 @@ class SparseMLP(nn.Module):
         """
         self.index.copy_(index)
 
+    def share_index(self, other: "SparseMLP") -> None:
+        """
+        Read another network's index from now on, as a target network does: it then exists once, in memory and in saved agents.
+
+        :param other: network with the same links
+        """
+        self.index = other.index
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "SparseMLP":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         backends.check(self)
@@ -269,7 +281,7 @@ class SparseMLP(nn.Module):
                 f"'{prefix}index' is missing: the saved network is not sparse. A dense agent cannot be loaded into a sparse "
                 "policy; load it with the algorithm that saved it (TD3, SAC), or train a sparse one from scratch."
             )
-        index = state_dict[f"{prefix}index"].cpu()
+        index = state_dict[f"{prefix}index"].cpu().long()
         saved = th.searchsorted(index, th.tensor(self.offsets)).diff().tolist()
         own = [layer.nnz for layer in self.layers]
         if len(index) != self.nnz or saved != own:

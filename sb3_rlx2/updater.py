@@ -95,6 +95,8 @@ class TopologyUpdater(nn.Module):
         """
         network = EvolvingNetwork(name, tuple(mlps), tuple(targets), optimizer)
         self.networks[name] = network
+        for mlp, target in zip(mlps, targets, strict=False):  # SAC has no target actor
+            target.share_index(mlp)
         self._hang_on(network)
 
     def _hang_on(self, network: EvolvingNetwork) -> None:
@@ -203,7 +205,7 @@ class TopologyUpdater(nn.Module):
             grown[i] = [int(new[part].sum()) for part in mlp.slices]
             for state in (mlp.values, *(target.values for target in network.targets[i : i + 1]), *moments[i]):
                 state.copy_(remap(old, index, state))
-            for holder in (mlp, *network.targets[i : i + 1]):
+            for holder in (mlp, *network.targets[i : i + 1]):  # both: a move to another device gives each an index of its own
                 holder.set_index(index)
         network.updates += 1
         network.churn = sum(map(sum, grown)) / sum(mlp.nnz for mlp in network.mlps)
@@ -227,7 +229,7 @@ class TopologyUpdater(nn.Module):
                 scores = self.method.grow_scores(layer.size, partial(mlp.dense_gradient, number), self.generator)
                 index = drop_and_grow(index, mlp.values[mlp.slices[number]].abs(), scores.to(index.device), k)
             parts.append(index + mlp.offsets[number])
-        return th.cat(parts)
+        return th.cat(parts).to(mlp.index.dtype)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Give what ``state_dict`` holds: plain numbers and the generator's state."""

@@ -252,6 +252,16 @@ def test_weights_only(algorithm, tmp_path):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_index_of_64_bits_is_taken(algorithm):
+    """As agents hold it that were saved before it had 32, one for each target network."""
+    model, other = build(algorithm, seed=1), build(algorithm).learn(60)
+    state = {name: x.long().clone() if name.endswith("index") else x for name, x in other.policy.state_dict().items()}
+    model.policy.load_state_dict(state)
+    assert_sound(model.policy)
+    assert_equal(model.policy.state_dict(), other.policy.state_dict())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_loaded_to_play_only(algorithm, n_envs, tmp_path):
     model = build(algorithm, make_vec_env(DriftEnv, n_envs)).learn(60)

@@ -57,7 +57,7 @@ class Agent:
     :param is_sparse: whether its networks are sparse
     :param observations: number of observation dimensions, None if a features extractor comes before the networks
     :param parameter_bytes: bytes of all parameters with targets, and of a dense agent's
-    :param index_bytes: bytes of the positions of the links, with targets
+    :param index_bytes: bytes of the positions of the links
     :param inference_flops: FLOPs for one action, and a dense agent's; None if it is dense
     :param settings: RLx2's settings that it was saved with
     """
@@ -113,7 +113,7 @@ def read_agent(path: Path) -> Agent:
         is_sparse=bool(sparse),
         observations=int(np.prod(data["observation_space"].shape)) if flat else None,
         parameter_bytes=(0, 0) if policy is None else metrics.parameter_bytes(policy),
-        index_bytes=sum(mlp.index.numel() * mlp.index.element_size() for mlp in sparse),
+        index_bytes=sum(index.nbytes for index in {mlp.index.data_ptr(): mlp.index for mlp in sparse}.values()),
         inference_flops=_inference_flops(policy) if sparse else None,
         settings={name: data[name] for name in SETTINGS if name in data},
     )

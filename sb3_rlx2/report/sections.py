@@ -82,7 +82,7 @@ def costs(runs: Sequence[Run]) -> Section:
     index = [run.agent.index_bytes for run in runs if run.agent is not None and run.agent.is_sparse]
     if index:
         amounts = " and ".join(f"{size / 1e3:,.1f} kB" for size in dict.fromkeys(index))
-        caption.append(f"The positions of the links, 64-bit integers in memory, are not in the bytes: {amounts} more.")
+        caption.append(f"The positions of the links, 32-bit integers, are not in the bytes: {amounts} more.")
     missing = _missing(runs, [run for run in runs if run.agent is None or not run.agent.networks], NO_AGENT)
     dense = [run for run in runs if run.agent is not None and run.agent.networks and not run.agent.is_sparse]
     missing += _missing(runs, dense, "the agent is dense")
