@@ -32,7 +32,8 @@ class DatabaseStorage(_CachedStorage):
             options = {"connect_timeout": 10, "options": "-c timezone=utc"}  # heartbeats are compared as local times
         else:
             Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine_kwargs = {"pool_pre_ping": True, "connect_args": options}
+        # Each thread of `--n-jobs` may hold one connection in wait for the lock and need another: as many as are asked for.
+        engine_kwargs = {"pool_pre_ping": True, "max_overflow": -1, "connect_args": options}
         engine = sqlalchemy.create_engine(url, **engine_kwargs)
         try:
             # Workers that start together would otherwise create the tables together, and all but one fail.

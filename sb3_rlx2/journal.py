@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock, JournalStorage
-from optuna.storages.journal._file import get_lock_file
+from optuna.exceptions import StorageInternalError
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.trial import TrialState
 
 
@@ -36,7 +37,7 @@ class LeasedJournalStorage(JournalStorage):
 
         :param study_id: the study
         """
-        with get_lock_file(JournalFileOpenLock(f"{self._path}.study{study_id}")):
+        with _locked(f"{self._path}.study{study_id}"):
             yield
 
     def record_heartbeat(self, trial_id: int) -> None:
@@ -91,11 +92,41 @@ class _Journal(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with get_lock_file(self._lock), open(self._file_path, "r+b") as file:
-            _cut_unfinished_line(file)
-            file.write(lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        with _storage_errors(), _locked(self._file_path):
+            _cut_unfinished_line(self._file_path)
+            with open(self._file_path, "ab", buffering=0) as file:  # at the end, wherever that is by now
+                file.write(lines.encode())
+                os.fsync(file.fileno())
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        with _storage_errors():
+            yield from super().read_logs(log_number_from)
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """Tell a file system that is away from an error of the objective, as a database does."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageInternalError(str(error)) from error
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """
+    Hold Optuna's lock of a file. Others break it after 30 s, which a worker that was only suspended finds out at the end; it
+    then leaves the lock of whoever holds it now alone.
+    """
+    lock, file, token = JournalFileOpenLock(path), Path(f"{path}.lock"), uuid.uuid4().hex
+    lock.acquire()
+    try:
+        file.write_text(token)
+        yield
+    finally:
+        with suppress(OSError, RuntimeError):  # gone
+            if file.read_text() == token:
+                lock.release()
 
 
 def mend(path: Path) -> None:
@@ -109,7 +140,7 @@ def mend(path: Path) -> None:
     """
     if not path.exists():
         return
-    with get_lock_file(JournalFileSymlinkLock(str(path))):
+    with _locked(str(path)):
         lines = path.read_bytes().splitlines(keepends=True)
         sound = [line for line in lines if _is_record(line)]
         if len(sound) == len(lines):
@@ -131,20 +162,19 @@ def _is_record(line: bytes) -> bool:
     return False
 
 
-def _cut_unfinished_line(file: Any) -> None:
-    """Leave the file's position at its end, behind a line break."""
-    size = end = file.seek(0, os.SEEK_END)
-    tail = b""
-    while end > 0 and b"\n" not in tail:
-        start = max(0, end - 4096)
-        file.seek(start)
-        tail = file.read(end - start)
-        if b"\n" not in tail:
-            end = start
-    end = end - len(tail) + tail.rfind(b"\n") + 1 if b"\n" in tail else 0
-    if end < size:
-        file.truncate(end)
-    file.seek(end)
+def _cut_unfinished_line(path: str) -> None:
+    with open(path, "r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        tail = b""
+        while end > 0 and b"\n" not in tail:
+            start = max(0, end - 4096)
+            file.seek(start)
+            tail = file.read(end - start)
+            if b"\n" not in tail:
+                end = start
+        end = end - len(tail) + tail.rfind(b"\n") + 1 if b"\n" in tail else 0
+        if end < size:
+            file.truncate(end)
 
 
 def _modification_time(path: Path) -> float:

@@ -35,7 +35,10 @@ OUTAGE = 600.0  # seconds that a worker waits for a storage that went away
 POLL_INTERVAL = 1.0  # seconds between looks while other workers finish
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-DEAD = "sb3_rlx2:dead"  # holds the number of the trial whose worker died, because a retry inherits its parent's attributes
+# System attributes. A retry inherits its parent's, so they hold numbers of trials: the one that is to be retried, and those,
+# of it and the tries before, whose workers died.
+DEAD = "sb3_rlx2:dead"
+DEATHS = "sb3_rlx2:deaths"
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError, OSError)  # what a storage that cannot be reached raises
 
 Supply = Callable[[Sequence[FrozenTrial]], dict[str, Any] | None]
@@ -108,7 +111,8 @@ def run_trials(
     """
     Run trials beside other workers of the same study. A dead worker's trial is marked FAIL and retried with its parameters.
 
-    An interrupted trial (Ctrl-C) is retried too, by whoever comes next. Errors of the objective fail the trial and are raised.
+    An interrupted trial (Ctrl-C) is retried too, by whoever comes next, and one that lost its storage. Errors of the objective
+    fail the trial and are raised.
 
     :param study: a study in a storage of :func:`open_storage`
     :param objective: as in Optuna; a trial whose objective gives NaN counts as pruned
@@ -212,11 +216,15 @@ class _Worker:
                 state = TrialState.PRUNED
             except UpdateFinishedTrialError:
                 pass  # superseded, which the end below finds out
+            except (StorageInternalError, SQLAlchemyError) as error:
+                _logger.warning(f"trial {trial.number} lost the storage: {_cause(error)}")
+                _patiently(lambda: _bury(self.storage, trial._trial_id, worker_died=True))
+                return
             except Exception:
                 self._tell(trial, TrialState.FAIL, None)
                 raise
             except BaseException:  # Ctrl-C
-                _bury(self.storage, trial._trial_id)
+                _bury(self.storage, trial._trial_id, worker_died=False)
                 raise
             self._tell(trial, state, value)
 
@@ -251,22 +259,26 @@ def _retry_dead_trials(study: optuna.Study) -> None:
     """
     storage: Any = study._storage
     for trial_id in storage.dead_trials(study._study_id):
-        _bury(storage, trial_id)
+        _bury(storage, trial_id, worker_died=True)
     trials = study.get_trials(deepcopy=False)
     retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        retry = RetryHeartbeatStaleTrialCallback(MAX_RETRIES)
+        retry = RetryHeartbeatStaleTrialCallback()
     for trial in trials:
         if trial.state == TrialState.FAIL and _died(trial) and trial.number not in retried and not _exhausted(trial):
-            _logger.warning(f"the worker of trial {trial.number} died, the trial is retried (at most {MAX_RETRIES} times)")
+            _logger.warning(f"trial {trial.number} was not finished, it is retried")
             retry(study, copy.deepcopy(trial))
 
 
-def _bury(storage: Any, trial_id: int) -> None:
-    """Mark a trial as one whose worker died, for :func:`_retry_dead_trials`."""
+def _bury(storage: Any, trial_id: int, worker_died: bool) -> None:
+    """Mark a trial for :func:`_retry_dead_trials` as one whose worker died or, which may happen without end, was stopped."""
     with suppress(UpdateFinishedTrialError):  # its worker just finished it
-        storage.set_trial_system_attr(trial_id, DEAD, storage.get_trial_number_from_id(trial_id))
+        number = storage.get_trial_number_from_id(trial_id)
+        if worker_died:
+            deaths = {*storage.get_trial(trial_id).system_attrs.get(DEATHS, ()), number}
+            storage.set_trial_system_attr(trial_id, DEATHS, sorted(deaths))
+        storage.set_trial_system_attr(trial_id, DEAD, number)
         storage.set_trial_state_values(trial_id, TrialState.FAIL)
         trial = storage.get_trial(trial_id)
         if _exhausted(trial):
@@ -274,7 +286,7 @@ def _bury(storage: Any, trial_id: int) -> None:
 
 
 def _exhausted(trial: FrozenTrial) -> bool:
-    return len(trial.system_attrs.get("retry_history", ())) >= MAX_RETRIES
+    return len(trial.system_attrs.get(DEATHS, ())) > MAX_RETRIES
 
 
 def _died(trial: FrozenTrial) -> bool:

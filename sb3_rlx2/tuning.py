@@ -17,6 +17,7 @@ from optuna.visualization import plot_optimization_history, plot_param_importanc
 from rl_zoo3 import ALGOS, exp_manager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 from rl_zoo3.utils import get_callback_list
+from sqlalchemy.exc import SQLAlchemyError
 from stable_baselines3 import HerReplayBuffer
 
 from sb3_rlx2.policies import SparseSACPolicy, SparseTD3Policy
@@ -170,7 +171,7 @@ class TuningManager(exp_manager.ExperimentManager):
             sampled["action_noise"] = None  # the zoo would leave the YAML file's noise on
         try:
             return self._train(trial, combine(self._hyperparams, sampled))
-        except OptunaError:  # pruned, superseded, or the storage is away
+        except (OptunaError, SQLAlchemyError):  # pruned, superseded, or the storage is away
             raise
         except TRAINING_ERRORS as error:
             forget(self._checkpoints(trial))

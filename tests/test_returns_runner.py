@@ -184,7 +184,7 @@ def test_a_cell_whose_worker_was_stopped_goes_to_one_other_worker_only(tmp_path,
     stopped = shared.study.ask()
     hold(stopped, SMOKE[0])
     trials = shared.study.get_trials()
-    _bury(shared.storage, stopped._trial_id)
+    _bury(shared.storage, stopped._trial_id, worker_died=False)
     assert shared._next(trials)["cell"] == SMOKE[1].name  # whoever looked before
     assert shared._next(shared.study.get_trials())["cell"] == SMOKE[1].name  # and after
     shared.work()
@@ -197,7 +197,7 @@ def test_a_cell_that_kills_its_workers_is_given_up_until_the_next_run(tmp_path, 
     for _ in range(MAX_RETRIES + 1):
         deadly = shared.study.ask()  # the retry, if there is one
         hold(deadly, SMOKE[0])
-        _bury(shared.storage, deadly._trial_id)
+        _bury(shared.storage, deadly._trial_id, worker_died=True)
         with shared.storage.exclusive(shared.study._study_id):
             _retry_dead_trials(shared.study)
     shared.work()

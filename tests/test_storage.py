@@ -141,7 +141,7 @@ def test_worker_killed_before_it_queues_the_retry(url):
 
     def bury(trial):
         trial.suggest_float("x", 0, 1)
-        storage._bury(study._storage, trial._trial_id)
+        storage._bury(study._storage, trial._trial_id, worker_died=True)
         return 1.0
 
     run_trials(study, bury, n_trials=1)
@@ -181,7 +181,7 @@ def test_superseded_worker_notices_at_its_next_report(url, caplog):
 
     def superseded(trial):
         if trial.number == 0:
-            storage._bury(open_study(url)._storage, trial._trial_id)
+            storage._bury(open_study(url)._storage, trial._trial_id, worker_died=True)
             trial.report(1.0, 1)
             raise RuntimeError("not reached")
         return 0.5
@@ -203,23 +203,83 @@ def test_interrupted_trial_is_retried(url):
 
 
 def test_trial_that_always_kills_is_given_up(url, monkeypatch, caplog):
-    monkeypatch.setattr(storage, "MAX_RETRIES", 2)
+    monkeypatch.setattr(storage, "MAX_RETRIES", 1)
 
     def deadly(trial):
         if first_attempt(trial) == 0:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGKILL)
         return 1.0
 
-    for _ in range(3):
-        with pytest.raises(KeyboardInterrupt):
-            run_trials(open_study(url), deadly, 1)
+    for _ in range(2):
+        assert in_a_process(lambda: run_trials(open_study(url), deadly, 1)) == -signal.SIGKILL
     run_trials(open_study(url), deadly, 1)
-    assert states(open_study(url)) == ["FAIL", "FAIL", "FAIL", "COMPLETE"]
-    assert [record.getMessage() for record in caplog.records if "died" in record.getMessage()] == [
-        "the worker of trial 0 died, the trial is retried (at most 2 times)",
-        "the worker of trial 1 died, the trial is retried (at most 2 times)",
-        "trial 2 is given up: its worker died as those of 2 tries before",
+    assert states(open_study(url)) == ["FAIL", "FAIL", "COMPLETE"]
+    assert [record.getMessage() for record in caplog.records if "given up" in record.getMessage()] == [
+        "trial 1 is given up: its worker died as those of 1 tries before",
     ]
+
+
+def test_interruptions_do_not_use_up_the_retries(url, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_RETRIES", 1)
+
+    def interrupt(trial):
+        trial.suggest_float("x", 0, 1)
+        raise KeyboardInterrupt
+
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            run_trials(open_study(url), interrupt, 1)
+    run_trials(open_study(url), lambda trial: trial.suggest_float("x", 0, 1), 1)
+    study = open_study(url)
+    assert states(study) == ["FAIL"] * 4 + ["COMPLETE"]
+    assert len({trial.params["x"] for trial in study.trials}) == 1
+
+
+def test_storage_that_is_lost_within_a_trial(url, monkeypatch):
+    """The trial is retried, and the worker goes on."""
+    study = open_study(url)
+    report, losses = study._storage.set_trial_intermediate_value, iter([True])
+
+    def lossy(*arguments):
+        if next(losses, False):
+            raise StorageInternalError("connection lost")
+        report(*arguments)
+
+    def reporting(trial):
+        value = trial.suggest_float("x", 0, 1)
+        trial.report(value, 1)
+        return value
+
+    monkeypatch.setattr(study._storage, "set_trial_intermediate_value", lossy)
+    run_trials(study, reporting, 2)
+    assert_one_retry(study, 2)
+
+
+def test_many_threads(database_server):
+    """Each may wait for the lock with a connection of its own."""
+    run_trials(open_study(database_server), objective, 18, n_jobs=18)
+    assert len(states(open_study(database_server))) == 18
+
+
+def test_journal_that_went_away(tmp_path):
+    study = open_study(str(tmp_path / "study.log"))
+    os.rename(tmp_path / "study.log", tmp_path / "away")
+    with pytest.raises(StorageInternalError, match="No such file"):
+        study.set_user_attr("name", 1)
+    with pytest.raises(StorageInternalError, match="No such file"):
+        _ = study.trials
+
+
+def test_suspended_holder_of_the_journals_lock_leaves_that_of_another_alone(tmp_path):
+    journal = open_study(str(tmp_path / "study.log"))._storage
+    lock = tmp_path / "study.log.study0.lock"
+    suspended = journal.exclusive(0)
+    suspended.__enter__()
+    lock.unlink()  # as a worker does that has waited for 30 s
+    with journal.exclusive(0):
+        suspended.__exit__(None, None, None)
+        assert lock.exists()
+    assert not lock.exists()
 
 
 def test_error_of_the_objective_is_raised_and_not_retried(url):

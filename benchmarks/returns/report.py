@@ -31,7 +31,8 @@ MOTIVATION = (
 )
 CELL_SIZES = (
     "On disk: the saved agent. In training: parameters, indices, targets and moments of the networks, without what the "
-    "kernels of `csr` derive from the indices and keep besides."
+    "kernels of `csr` derive from the indices and keep besides. Before revision d1e220d3b5c5 an index had 64 bits per "
+    "link, not 32, and each target network one of its own."
 )
 BUFFERS = "At each evaluation: return, policy distance (above the dashed line the buffer shrinks), and transitions kept."
 
