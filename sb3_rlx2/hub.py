@@ -8,6 +8,7 @@ do the work.
 import argparse
 import importlib
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -163,13 +164,18 @@ def copy_run(folder: Path, path: Path, args: argparse.Namespace) -> None:
     """
     shutil.copy(path, folder / ModelName(args.algo, args.env).filename)
     for name in ("args.yml", "config.yml"):
-        shutil.copy(path.parent / args.env / name, folder / name)
+        (folder / name).write_text(_without_passwords((path.parent / args.env / name).read_text()))
     statistics = agents.beside_checkpoint(path, "vecnormalize") or path.parent / args.env / "vecnormalize.pkl"
     if statistics.is_file():
         shutil.copy(statistics, folder / STATISTICS)
     with zipfile.ZipFile(folder / METRICS, "w") as archive:
         for file in sorted([*path.parent.glob("evaluations.npz"), *path.parent.glob("*.csv")]):
             archive.write(file, file.name)
+
+
+def _without_passwords(text: str) -> str:
+    """Hide those in URLs: ``--storage`` may hold the database's."""
+    return re.sub(r"(://[^\s:/@]*):[^\s@]*@", r"\1:***@", text)
 
 
 def load_from_hub(args: argparse.Namespace) -> None:

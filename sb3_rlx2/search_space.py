@@ -63,12 +63,9 @@ def convert(sampled_params: dict[str, Any]) -> dict[str, Any]:
     Convert the parameters of a trial to hyper-parameters, for either algorithm.
 
     :param sampled_params: as Optuna stores them
-    :return: arguments of the algorithm, with noise in the zoo's terms
+    :return: arguments of the algorithm, with noise in the zoo's terms (its type may be None)
     """
     hyperparams = _convert_own(convert_offpolicy_params(sampled_params))
-    if hyperparams.get("noise_type", "") is None:
-        del hyperparams["noise_type"], hyperparams["noise_std"]
-        hyperparams["action_noise"] = None
     her = {name: hyperparams.pop(name) for name in HER_PARAMETERS if name in hyperparams}
     return hyperparams | ({"replay_buffer_kwargs": her} if her else {})
 

@@ -47,22 +47,27 @@ _logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def open_storage(url: str | None) -> "Storage":
+def open_storage(url: str | None, create: bool = True) -> "Storage":
     """
     Open a place for studies that several workers can share, on one machine or on many.
 
     :param url: ``postgresql://user:password@host/database``, ``sqlite:///file.db`` (one machine), the path of a journal file
         that ends in ``.log`` (a file system that all workers share), or None (this process only)
+    :param create: whether to make a file that does not exist
     :return: a storage for Optuna and for :func:`run_trials`, to be closed; a journal that a killed writer left torn is mended
-    :raises ValueError: if the URL is of another kind
+    :raises ValueError: if the URL is of another kind, or the file does not exist and shall not be made
     :raises ConnectionError: if the storage cannot be reached
     """
     if url is None:
         return _MemoryStorage()
+    database = None if url.endswith(".log") and "://" not in url else _parse(url)
+    path = url if database is None else database.database if database.get_backend_name() == "sqlite" else None
+    if path is not None and not create and not Path(path).exists():
+        raise ValueError(f"storage={url!r} does not exist")
     try:
-        if url.endswith(".log") and "://" not in url:
+        if database is None:
             return LeasedJournalStorage(Path(url), GRACE_PERIOD)
-        return DatabaseStorage(_parse(url), HEARTBEAT_INTERVAL, GRACE_PERIOD)
+        return DatabaseStorage(database, HEARTBEAT_INTERVAL, GRACE_PERIOD)
     except STORAGE_ERRORS as error:
         shown = url if "://" not in url else sqlalchemy.make_url(url).render_as_string()
         raise ConnectionError(f"storage={shown!r} cannot be reached: {_cause(error)}") from error

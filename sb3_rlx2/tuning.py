@@ -26,6 +26,7 @@ from sb3_rlx2.storage import first_attempt, open_storage, run_trials
 from sb3_rlx2.trial_evaluation import TrialEvaluation, forget
 
 NESTED = ("policy_kwargs", "replay_buffer_kwargs")
+NOISE = {"noise_type", "noise_std"}  # in the zoo's terms; SB3's is `action_noise`
 # Of bad hyper-parameters: they prune the trial. Others are bugs and end the study.
 TRAINING_ERRORS = (AssertionError, ArithmeticError, MemoryError, RuntimeError, ValueError)
 
@@ -45,10 +46,7 @@ def combine(base: dict[str, Any], sampled: dict[str, Any]) -> dict[str, Any]:
     :param sampled: the trial's
     :return: all of them
     """
-    base, sampled = base.copy(), sampled.copy()
-    if sampled.get("noise_type", "") is None:  # the zoo's own converter leaves it in, and no algorithm takes it
-        del sampled["noise_type"], sampled["noise_std"]
-        sampled["action_noise"] = None
+    base = base.copy()
     if "action_noise" in sampled:
         base.pop("noise_type", None)
         base.pop("noise_std", None)
@@ -74,7 +72,9 @@ class TuningManager(exp_manager.ExperimentManager):
         if not self.storage or not self.study_name:
             raise ValueError(f"--trial-id {trial_id} needs the --storage and the --study-name that hold the trial")
         trial = self.load_trial(self.storage, self.study_name, trial_id)
-        trial = {name: value for name, value in trial.items() if name not in (self.custom_hyperparams or {})}
+        given = set(self.custom_hyperparams or {})
+        replaced = given | ({"action_noise"} if given & NOISE else set()) | (NOISE if "action_noise" in given else set())
+        trial = {name: value for name, value in trial.items() if name not in replaced}
         print(f"Hyperparameters of trial {trial_id} of study {self.study_name}:")
         pprint.pprint(trial)
         return combine(hyperparams, trial), type(saved)(sorted(combine(saved, trial).items()))
@@ -88,7 +88,7 @@ class TuningManager(exp_manager.ExperimentManager):
         :param trial_id: the trial's number, None for the best
         :param convert: whether to convert them to arguments of the algorithm
         """
-        with closing(open_storage(storage)) as opened_storage:
+        with closing(open_storage(storage, create=False)) as opened_storage:
             try:
                 study = optuna.load_study(storage=opened_storage, study_name=study_name)
             except KeyError:
@@ -101,7 +101,12 @@ class TuningManager(exp_manager.ExperimentManager):
             trial = study.best_trial if trial_id is None else trials[trial_id]
         if not trial.params:
             raise ValueError(f"--trial-id {trial_id} has no hyper-parameters: the trial ended before it had any")
-        return HYPERPARAMS_CONVERTER[self.algo](trial.params) if convert else trial.params
+        if not convert:
+            return trial.params
+        hyperparams = HYPERPARAMS_CONVERTER[self.algo](trial.params)
+        if hyperparams.get("noise_type", "") is None:  # which no algorithm takes
+            hyperparams = {name: value for name, value in hyperparams.items() if name not in NOISE} | {"action_noise": None}
+        return hyperparams
 
     def _check_study(self, study: optuna.Study) -> None:
         """Refuse a study of another task; the zoo's own studies tell theirs in the command that made them."""

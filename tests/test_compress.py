@@ -225,12 +225,19 @@ def test_what_schedulers_send_ends_as_ctrl_c_does(folder, rlx2, monkeypatch):
     assert "The same command continues" in output
 
 
-def test_nothing_within_tolerance_still_writes_the_results(folder, rlx2):
-    """Nor is the choice of a looser tolerance left among them."""
+def test_nothing_within_tolerance_still_writes_the_results(folder, rlx2, monkeypatch):
+    """Nor is the choice of a looser tolerance left among them, which otherwise stays, wherever the command runs again."""
     arguments = [*BASE, *SMALL, "--n-trials", "2", *PARAMS]
-    rlx2("compress", *arguments, "--dense-return", "-39", "--tolerance", "0.99")
+    loose = ["compress", *arguments, "--dense-return", "-39", "--tolerance", "0.99"]
+    rlx2(*loose)
     model = folder / "logs/compress/rlx2td3/Easy-v0.zip"
-    assert model.exists()
+    chosen = model.read_bytes()
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    for path in (None, *(model.with_suffix("") / "finalists").rglob("*.zip")):
+        if path is not None:  # tidied up
+            path.unlink()
+        assert f": {model.relative_to(folder)}" in rlx2(*loose)
+        assert model.read_bytes() == chosen
     output = rlx2("compress", *arguments, "--dense-return", "100", "90", status=NOTHING_WITHIN_TOLERANCE)
     assert "No agent of rlx2td3 on Easy-v0 was found within 0.03 of dense" in output
     results = model.with_suffix("")

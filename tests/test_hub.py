@@ -44,6 +44,10 @@ def rlx2_online(server, tmp_path, monkeypatch):
 
 def test_there_and_back(rlx2, rlx2_online, server, tmp_path):
     rlx2.train("rlx2td3", "-n", "60", parameters=["normalize:True"])
+    arguments = Path("logs/rlx2td3/Pendulum-v1_1/Pendulum-v1/args.yml")
+    without = arguments.read_text()
+    arguments.write_text(without.replace("- - storage\n    - null", "- - storage\n    - postgresql://me:secret@host/studies"))
+    assert "secret" in arguments.read_text()
     assert "evaluating" in rlx2_online("push_to_hub", *TASK, "-f", "logs", "-n", "20", "-m", "A commit")
     assert server.tokens == {"Bearer hf_me"}
     assert server.commits == ["A commit"]
@@ -58,6 +62,7 @@ def test_there_and_back(rlx2, rlx2_online, server, tmp_path):
         "vec_normalize.pkl",
     }
     assert set(files) == others | {"rlx2td3-Pendulum-v1.zip"}
+    assert b"postgresql://me:***@host/studies" in files["args.yml"]
     assert files["rlx2td3-Pendulum-v1.zip"] == (RUN / "Pendulum-v1.zip").read_bytes()
     check_card(files["README.md"].decode(), RLx2TD3.load(RUN / "Pendulum-v1.zip"))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -346,11 +347,24 @@ def test_features_are_not_called_observations(tmp_path):
     assert said == (1, ["the inputs are features of an extractor, not observation dimensions"])
 
 
+def test_inputs_that_are_encoded_are_observations(tmp_path):
+    env = DriftEnv()
+    env.observation_space = spaces.MultiDiscrete([4, 3])
+    model = RLx2TD3("MlpPolicy", env, buffer_size=10, policy_kwargs={"net_arch": [4]})
+    model.save(tmp_path / "agent")
+    assert read_agent(tmp_path / "agent.zip").observations == 7
+
+
 def test_latest_agent_is_shown(tmp_path):
     for name in ("best_model", "rl_model_900_steps", "rl_model_10000_steps"):
         (tmp_path / f"{name}.zip").touch()
     assert agent_file(tmp_path).name == "rl_model_10000_steps.zip"
     (tmp_path / "Pendulum-v1.zip").touch()
+    assert agent_file(tmp_path).name == "Pendulum-v1.zip"
+    with zipfile.ZipFile(tmp_path / "Pendulum-v1.zip", "w") as agent, zipfile.ZipFile(tmp_path / "videos.zip", "w") as other:
+        agent.writestr("data", "")
+        agent.writestr("policy.pth", "")
+        other.writestr("video.mp4", "")
     assert agent_file(tmp_path).name == "Pendulum-v1.zip"
 
 
@@ -385,6 +399,12 @@ def test_episodes_of_several_environments(tmp_path):
     assert run.seconds == 4.0
     assert run.episodes.steps.tolist() == [10, 40, 60]
     assert training_returns(run).values.tolist() == [1, 3, pytest.approx(8 / 3)]
+
+
+def test_environment_without_an_id(tmp_path):
+    """As SB3's Monitor writes it."""
+    (tmp_path / "monitor.csv").write_text('#{"t_start": 100.0, "env_id": "None"}\nr,l,t\n1,10,1.0\n')
+    assert read_run(tmp_path).environment == "unknown environment"
 
 
 def test_training_returns_are_of_the_last_100_episodes(tmp_path):

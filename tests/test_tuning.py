@@ -172,6 +172,15 @@ def test_trial_id_restores_exactly(algo, point, tmp_path, models):
         assert model.tau == tau
 
 
+@pytest.mark.parametrize("algo", ["rlx2td3", "td3"])
+@pytest.mark.parametrize("tried", ["normal", None])
+@pytest.mark.parametrize("given", [{"noise_type": "normal", "noise_std": 0.2}, {"noise_std": 0.2}])
+def test_the_command_lines_noise_has_the_last_word(algo, tried, given, tmp_path, models):
+    optimize(algo, tmp_path, {"noise_type": tried})
+    model = restored(algo, tmp_path, 0, hyperparams=given)
+    assert noise_of(model) == (NormalActionNoise, [0.2], [0.0])
+
+
 @pytest.mark.parametrize("algo", STOCK)
 def test_stock_names_keep_the_sparsity(algo, tmp_path, models):
     """SB3's own classes with our parts; the zoo's samplers replace ``policy_kwargs``, and know nothing of n-step buffers."""
@@ -347,12 +356,15 @@ def test_study_of_another_task_is_refused(algo, keywords, message, tmp_path):
         ("rlx2td3", {"trial_id": -1}, r"--trial-id -1 must lie in \[0, 0\]"),
         ("rlx2td3", {"study_name": "studi"}, "--study-name studi is not in the storage, which holds: study"),
         ("rlx2td3", {"storage": None}, "--trial-id 0 needs the --storage and the --study-name"),
+        ("rlx2td3", {"storage": "sqlite:///studdy.db"}, "storage='sqlite:///studdy.db' does not exist"),
+        ("rlx2td3", {"storage": "studdy.log"}, "storage='studdy.log' does not exist"),
         ("rlx2td3", {"study_name": None}, "--trial-id 0 needs the --storage and the --study-name"),
     ],
 )
 def test_wrong_trial_id(algo, keywords, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         manage(algo, tmp_path, **({"trial_id": 0} | keywords))
+    assert not list(Path().glob("studdy*"))
 
 
 def test_study_of_the_zoo_tells_its_task_by_its_command(tmp_path):
@@ -377,7 +389,7 @@ def test_every_sampled_point_converts(algo):
         if algo == "rlx2td3":
             std = converted.get("noise_std")
             sigma = None if sampled["action_noise"] is None else sampled["action_noise"]._sigma
-            assert (sigma is None and converted["action_noise"] is None) or np.array_equal(sigma, [std, std])
+            assert (sigma is None and converted["noise_type"] is None) or np.array_equal(sigma, [std, std])
         assert 0.01 <= 1 - converted["actor_sparsity"] <= 0.5
         assert 0.01 <= 1 - converted["critic_sparsity"] <= 0.5
 

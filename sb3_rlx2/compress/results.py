@@ -4,13 +4,13 @@ import csv
 import math
 import shlex
 import shutil
-import socket
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_sb3 import EnvironmentName
 
 from sb3_rlx2.compress.files import replacing
 from sb3_rlx2.compress.plot import plot
@@ -115,8 +115,10 @@ class Results:
     """
 
     def __init__(self, log_folder: str, algo: str, env: str) -> None:
-        self.folder = Path(log_folder, algo, env)
-        self.model = Path(log_folder, algo, f"{env}.zip")
+        name = EnvironmentName(env)  # without the slashes of a namespace, as the zoo names files
+        self.folder = Path(log_folder, algo, name)
+        self.model = Path(log_folder, algo, f"{name}.zip")
+        self.statistics = self.folder / "vecnormalize.pkl"
         self.config = self.folder / f"{algo}.yml"
         self.page = self.folder / "result.md"
 
@@ -130,10 +132,10 @@ class Results:
         :return: the page
         """
         text = [f"# {plan.task.algo} on {plan.task.env}", verdict(plan, findings)]
-        for stale in (self.model, self.config, self.folder / "config.yml", self.folder / "vecnormalize.pkl"):
-            stale.unlink(missing_ok=True)  # of another choice, before more trials or another tolerance
         if findings.chosen is not None:
             text += self._write_chosen(plan, findings.chosen, options)
+        else:
+            _remove(self.model, self.statistics, self.config, self.folder / "config.yml")  # of another tolerance
         self._write_csv(rows(findings, plan.tolerance))
         with replacing(self.folder / "points.png") as temporary:
             plot(plan, findings).savefig(temporary, dpi=150)
@@ -150,19 +152,18 @@ class Results:
         config = shlex.quote(str(self.config))
         command = f"rlx2 train --algo {plan.task.algo} --env {plan.task.env} -conf {config} --seed {seed}{options}"
         hyperparams = entry(plan, chosen.sparsities)
-        _write_text(self.config, f"# {command}\n" + yaml.safe_dump({plan.task.env: hyperparams}, sort_keys=False))
-        _write_text(self.folder / "config.yml", yaml.safe_dump(hyperparams, sort_keys=False))
+        config_text = f"# {command}\n" + yaml.safe_dump({plan.task.env: hyperparams}, sort_keys=False)
         host, _, path = place.partition(":")
-        where = f"lies on {host}: {path}"
-        if host == socket.gethostname() and Path(path).is_file():
-            where = str(self.model)
-            for source, target in (
-                (Path(path), self.model),
-                (normalization_beside(Path(path)), self.folder / "vecnormalize.pkl"),
-            ):
-                if source.is_file():
-                    with replacing(target) as temporary:
-                        shutil.copyfile(source, temporary)
+        trained = Path(path)  # perhaps on a file system that all workers share
+        if trained.is_file() or not self.config.is_file() or self.config.read_text() != config_text:
+            _remove(self.model, self.statistics)  # of another choice, before more trials or another tolerance
+        for source, target in ((trained, self.model), (normalization_beside(trained), self.statistics)):
+            if source.is_file():
+                with replacing(target) as temporary:
+                    shutil.copyfile(source, temporary)
+        _write_text(self.config, config_text)
+        _write_text(self.folder / "config.yml", yaml.safe_dump(hyperparams, sort_keys=False))
+        where = str(self.model) if self.model.is_file() else f"lies on {host}: {path}"
         return [
             f"Model of the best seed ({seed}, return {chosen.returns[best]:,.2f}): {where}",
             f"Hyper-parameters: {self.config}. The same training again:\n\n```bash\n{command}\n```",
@@ -173,6 +174,11 @@ class Results:
             writer = csv.DictWriter(file, asdict(table[0]).keys())
             writer.writeheader()
             writer.writerows(asdict(row) for row in table)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -3,11 +3,13 @@
 import re
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.sac.policies import SACPolicy
@@ -83,6 +85,17 @@ class Agent:
 SETTINGS = ("buffer_size", "buffer_min_size", "policy_distance_threshold", "n_steps", "topology", "update_interval", "seed")
 
 
+def holds_agent(path: Path) -> bool:
+    """
+    Tell whether a file is an archive with the parts of an agent.
+
+    :param path: the file
+    """
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return {"data", "policy.pth"} <= set(archive.namelist())
+    return False
+
+
 def read_agent(path: Path) -> Agent:
     """
     Read a saved agent.
@@ -94,8 +107,8 @@ def read_agent(path: Path) -> Agent:
         damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"its part {damaged} is damaged")
-        if not {"data", "policy.pth"} <= set(archive.namelist()):  # a torn file may open as the archive inside it
-            raise ValueError("it is not an agent saved by Stable-Baselines3")
+    if not holds_agent(path):  # a torn file may open as the archive inside it
+        raise ValueError("it is not an agent saved by Stable-Baselines3")
     constants = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0}  # code that another Python may not be able to load
     data, parameters, _ = load_from_zip_file(path, device="cpu", custom_objects=constants)
     assert data is not None
@@ -111,7 +124,7 @@ def read_agent(path: Path) -> Agent:
         total_steps=int(data.get("_total_timesteps") or 0),
         networks=[] if policy is None else _networks(policy),
         is_sparse=bool(sparse),
-        observations=int(np.prod(data["observation_space"].shape)) if flat else None,
+        observations=get_flattened_obs_dim(data["observation_space"]) if flat else None,
         parameter_bytes=(0, 0) if policy is None else metrics.parameter_bytes(policy),
         index_bytes=sum(index.nbytes for index in {mlp.index.data_ptr(): mlp.index for mlp in sparse}.values()),
         inference_flops=_inference_flops(policy) if sparse else None,

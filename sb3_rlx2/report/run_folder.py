@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from sb3_rlx2.recording import STEP, progress_files
-from sb3_rlx2.report.agent_file import CHECKPOINT, Agent, read_agent
+from sb3_rlx2.report.agent_file import CHECKPOINT, Agent, holds_agent, read_agent
 
 T = TypeVar("T")
 EXACT = {"rlx2/policy_distance", "rlx2/buffer_size", "rlx2/n_steps"}  # written when they change, at their step
@@ -192,6 +192,7 @@ def agent_file(folder: Path) -> Path | None:
             best = path
         else:
             ends.append((path.stat().st_mtime, path))
+    ends = [end for end in ends if holds_agent(end[1])] or ends  # other archives may lie there too
     latest = max(ends or checkpoints, default=None)
     return best if latest is None else latest[1]
 
@@ -220,7 +221,8 @@ def _read_monitors(paths: list[Path], _: Path) -> tuple[Curve | None, str | None
     for path in paths:
         first, *lines = path.read_text().splitlines() or ["#{}"]
         header = json.loads(first.removeprefix("#"))
-        env_id = header.get("env_id") or env_id
+        if header.get("env_id") not in (None, "None"):  # what SB3's Monitor writes for an environment that is not registered
+            env_id = header["env_id"]
         starts.append(float(header.get("t_start", 0)))
         complete = [row for row in csv.DictReader(lines) if None not in row.values()]  # the last may be being written
         rows += [(starts[-1] + float(row["t"]), float(row["r"]), int(row["l"])) for row in complete]
