@@ -18,6 +18,7 @@ from sb3_rlx2.buffers import DEFAULT_MIN_SIZE, RLx2ReplayBuffer
 from sb3_rlx2.callbacks import RLx2Callback
 from sb3_rlx2.noise import exploration_noise
 from sb3_rlx2.policies import (
+    OWN_POLICIES,
     SparseSACCnnPolicy,
     SparseSACMultiInputPolicy,
     SparseSACPolicy,
@@ -77,15 +78,14 @@ class _RLx2:
         :param setup_model: SB3's ``_init_setup_model``, False while loading
         """
         if not issubclass(self.policy_class, self.sparse_policy_class):
-            own, name = type(self).__name__, self.policy_class.__name__
+            own, name, needed = (each.__name__ for each in (type(self), self.policy_class, self.sparse_policy_class))
             if not setup_model:
+                kind = "another algorithm's" if issubclass(self.policy_class, tuple(OWN_POLICIES)) else "dense"
                 raise RuntimeError(
-                    f"policy={name} of the saved agent is dense, {own}.load needs a {self.sparse_policy_class.__name__}: load "
-                    f"a dense agent with the algorithm that saved it, or train a sparse one from scratch with {own}"
+                    f"policy={name} of the saved agent is {kind}, {own}.load needs a {needed}: load it with the algorithm "
+                    f"that saved it, or train a sparse one from scratch with {own}"
                 )
-            raise ValueError(
-                f"policy={name} must be 'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy' or a {self.sparse_policy_class.__name__}"
-            )
+            raise ValueError(f"policy={name} must be 'MlpPolicy', 'CnnPolicy', 'MultiInputPolicy' or a {needed}")
         for name, value in keywords.items():
             setattr(self, name, value)
         self._make_callback()  # checks its arguments now and not at the first `learn`
@@ -230,7 +230,7 @@ class RLx2TD3(_RLx2, TD3):
     :param env: environment with a Box action space
     :param learning_rate: learning rate, or a function of the remaining progress
     :param buffer_size: capacity of the replay buffer, in transitions
-    :param learning_starts: steps of random actions before training
+    :param learning_starts: steps of random actions before training; SB3's default is 100
     :param batch_size: minibatch size
     :param action_noise: exploration noise; a number is the standard deviation of Gaussian noise in ``[-1, 1]`` action space
     :param actor_sparsity: share of zeros in the actor, in ``[0, 1)``
@@ -308,7 +308,7 @@ class RLx2SAC(_RLx2, SAC):
     :param env: environment with a Box action space
     :param learning_rate: learning rate, or a function of the remaining progress
     :param buffer_size: capacity of the replay buffer, in transitions
-    :param learning_starts: steps of random actions before training
+    :param learning_starts: steps of random actions before training; SB3's default is 100
     :param batch_size: minibatch size
     :param actor_sparsity: share of zeros in the actor, in ``[0, 1)``
     :param critic_sparsity: share of zeros in each critic, in ``[0, 1)``

@@ -348,7 +348,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
 
     def __getstate__(self) -> dict[str, Any]:
         # The lent function belongs to a live model: pickling it would carry the model along.
-        return self.__dict__ | {"entropy_bonus": None}
+        return self.__dict__ | {"entropy_bonus": None, "uses_entropy_bonus": False}
 
 
 @lru_cache(maxsize=8)

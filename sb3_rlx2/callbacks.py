@@ -89,8 +89,14 @@ class RLx2Callback(BaseCallback):
         self._next_check = (self.model.num_timesteps // self.buffer_check_interval + 1) * self.buffer_check_interval
         self._require_finite("an observation", self._first_obs())
         self._warn_of_the_end()
+        self._warn_of_warm_up()
         self._adopt_buffer()
         self._advance()
+
+    def _warn_of_warm_up(self) -> None:
+        starts, total = self.model.learning_starts, self.model._total_timesteps
+        if total <= starts:
+            warnings.warn(f"learning_starts={starts} is not below total_timesteps={total}: nothing is trained", stacklevel=2)
 
     def _warn_of_the_end(self) -> None:
         if self.updater.progress == 1.0 and self.topology != "static":
@@ -109,7 +115,7 @@ class RLx2Callback(BaseCallback):
         if buffer is None:
             warnings.warn(
                 f"replay buffer {type(self.model.replay_buffer).__name__} is not an RLx2ReplayBuffer (which takes no dict "
-                "observations): only the topology evolves, without n-step targets and without dynamic capacity",
+                "observations): only the topology evolves; n-step targets are the buffer's own, its capacity is fixed",
                 stacklevel=2,
             )
             return
@@ -137,7 +143,8 @@ class RLx2Callback(BaseCallback):
     def _advance(self) -> None:
         """Bring progress up to date, and n with it."""
         starts, total = self.model.learning_starts, self.model._total_timesteps
-        self.updater.advance(min(max((self.model.num_timesteps - starts) / max(total - starts, 1), 0.0), 1.0))
+        if total > starts:  # else this `learn` ends within the warm-up
+            self.updater.advance(min(max((self.model.num_timesteps - starts) / (total - starts), 0.0), 1.0))
         if self.buffer is not None:
             n_steps = self.buffer.final_n_steps if self.updater.progress >= self.n_steps_delay else 1
             if n_steps > self.buffer.n_steps:

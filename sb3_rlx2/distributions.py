@@ -1,7 +1,8 @@
 """How many live weights each layer gets. All functions here have the signature ``(shapes, sparsity) -> nnz per layer``."""
 
-import math
 from collections.abc import Callable, Sequence
+
+from sb3_rlx2.validation import check_number
 
 Shape = tuple[int, int]  # (out_features, in_features)
 
@@ -14,7 +15,7 @@ def uniform(shapes: Sequence[Shape], sparsity: float) -> list[int]:
     :param sparsity: share of zeros, in ``[0, 1)``
     :return: number of live weights per layer
     """
-    _check_sparsity(sparsity)
+    sparsity = check_number("sparsity", sparsity, 0.0, 1.0, high_included=False)
     return _to_nnz(shapes, [sparsity] * len(shapes))
 
 
@@ -28,7 +29,7 @@ def erdos_renyi(shapes: Sequence[Shape], sparsity: float) -> list[int]:
     :param sparsity: share of zeros over all layers together, in ``[0, 1)``
     :return: number of live weights per layer
     """
-    _check_sparsity(sparsity)
+    sparsity = check_number("sparsity", sparsity, 0.0, 1.0, high_included=False)
     sizes = [out * into for out, into in shapes]
     ratios = [(out + into) / (out * into) for out, into in shapes]
     live = (1.0 - sparsity) * sum(sizes)
@@ -52,11 +53,6 @@ DISTRIBUTIONS: dict[str, Callable[[Sequence[Shape], float], list[int]]] = {
     "erk": erdos_renyi,
     "uniform": uniform,
 }
-
-
-def _check_sparsity(sparsity: float) -> None:
-    if not (isinstance(sparsity, (int, float)) and math.isfinite(sparsity) and 0.0 <= sparsity < 1.0):
-        raise ValueError(f"sparsity={sparsity!r} must be a number in [0, 1)")
 
 
 def _to_nnz(shapes: Sequence[Shape], sparsities: Sequence[float]) -> list[int]:

@@ -25,6 +25,7 @@ from sb3_rlx2.backends.optimizer_kernels import PolyakArrays, lines
 from sb3_rlx2.backends.structs import Struct
 from sb3_rlx2.buffers import RLx2ReplayBuffer
 from sb3_rlx2.metrics import sparse_mlps
+from sb3_rlx2.networks import has_hooks
 from sb3_rlx2.samples import Batch
 from sb3_rlx2.sparse_mlp import SparseMLP
 from sb3_rlx2.team import Share, Team, usable_threads
@@ -45,8 +46,18 @@ def serves(model: Any) -> bool:
         and buffer.has_gather_kernel
         and len(buffer.obs_shape) == 1
         and model._vec_normalize_env is None
-        and policy.actor.sparse_heads()[0].values.dtype == th.float32
         and policy.computes_in_arrays(networks)
+        and policy.actor.sparse_heads()[0].values.dtype == th.float32
+        and _takes_plain_gradients([*policy.actor.parameters(), *policy.critic.parameters()])
+        and not any(has_hooks(module) for network in networks for module in network.modules())
+    )
+
+
+def _takes_plain_gradients(parameters: Sequence[th.Tensor]) -> bool:
+    """Tell whether a backward pass would give each parameter its gradient and do nothing else: none is frozen or hooked."""
+    return all(
+        parameter.requires_grad and not (parameter._backward_hooks or parameter._post_accumulate_grad_hooks)
+        for parameter in parameters
     )
 
 
@@ -129,6 +140,7 @@ class GradientSteps:
         networks = [getattr(self.policy, name) for name in NETWORKS if hasattr(self.policy, name)]
         self.mlps = [mlp for network in networks for mlp in sparse_mlps(network)]
         self.modules = [*networks, *self.mlps]
+        self.parameters = [each for trained in (self.actor, *self.critics) for each in (trained.values, trained.bias)]
         self.kernels = load_kernels(self.kernel, critics=len(self.critics))
         self.team = Team()
         self.structs: list[Struct] = []
@@ -149,7 +161,8 @@ class GradientSteps:
             and model._vec_normalize_env is None
             and self.threads == th.get_num_threads()
             and self.actor.values.dtype == th.float32
-            and not any(module._forward_hooks or module._forward_pre_hooks for module in self.modules)
+            and not any(map(has_hooks, self.modules))
+            and _takes_plain_gradients(self.parameters)
             and all(map(uses_csr, self.mlps))
             and all(adam.optimizer is network.optimizer for adam, network in self.optimized)
         )

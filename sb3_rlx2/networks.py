@@ -133,7 +133,19 @@ class SparseCritic(ContinuousCritic):
                 features = features_of(self, obs)
         else:
             features = features_of(self, obs)
-        return backends.forward(self.q_networks, th.cat([features, actions], dim=1))
+        x = th.cat([features, actions], dim=1)
+        if any(map(has_hooks, self.q_networks)):
+            return tuple(q_net(x) for q_net in self.q_networks)
+        return backends.forward(self.q_networks, x)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """
+    Tell whether calling a module does more than its ``forward``, there or on the way back.
+
+    :param module: any
+    """
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 def features_of(network: Any, obs: PyTorchObs) -> th.Tensor:
@@ -150,7 +162,7 @@ def features_of(network: Any, obs: PyTorchObs) -> th.Tensor:
         and obs.dtype == th.float32
         and obs.ndim == 2
         and isinstance(network.observation_space, spaces.Box)
-        and not (extractor._forward_hooks or extractor._forward_pre_hooks)
+        and not has_hooks(extractor)
     ):
         return obs
     features: th.Tensor = network.extract_features(obs, extractor)

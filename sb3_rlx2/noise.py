@@ -1,6 +1,7 @@
 """Exploration noise."""
 
 import math
+from numbers import Real
 
 import numpy as np
 from gymnasium import spaces
@@ -21,5 +22,7 @@ def exploration_noise(given: ActionNoise | float | None, action_space: spaces.Bo
         return given.base_noise  # of an agent that was saved with another number of environments; SB3 makes copies of it
     if given is None or isinstance(given, ActionNoise):
         return given
+    if not isinstance(given, Real):
+        raise ValueError(f"action_noise={given!r} must be None, an ActionNoise, or a number in [0, inf)")
     deviation = check_number("action_noise", given, 0.0, math.inf, high_included=False)
     return NormalActionNoise(np.zeros(action_space.shape), deviation * np.ones(action_space.shape))

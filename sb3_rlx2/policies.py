@@ -69,7 +69,8 @@ class _SparseHeads:
             if value is None:
                 raise ValueError(
                     f"{name}=None: {type(self).__name__} has no default sparsity. Give it in policy_kwargs; "
-                    "rl-zoo3's stock samplers drop it from there, RLx2TD3 and RLx2SAC keep it"
+                    "rl-zoo3's stock samplers drop it from there, RLx2TD3 and RLx2SAC keep it "
+                    "(an agent of RLx2TD3 or RLx2SAC is loaded with these)"
                 )
             check_number(name, value, 0.0, 1.0, high_included=False)
         lookup("distribution", distribution, DISTRIBUTIONS)

@@ -43,10 +43,12 @@ class Checkpoint(CheckpointCallback):
         with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=self.folder) as self.save_path:
             super()._on_step()
             # The agent comes last: where it is, what belongs to it is too.
-            for name in sorted(os.listdir(self.save_path), key=lambda name: name.endswith(".zip")):
+            saved = sorted(os.listdir(self.save_path), key=lambda name: name.endswith(".zip"))
+            for name in saved:
                 os.replace(os.path.join(self.save_path, name), self.folder / name)
-        for path in [] if self.keep_buffers else earlier:
-            path.unlink()
+        for path in earlier:
+            if not self.keep_buffers and path.name not in saved:  # steps may have been counted from 0 again
+                path.unlink(missing_ok=True)
 
 
 def check_networks(path: str, hyperparams: dict[str, Any]) -> None:

@@ -187,8 +187,11 @@ class SparseMLP(nn.Module):
         output = modules[2 * len(linears) - 1 :]
         if len(linears) != len(modules[0::2]) or any(linear.bias is None for linear in linears):
             raise ValueError(f"expected linear layers with bias, one activation after each, got {net}")
-        if any(True for module in (*hidden, *output) for _ in module.parameters()):
-            raise ValueError(f"activation_fn={type(hidden[0]).__name__} must have no parameters of its own")
+        for module in (*hidden, *output):
+            if any(True for _ in module.parameters()):
+                raise ValueError(f"activation_fn={type(module).__name__} must have no parameters of its own")
+        if len({str(module) for module in hidden}) > 1:
+            raise ValueError(f"hidden activations must all be the same, got {', '.join(map(str, hidden))}")
         return cls.from_linears(linears, nnz, hidden[0] if hidden else nn.Identity(), output[0] if output else None, **kwargs)
 
     @property
@@ -276,11 +279,14 @@ class SparseMLP(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # SB3's `load` swallows a ValueError at this place, so the errors are RuntimeErrors.
-        if f"{prefix}index" not in state_dict:
+        if any(name.startswith(prefix) and name.endswith(".weight") for name in state_dict):
             raise RuntimeError(
                 f"'{prefix}index' is missing: the saved network is not sparse. A dense agent cannot be loaded into a sparse "
                 "policy; load it with the algorithm that saved it (TD3, SAC), or train a sparse one from scratch."
             )
+        if f"{prefix}index" not in state_dict:  # torch knows whether that is an error; if not, the topology stays
+            super()._load_from_state_dict(state_dict, prefix, *args)
+            return
         index = state_dict[f"{prefix}index"].cpu().long()
         saved = th.searchsorted(index, th.tensor(self.offsets)).diff().tolist()
         own = [layer.nnz for layer in self.layers]

@@ -220,7 +220,7 @@ class TopologyUpdater(nn.Module):
         """Give the network's new index, None if no link moves."""
         assert self.method is not None
         counts = [0 if layer.nnz == layer.size else int(self.drop_fraction * layer.nnz) for layer in mlp.layers]
-        if not any(counts):
+        if not (any(counts) and mlp.values.requires_grad):  # a frozen network keeps its links too
             return None
         parts = []
         for number, (layer, k) in enumerate(zip(mlp.layers, counts, strict=True)):

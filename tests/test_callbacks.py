@@ -514,12 +514,23 @@ def test_progress_does_not_fall_when_steps_start_again(algorithm, tmp_path):
 @both
 def test_training_in_chunks_warns_once_the_topology_is_at_its_end(algorithm):
     model = OWN[algorithm]("MlpPolicy", make_envs(), learning_starts=30, buffer_size=500)
+    with pytest.warns(UserWarning, match="learning_starts=30 is not below total_timesteps=20: nothing is trained"):
+        model.learn(20, reset_num_timesteps=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for _ in range(2):  # the first ends in the warm-up
-            model.learn(20, reset_num_timesteps=False)
+        model.learn(20, reset_num_timesteps=False)
     with pytest.warns(UserWarning, match=r"progress=1 .* links no longer move.* learn\(\) once"):
         model.learn(20, reset_num_timesteps=False)
+
+
+@both
+@pytest.mark.filterwarnings("ignore:learning_starts=20 is not below")
+def test_a_learn_that_ends_within_the_warm_up_is_no_progress(algorithm):
+    model = OWN[algorithm]("MlpPolicy", make_envs(3), learning_starts=20, buffer_size=500)
+    model.learn(20)
+    assert model.num_timesteps == 21
+    assert model.policy.topology_updater.progress == 0.0
+    assert model.replay_buffer.n_steps == 1
 
 
 @both
@@ -605,7 +616,7 @@ def test_a_check_with_an_empty_buffer_waits():
 
 
 def test_learn_takes_the_hosts_positional_arguments():
-    model = RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=100)
+    model = RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=100, learning_starts=4)
     assert model.learn(5, None, 4, "run", False, False) is model
 
 

@@ -231,3 +231,12 @@ def test_args_hold_no_path_of_ours(rlx2):
     """They are uploaded to the hub."""
     rlx2.train("rlx2td3", "-n", "10")
     assert yaml.unsafe_load((FIRST / "Pendulum-v1/args.yml").read_text())["conf_file"] is None
+
+
+def test_a_checkpoint_of_the_same_step_again(tmp_path):
+    """Steps are counted from 0 again; the newest buffer stays."""
+    model = RLx2TD3("MlpPolicy", "Pendulum-v1", learning_starts=20, buffer_size=100, policy_kwargs={"net_arch": [16]})
+    for _ in range(2):
+        model.learn(40, callback=resume.Checkpoint(20, str(tmp_path), keep_buffers=False))
+        buffers = sorted(path.name for path in tmp_path.glob("*.pkl"))
+        assert buffers == ["rl_model_replay_buffer_40_steps.pkl"]

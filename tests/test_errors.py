@@ -83,6 +83,7 @@ def test_bad_argument_of_a_part(name, value, message):
         {"update_interval": 1e3, "buffer_check_interval": np.int64(7), "n_steps": 2.0},  # as YAML and Optuna give them
         {"drop_fraction": 0, "n_steps_delay": 1, "policy_distance_threshold": INF},
         {"drop_fraction": 1, "n_steps_delay": 0, "policy_distance_threshold": 0},
+        {"actor_sparsity": np.float32(0.5), "critic_sparsity": np.float64(0.5)},
         {"buffer_min_size": 100},
         {"buffer_min_size": 0, "topology": "static", "distribution": "erk", "init": "random"},
     ],
@@ -180,12 +181,21 @@ def test_dense_policy_is_refused(algorithm):
 def test_dense_zip_is_refused(algorithm, tmp_path):
     dense = STOCK[algorithm]("MlpPolicy", TinyEnv(), buffer_size=10, policy_kwargs={"net_arch": [16]})
     dense.save(tmp_path / "dense")
-    with pytest.raises(
-        RuntimeError, match=r"dense.*load a dense agent with the algorithm that saved it, or train a sparse one"
-    ):
+    with pytest.raises(RuntimeError, match=r"is dense.*load it with the algorithm that saved it, or train a sparse one"):
         algorithm.load(tmp_path / "dense")
     with pytest.raises(RuntimeError, match="dense"):
         algorithm.load(tmp_path / "dense", env=TinyEnv(), device="cpu")
+
+
+@both
+@pytest.mark.filterwarnings("ignore:`n_steps=3` is ignored")  # SB3's, of a replay buffer class
+def test_zip_of_the_other_algorithm_is_refused(algorithm, tmp_path):
+    other = RLx2SAC if algorithm is RLx2TD3 else RLx2TD3
+    make(other).save(tmp_path / "other")
+    with pytest.raises(RuntimeError, match=f"is another algorithm's, {algorithm.__name__}.load needs a Sparse"):
+        algorithm.load(tmp_path / "other")
+    with pytest.raises(ValueError, match="an agent of RLx2TD3 or RLx2SAC is loaded with these"):
+        STOCK[other].load(tmp_path / "other")
 
 
 @both
@@ -262,6 +272,7 @@ def test_broken_dict_environment(key):
         learn_until_error(model, "the environment gave an observation with NaN or infinity at step 7")
 
 
+@pytest.mark.filterwarnings("ignore:learning_starts=50 is not below")
 @pytest.mark.filterwarnings("ignore:no RLx2Callback")  # the optimizers are called by hand
 def test_large_finite_values_are_no_error():
     # Their sum overflows, so a check by the sum alone would stop here.

@@ -8,6 +8,7 @@ import pytest
 import torch as th
 from numba import njit
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.td3.policies import Actor
 
 from sb3_rlx2 import RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseTD3Policy, gradient_steps
 from sb3_rlx2.backends import csr
@@ -206,6 +207,19 @@ class ZeroPolicy(SparseTD3Policy):
         return super()._predict(observation, deterministic) * 0
 
 
+class DenseActorPolicy(SparseTD3Policy):
+    """Only the critics are sparse."""
+
+    def make_actor(self, features_extractor=None):
+        return Actor(**self._update_features_extractor(self.actor_kwargs, features_extractor)).to(self.device)
+
+
+def test_a_policy_with_an_actor_of_its_own_trains():
+    model = RLx2TD3(DenseActorPolicy, "Pendulum-v1", backend="csr", **deepcopy(SETTINGS)).learn(320)
+    assert model._array_steps() is None
+    assert model.policy.topology_updater.networks["critic"].updates == 2
+
+
 class CountingBuffer(RLx2ReplayBuffer):
     samples = 0
 
@@ -225,6 +239,45 @@ def test_overrides_are_not_bypassed():
     hooked.actor.register_forward_hook(lambda module, inputs, output: output * 0)
     assert hooked.predict(np.ones(3, np.float32))[0] == 0
     assert hooked._array_steps() is None
+
+
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
+@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
+@pytest.mark.parametrize("topology", ["rigl", "set"])
+@pytest.mark.parametrize("backend", ["csr", "masked"])
+@pytest.mark.parametrize("early", [True, False])
+def test_a_frozen_actor_stays(algorithm, topology, backend, early):
+    model = algorithm("MlpPolicy", "Pendulum-v1", backend=backend, topology=topology, **deepcopy(SETTINGS))
+    if not early:
+        model.learn(310)
+    for parameter in model.actor.parameters():
+        parameter.requires_grad_(False)
+    before, critic = deepcopy(model.actor.state_dict()), deepcopy(model.critic.state_dict())
+    model.learn(340)
+    assert all(th.equal(each, model.actor.state_dict()[name]) for name, each in before.items() if "_extra" not in name)
+    assert not th.equal(critic["qf0.values"], model.critic.qf0.values)
+
+
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn", "ignore:Full backward hook is firing")
+@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda critic, hook: critic.qf0.values.register_hook(hook),
+        lambda critic, hook: critic.qf0.bias.register_post_accumulate_grad_hook(hook),
+        lambda critic, hook: critic.qf0.register_full_backward_hook(hook),
+        lambda critic, hook: critic.register_full_backward_pre_hook(hook),
+    ],
+)
+def test_hooks_on_gradients_are_called(algorithm, early, register):
+    calls = []
+    model = build(algorithm, True)
+    if not early:
+        model.learn(310)
+    register(model.critic, lambda *arguments: calls.append(arguments))
+    model.learn(310)
+    assert len(calls) >= 10
 
 
 @pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")

@@ -217,6 +217,7 @@ def test_training_goes_on_with_another_environment(algorithm, n_envs, tmp_path):
     assert_sound(loaded.policy)
 
 
+@pytest.mark.filterwarnings("ignore:learning_starts=10000 is not below")
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_zip_does_not_hold_the_buffer(algorithm, tmp_path):
     sizes = []
@@ -259,6 +260,50 @@ def test_an_index_of_64_bits_is_taken(algorithm):
     model.policy.load_state_dict(state)
     assert_sound(model.policy)
     assert_equal(model.policy.state_dict(), other.policy.state_dict())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("part", ["actor", "bias", "parameters"])
+def test_parts_of_a_state(algorithm, part):
+    """As SB3's ``exact_match=False`` allows."""
+    model, other = build(algorithm, seed=1), build(algorithm)
+    if part == "parameters":  # of networks with the same links
+        model = build(algorithm)
+        other.learn(30)
+    states = [dict(p.named_parameters()) if part == "parameters" else p.state_dict() for p in (other.policy, model.policy)]
+    state, own = (
+        {name: x.clone() for name, x in one.items() if name.startswith("actor.") and (part != "bias" or name.endswith("bias"))}
+        for one in states
+    )
+    critic = deepcopy(model.critic.state_dict())
+    assert any(not th.equal(one, other) for one, other in zip(state.values(), own.values(), strict=True))
+    model.set_parameters({"policy": state}, exact_match=False)
+    now = model.policy.state_dict()
+    assert all(th.equal(now[name], x) for name, x in state.items())
+    assert_equal(model.critic.state_dict(), critic)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.policy.load_state_dict(state)
+
+
+class Deterministic(nn.Module):
+    """As SB3's guide wraps a policy for export."""
+
+    def __init__(self, policy):
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, obs):
+        return self.policy(obs, deterministic=True)
+
+
+@pytest.mark.filterwarnings("ignore")  # TorchScript is on its way out, and SB3 does not trace without warnings
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_torchscript(algorithm, tmp_path):
+    model = build(algorithm).learn(60)
+    loaded, obs = through_zip(model, backend="masked"), th.from_numpy(OBSERVATIONS)
+    th.jit.trace(Deterministic(loaded.policy), obs).save(tmp_path / "policy.pt")
+    scaled = model.policy.scale_action(actions(model))
+    np.testing.assert_allclose(th.jit.load(tmp_path / "policy.pt")(obs).detach(), scaled, atol=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -250,6 +250,11 @@ def test_from_sequential_refuses_other_modules():
         SparseMLP.from_sequential(nn.Sequential(nn.Linear(3, 4, bias=False)), [4])
     with pytest.raises(ValueError, match="expected linear layers with bias"):
         SparseMLP.from_sequential(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.LayerNorm(4)), [4])
+    with pytest.raises(ValueError, match="activation_fn=PReLU must have no parameters"):
+        SparseMLP.from_sequential(nn.Sequential(nn.Linear(3, 4), nn.PReLU()), [4])
+    layers = [nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)]
+    with pytest.raises(ValueError, match=r"must all be the same, got ReLU\(\), Tanh\(\)"):
+        SparseMLP.from_sequential(nn.Sequential(*layers), [12, 16, 8])
 
 
 def test_float32_tanh_is_as_accurate_as_its_docstring_says():
