@@ -25,7 +25,7 @@ from sb3_rlx2.backends.optimizer_kernels import PolyakArrays, lines
 from sb3_rlx2.backends.structs import Struct
 from sb3_rlx2.buffers import RLx2ReplayBuffer
 from sb3_rlx2.metrics import sparse_mlps
-from sb3_rlx2.networks import has_hooks
+from sb3_rlx2.networks import has_hooks, hooks
 from sb3_rlx2.samples import Batch
 from sb3_rlx2.sparse_mlp import SparseMLP
 from sb3_rlx2.team import Share, Team, usable_threads
@@ -139,7 +139,7 @@ class GradientSteps:
         self.optimized = [(self.adams[name], getattr(self.policy, name)) for name in ("actor", "critic")]
         networks = [getattr(self.policy, name) for name in NETWORKS if hasattr(self.policy, name)]
         self.mlps = [mlp for network in networks for mlp in sparse_mlps(network)]
-        self.modules = [*networks, *self.mlps]
+        self.hooks = [each for module in (*networks, *self.mlps) for each in hooks(module)]
         self.parameters = [each for trained in (self.actor, *self.critics) for each in (trained.values, trained.bias)]
         self.kernels = load_kernels(self.kernel, critics=len(self.critics))
         self.team = Team()
@@ -161,7 +161,7 @@ class GradientSteps:
             and model._vec_normalize_env is None
             and self.threads == th.get_num_threads()
             and self.actor.values.dtype == th.float32
-            and not any(map(has_hooks, self.modules))
+            and not any(self.hooks)
             and _takes_plain_gradients(self.parameters)
             and all(map(uses_csr, self.mlps))
             and all(adam.optimizer is network.optimizer for adam, network in self.optimized)

@@ -139,13 +139,22 @@ class SparseCritic(ContinuousCritic):
         return backends.forward(self.q_networks, x)
 
 
-def has_hooks(module: nn.Module) -> bool:
+def hooks(module: nn.Module) -> tuple[dict[int, Any], ...]:
     """
-    Tell whether calling a module does more than its ``forward``, there or on the way back.
+    Give what calling a module does besides its ``forward``, there and on the way back: dicts that stay the module's.
 
     :param module: any
     """
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
+    return module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """
+    Tell whether calling a module does more than its ``forward``.
+
+    :param module: any
+    """
+    return any(hooks(module))
 
 
 def features_of(network: Any, obs: PyTorchObs) -> th.Tensor:
