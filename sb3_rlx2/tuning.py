@@ -65,6 +65,8 @@ class TuningManager(exp_manager.ExperimentManager):
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read them from the YAML file, the trial of a study (``--trial-id``) and the command line, the last one first."""
+        if self.optimize_hyperparameters and self.storage is not None and self.study_name is None:
+            raise ValueError(f"--storage {self.storage} needs a --study-name, by which all workers find the study")
         trial_id, self.trial_id = self.trial_id, None  # the zoo takes 0 for none, and restores no nested arguments
         hyperparams, saved = super().read_hyperparameters()
         if trial_id is None:
@@ -122,8 +124,6 @@ class TuningManager(exp_manager.ExperimentManager):
     def hyperparameters_optimization(self) -> None:
         """Run this worker's share of a study, then report on the whole of it."""
         self._check_sparsity()
-        if self.storage is not None and self.study_name is None:
-            raise ValueError(f"--storage {self.storage} needs a --study-name, by which all workers find the study")
         with closing(open_storage(self.storage)) as storage:
             study = optuna.create_study(
                 sampler=self._create_sampler(self.sampler),

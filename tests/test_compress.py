@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections import Counter
 
 import numpy as np
@@ -14,13 +15,14 @@ import optuna
 import pytest
 import torch as th
 import yaml
+from huggingface_sb3 import EnvironmentName
 from matplotlib.image import imread
 from optuna.trial import TrialState
 from rl_zoo3 import ALGOS
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_rlx2 import RLx2SAC, RLx2TD3, zoo
+from sb3_rlx2 import RLx2SAC, RLx2TD3, hub, zoo
 from sb3_rlx2.compress.__main__ import dense_returns
 from sb3_rlx2.compress.options import NOTHING_WITHIN_TOLERANCE
 from sb3_rlx2.compress.search import FRESH_SEEDS
@@ -164,6 +166,10 @@ def test_result_and_its_reproduction(folder, rlx2):
         "50",
     ]
     assert "Mean reward" in rlx2(*enjoy, "--gym-packages", "easy_envs")
+    hub.copy_run(
+        folder, folder / "logs/compress/rlx2td3/Easy-v0.zip", Namespace(algo="rlx2td3", env=EnvironmentName("Easy-v0"))
+    )
+    assert yaml.safe_load((folder / "args.yml").read_text())["env_kwargs"] is None
 
 
 def test_two_workers_one_is_killed(folder, rlx2):

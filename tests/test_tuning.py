@@ -338,7 +338,6 @@ def study(tmp_path):
     [
         ("rlx2sac", {}, "--study-name study holds trials of --algo rlx2td3, not of rlx2sac"),
         ("rlx2td3", {"env": "InvertedPendulum-v5"}, "holds trials of --env Pendulum-v1, not of InvertedPendulum-v5"),
-        ("rlx2td3", {"study_name": None}, r"--storage .*study.log needs a --study-name"),
     ],
 )
 def test_study_of_another_task_is_refused(algo, keywords, message, tmp_path):
@@ -365,6 +364,12 @@ def test_wrong_trial_id(algo, keywords, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         manage(algo, tmp_path, **({"trial_id": 0} | keywords))
     assert not list(Path().glob("studdy*"))
+
+
+def test_shared_study_without_a_name(tmp_path):
+    with pytest.raises(ValueError, match=r"--storage .*study.log needs a --study-name"):
+        manage("rlx2td3", tmp_path, optimize_hyperparameters=True, n_trials=1, study_name=None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_study_of_the_zoo_tells_its_task_by_its_command(tmp_path):

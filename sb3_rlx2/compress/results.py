@@ -119,6 +119,8 @@ class Results:
         self.folder = Path(log_folder, algo, name)
         self.model = Path(log_folder, algo, f"{name}.zip")
         self.statistics = self.folder / "vecnormalize.pkl"
+        self.settings = self.folder / "config.yml"  # this and the next as the zoo's `train` writes them
+        self.arguments = self.folder / "args.yml"
         self.config = self.folder / f"{algo}.yml"
         self.page = self.folder / "result.md"
 
@@ -135,7 +137,7 @@ class Results:
         if findings.chosen is not None:
             text += self._write_chosen(plan, findings.chosen, options)
         else:
-            _remove(self.model, self.statistics, self.config, self.folder / "config.yml")  # of another tolerance
+            _remove(self.model, self.statistics, self.config, self.settings, self.arguments)  # of another tolerance
         self._write_csv(rows(findings, plan.tolerance))
         with replacing(self.folder / "points.png") as temporary:
             plot(plan, findings).savefig(temporary, dpi=150)
@@ -162,7 +164,9 @@ class Results:
                 with replacing(target) as temporary:
                     shutil.copyfile(source, temporary)
         _write_text(self.config, config_text)
-        _write_text(self.folder / "config.yml", yaml.safe_dump(hyperparams, sort_keys=False))
+        _write_text(self.settings, yaml.safe_dump(hyperparams, sort_keys=False))
+        arguments = {"algo": plan.task.algo, "env": plan.task.env, "env_kwargs": plan.task.env_kwargs or None, "seed": seed}
+        _write_text(self.arguments, yaml.safe_dump(arguments, sort_keys=False))
         where = str(self.model) if self.model.is_file() else f"lies on {host}: {path}"
         return [
             f"Model of the best seed ({seed}, return {chosen.returns[best]:,.2f}): {where}",
