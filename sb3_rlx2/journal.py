@@ -125,7 +125,7 @@ def _locked(path: str) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError, RuntimeError):  # gone
-            if file.read_text() == token:
+            if file.read_text() in ("", token):  # empty on a full disk
                 lock.release()
 
 

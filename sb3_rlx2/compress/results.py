@@ -157,12 +157,13 @@ class Results:
         config_text = f"# {command}\n" + yaml.safe_dump({plan.task.env: hyperparams}, sort_keys=False)
         host, _, path = place.partition(":")
         trained = Path(path)  # perhaps on a file system that all workers share
-        if trained.is_file() or not self.config.is_file() or self.config.read_text() != config_text:
-            _remove(self.model, self.statistics)  # of another choice, before more trials or another tolerance
+        unchanged = self.config.is_file() and self.config.read_text() == config_text
         for source, target in ((trained, self.model), (normalization_beside(trained), self.statistics)):
             if source.is_file():
                 with replacing(target) as temporary:
                     shutil.copyfile(source, temporary)
+            elif trained.is_file() or not unchanged:
+                _remove(target)  # of another choice, before more trials or another tolerance
         _write_text(self.config, config_text)
         _write_text(self.settings, yaml.safe_dump(hyperparams, sort_keys=False))
         arguments = {"algo": plan.task.algo, "env": plan.task.env, "env_kwargs": plan.task.env_kwargs or None, "seed": seed}
