@@ -13,6 +13,7 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import OptunaError, TrialPruned
+from optuna.trial import FrozenTrial
 from optuna.visualization import plot_optimization_history, plot_param_importances
 from rl_zoo3 import ALGOS, exp_manager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
@@ -22,7 +23,7 @@ from stable_baselines3 import HerReplayBuffer
 
 from sb3_rlx2.policies import SparseSACPolicy, SparseTD3Policy
 from sb3_rlx2.search_space import SAMPLERS, convert
-from sb3_rlx2.storage import first_attempt, open_storage, run_trials
+from sb3_rlx2.storage import first_attempt, given_up, open_storage, run_trials
 from sb3_rlx2.trial_evaluation import TrialEvaluation, forget
 
 NESTED = ("policy_kwargs", "replay_buffer_kwargs")
@@ -141,6 +142,8 @@ class TuningManager(exp_manager.ExperimentManager):
                 run_trials(study, self.objective, total, n_trials=self.n_trials if total is None else None, n_jobs=n_jobs)
             except KeyboardInterrupt:
                 print("Interrupted. The same command goes on with the study, if it has a --storage.")
+            for trial in filter(given_up, study.get_trials(deepcopy=False)):
+                forget(self._checkpoints(study, trial))
             self._report(study)
 
     def _check_sparsity(self) -> None:
@@ -178,8 +181,10 @@ class TuningManager(exp_manager.ExperimentManager):
             return self._train(trial, combine(self._hyperparams, sampled))
         except (OptunaError, SQLAlchemyError):  # pruned, superseded, or the storage is away
             raise
-        except TRAINING_ERRORS as error:
-            forget(self._checkpoints(trial))
+        except Exception as error:
+            forget(self._checkpoints(trial.study, trial))  # nobody retries it
+            if not isinstance(error, TRAINING_ERRORS):
+                raise
             print(f"Trial {trial.number} is pruned: {error}")
             pprint.pprint(sampled)
             raise TrialPruned(str(error)) from error
@@ -198,7 +203,7 @@ class TuningManager(exp_manager.ExperimentManager):
                 deterministic=self.deterministic_eval,
                 best_model_save_path=log,
                 log_path=log,
-                checkpoints=self._checkpoints(trial),
+                checkpoints=self._checkpoints(trial.study, trial),
             )
             common: dict[str, Any] = {"env": env, "device": self.device, "verbose": self.verbose if self.verbose >= 2 else 0}
             model = evaluation.restore(ALGOS[self.algo], **common) or ALGOS[self.algo](**hyperparams, **common)
@@ -209,15 +214,14 @@ class TuningManager(exp_manager.ExperimentManager):
             raise TrialPruned
         return float(evaluation.last_mean_reward)
 
-    def _checkpoints(self, trial: optuna.Trial) -> Path | None:
+    def _checkpoints(self, study: optuna.Study, trial: optuna.Trial | FrozenTrial) -> Path | None:
         """Name the folder of a trial's checkpoints, which its retries share. A study in memory has no retries."""
         if self.storage is None:
             return None
-        study = trial.study.study_name.replace(os.sep, "_")
-        first = trial.study.get_trials(deepcopy=False)[first_attempt(trial)]
+        first = study.get_trials(deepcopy=False)[first_attempt(trial)]
         # When it began tells it from the trial of an earlier study of this name.
         name = f"trial_{first.number}_{first.datetime_start:%Y%m%d-%H%M%S-%f}"
-        return Path(self.log_folder, self.algo, f"study_{study}", name)
+        return Path(self.log_folder, self.algo, f"study_{study.study_name.replace(os.sep, '_')}", name)
 
     def _report(self, study: optuna.Study) -> None:
         """Print the best trial, and write all of them beside the runs, as the zoo does."""

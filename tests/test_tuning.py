@@ -267,7 +267,7 @@ def test_retry_goes_on_from_the_last_evaluation(normalize, tmp_path, monkeypatch
 def test_damaged_checkpoint_starts_the_trial_anew(tmp_path, monkeypatch, models):
     folder = tmp_path / "trial/60_0"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(tuning.TuningManager, "_checkpoints", lambda manager, trial: folder.parent)
+    monkeypatch.setattr(tuning.TuningManager, "_checkpoints", lambda *_: folder.parent)
     (folder / "model.zip").write_bytes(b"PK")
     with pytest.warns(UserWarning, match="60_0 cannot be used"):
         (trial,) = optimize("rlx2td3", tmp_path, {})
@@ -293,17 +293,36 @@ def test_a_new_study_of_the_same_name_goes_on_from_nothing(tmp_path, monkeypatch
     assert "goes on from step" not in capsys.readouterr().out
 
 
-def test_a_trial_that_breaks_down_leaves_no_checkpoints(tmp_path, monkeypatch, models):
+@pytest.mark.parametrize(("error", "message"), [(ValueError, "has no completed trial"), (TypeError, "NaN")])
+def test_a_trial_that_breaks_down_leaves_no_checkpoints(error, message, tmp_path, monkeypatch, models):
     save = TrialEvaluation._save
 
     def break_down(self):
         save(self)
         assert list((tmp_path / "logs/rlx2td3/study_study").glob("trial_0_*/*/replay_buffer.pkl"))
-        raise ValueError("NaN")
+        raise error("NaN")
 
     monkeypatch.setattr(TrialEvaluation, "_save", break_down)
+    with pytest.raises(error, match=message):
+        optimize("rlx2td3", tmp_path, {}, n_evaluations=3)
+    assert not (tmp_path / "logs/rlx2td3/study_study").exists()
+
+
+def test_a_trial_that_is_given_up_leaves_no_checkpoints(tmp_path, monkeypatch, models):
+    save = TrialEvaluation._save
+
+    def interrupt(self):
+        save(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrialEvaluation, "_save", interrupt)
     with pytest.raises(ValueError, match="has no completed trial"):
         optimize("rlx2td3", tmp_path, {}, n_evaluations=3)
+    assert (tmp_path / "logs/rlx2td3/study_study").exists()
+    monkeypatch.setattr(TrialEvaluation, "_save", save)
+    monkeypatch.setattr(storage, "MAX_RETRIES", -1)
+    trials = optimize("rlx2td3", tmp_path, {}, max_total_trials=1)
+    assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
     assert not (tmp_path / "logs/rlx2td3/study_study").exists()
 
 
