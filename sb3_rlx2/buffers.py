@@ -334,21 +334,26 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         self.gather_on_the_way(windows, next_obs.reshape(count, math.prod(self.obs_shape), 1), samples, discounts)
         return samples, discounts, next_obs
 
-    def _add_entropy_bonus(self, windows: Windows, env: VecNormalize | None) -> None:
-        """Add the discounted entropy of the states on the way; SAC itself adds the bootstrap state's."""
+    def lent_entropy_bonus(self) -> EntropyBonus:
+        """Give the entropy bonus; a RuntimeError if no training lends it now."""
         if self.entropy_bonus is None:
             raise RuntimeError(
                 f"n_steps={self.n_steps} with SAC needs the entropy of the states on the way, and nobody lends it to the "
                 "buffer; train with RLx2Callback (soft_n_step=False gives SB3's form, entropy at the bootstrap only)"
             )
+        return self.entropy_bonus
+
+    def _add_entropy_bonus(self, windows: Windows, env: VecNormalize | None) -> None:
+        """Add the discounted entropy of the states on the way; SAC itself adds the bootstrap state's."""
+        entropy_bonus = self.lent_entropy_bonus()
         samples, discounts, next_obs = self._gather_on_the_way(windows, env)
         if len(samples) > 0:
-            entropy = self.entropy_bonus(self._to_device(next_obs)).cpu().numpy().reshape(-1)
+            entropy = entropy_bonus(self._to_device(next_obs)).cpu().numpy().reshape(-1)
             windows.returns[:, 0] += np.bincount(samples, discounts * entropy, minlength=len(windows.rows))
 
     def __getstate__(self) -> dict[str, Any]:
         # The lent function belongs to a live model: pickling it would carry the model along.
-        return self.__dict__ | {"entropy_bonus": None, "uses_entropy_bonus": False}
+        return self.__dict__ | {"entropy_bonus": None}
 
 
 @lru_cache(maxsize=8)

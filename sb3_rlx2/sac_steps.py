@@ -84,6 +84,7 @@ class SACSteps(GradientSteps):
         count = int(batch.lengths.sum()) - self.size
         if count == 0 or not buffer.uses_entropy_bonus:
             return
+        buffer.lent_entropy_bonus()  # this computes it faster, but not where SB3's `train` would refuse
         if count > self.on_the_way.size:
             room = self.size * (buffer.n_steps - 1)
             self.on_the_way = DrawMemory(room, self.n_actions)

@@ -200,6 +200,16 @@ def test_a_policy_made_float64_later_is_served_by_the_host():
     assert model._array_steps() is None
 
 
+@pytest.mark.parametrize("backend", ["csr", "masked"])
+def test_a_loaded_buffer_waits_for_its_entropy_bonus(backend, tmp_path):
+    model = RLx2SAC("MlpPolicy", "Pendulum-v1", backend=backend, **deepcopy(SETTINGS)).learn(310)
+    model.save_replay_buffer(tmp_path / "buffer")
+    model.load_replay_buffer(tmp_path / "buffer")
+    model.replay_buffer.n_steps = 3
+    with pytest.raises(RuntimeError, match="nobody lends it"):
+        model.train(1)
+
+
 class ZeroPolicy(SparseTD3Policy):
     """What a user may write: a policy with an idea of its own."""
 

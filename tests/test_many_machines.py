@@ -90,7 +90,7 @@ def test_study_outlives_a_killed_worker(kind, tmp_path, request):
         printed = {worker.pid: output.read_text() for worker, output in zip(workers, outputs, strict=True)}
         assert codes == {pid: -signal.SIGKILL if pid == process else 0 for pid in codes}, printed
         check(study.trials, process)
-    assert "trial 0 died, the trial is retried" in "".join(printed.values())
+    assert "trial 0 was not finished, it is retried" in "".join(printed.values())
     assert "goes on from step 100" in "".join(printed.values())
     survivors = [text for pid, text in printed.items() if pid != process]
     assert all(f"Number of trials: {TOTAL + 1} ({TOTAL} complete, 1 fail)" in text for text in survivors)
