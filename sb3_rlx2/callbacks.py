@@ -95,7 +95,7 @@ class RLx2Callback(BaseCallback):
 
     def _warn_of_warm_up(self) -> None:
         starts, total = self.model.learning_starts, self.model._total_timesteps
-        if total <= starts:
+        if self.model.num_timesteps < total <= starts:
             warnings.warn(f"learning_starts={starts} is not below total_timesteps={total}: nothing is trained", stacklevel=2)
 
     def _warn_of_the_end(self) -> None:

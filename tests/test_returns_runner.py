@@ -296,6 +296,7 @@ def test_a_cell_does_not_go_on_with_other_arguments(tmp_path, monkeypatch):
         run.train()
 
 
+@pytest.mark.filterwarnings("ignore:learning_starts=1000 is not below")
 def test_a_cell_that_is_finished_in_a_shared_folder_is_not_trained_again(tmp_path, monkeypatch):
     """Two machines share checkpoints, and each has results of its own."""
     cell = Cell("static", "td3", "Pendulum-v1", 0, 450, 200)
