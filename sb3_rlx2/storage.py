@@ -60,9 +60,10 @@ def open_storage(url: str | None, create: bool = True) -> "Storage":
     """
     if url is None:
         return _MemoryStorage()
-    database = None if url.endswith(".log") and "://" not in url else _parse(url)
-    path = url if database is None else database.database if database.get_backend_name() == "sqlite" else None
-    if path is not None and not create and not Path(path).exists():
+    is_journal = url.endswith(".log") and "://" not in url
+    database = None if is_journal else _parse(url)
+    file = url if database is None else _sqlite_file(database)
+    if file is not None and not create and not Path(file).exists():
         raise ValueError(f"storage={url!r} does not exist")
     try:
         if database is None:
@@ -71,6 +72,10 @@ def open_storage(url: str | None, create: bool = True) -> "Storage":
     except STORAGE_ERRORS as error:
         shown = url if "://" not in url else sqlalchemy.make_url(url).render_as_string()
         raise ConnectionError(f"storage={shown!r} cannot be reached: {_cause(error)}") from error
+
+
+def _sqlite_file(database: sqlalchemy.URL) -> str | None:
+    return database.database if database.get_backend_name() == "sqlite" else None
 
 
 def _parse(url: str) -> sqlalchemy.URL:

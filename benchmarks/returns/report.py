@@ -22,7 +22,8 @@ READING = f"""\
 - Sizes and FLOPs are relative to dense and counted by weights, as in the paper (its weighting of actor and critics is
   inferred from TD3's figures; SAC's follow none, hence the dash); "exactly" is what a gradient step of this code multiplies
   and adds, relative to SB3's, which also computes a gradient that it throws away. Hours are wall clock with evaluations, on
-  machines that did other work too; dense cells of MuJoCo from seed 1 on had an MKL as on Intel (`benchmarks/speed/mkl.py`).
+  machines that did other work too. With an MKL as on Intel (`benchmarks/speed/mkl.py`) were trained the dense cells of
+  HalfCheetah and Hopper from seed 1 on, and those whose file says that a library was preloaded.
 - The paper's rows are of 3M steps, eight seeds and v3 environments. Up to 1M steps a buffer of a million never forgets."""
 MOTIVATION = (
     "In the paper's figure (InvertedPendulum-v2) RigL + Q* is best and RLx2 close to it; whether that order shows here, the "
