@@ -37,7 +37,7 @@ POLL_INTERVAL = 1.0  # seconds between looks while other workers finish
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 # System attributes. A retry inherits its parent's, so they hold numbers of trials: the one that is to be retried, and those,
 # of it and the tries before, whose workers died.
-DEAD = "sb3_rlx2:dead"
+UNFINISHED = "sb3_rlx2:unfinished"
 DEATHS = "sb3_rlx2:deaths"
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError, OSError)  # what a storage that cannot be reached raises
 
@@ -105,7 +105,7 @@ def given_up(trial: FrozenTrial) -> bool:
 
     :param trial: a trial of a study that :func:`run_trials` runs
     """
-    return trial.state == TrialState.FAIL and _died(trial) and _exhausted(trial)
+    return trial.state == TrialState.FAIL and _unfinished(trial) and _exhausted(trial)
 
 
 def run_trials(
@@ -247,7 +247,7 @@ class _Worker:
             return self.storage.get_trial(trial._trial_id).state  # type: ignore[no-any-return]
 
         stored = _patiently(tell)
-        if stored != state or (state == TrialState.FAIL and _died(self.storage.get_trial(trial._trial_id))):
+        if stored != state or (state == TrialState.FAIL and _unfinished(self.storage.get_trial(trial._trial_id))):
             _logger.warning(
                 f"trial {trial.number} was superseded: this worker gave no heartbeat for {GRACE_PERIOD} s, so the trial is "
                 "retried and this result is left out"
@@ -276,7 +276,7 @@ def _retry_dead_trials(study: optuna.Study) -> None:
         warnings.simplefilter("ignore", ExperimentalWarning)
         retry = RetryHeartbeatStaleTrialCallback()
     for trial in trials:
-        if trial.state == TrialState.FAIL and _died(trial) and trial.number not in retried and not _exhausted(trial):
+        if trial.state == TrialState.FAIL and _unfinished(trial) and trial.number not in retried and not _exhausted(trial):
             _logger.warning(f"trial {trial.number} was not finished, it is retried")
             retry(study, copy.deepcopy(trial))
 
@@ -288,7 +288,7 @@ def _bury(storage: Any, trial_id: int, worker_died: bool) -> None:
         if worker_died:
             deaths = {*storage.get_trial(trial_id).system_attrs.get(DEATHS, ()), number}
             storage.set_trial_system_attr(trial_id, DEATHS, sorted(deaths))
-        storage.set_trial_system_attr(trial_id, DEAD, number)
+        storage.set_trial_system_attr(trial_id, UNFINISHED, number)
         storage.set_trial_state_values(trial_id, TrialState.FAIL)
         trial = storage.get_trial(trial_id)
         if _exhausted(trial):
@@ -299,8 +299,8 @@ def _exhausted(trial: FrozenTrial) -> bool:
     return len(trial.system_attrs.get(DEATHS, ())) > MAX_RETRIES
 
 
-def _died(trial: FrozenTrial) -> bool:
-    return trial.system_attrs.get(DEAD) == trial.number
+def _unfinished(trial: FrozenTrial) -> bool:
+    return trial.system_attrs.get(UNFINISHED) == trial.number
 
 
 @contextmanager
