@@ -10,7 +10,18 @@ from benchmarks.returns.results import FINAL_SHARE, HERE, RESULTS, Results, load
 
 PLOTS = HERE / "plots"
 RESULTS_MD = HERE / "RESULTS.md"
-SHOWN_SETS = ("learning", "pendulum-search", "pendulum", "table-2", "table-3", "walker", "sac", "ant", "table-3-rest")
+SHOWN_SETS = (
+    "learning",
+    "pendulum-search",
+    "pendulum",
+    "table-2",
+    "table-3",
+    "walker",
+    "walker-causes",
+    "sac",
+    "ant",
+    "table-3-rest",
+)
 NOT_YET = "No cell of this length is finished yet."
 RUN = "python -m benchmarks.returns run"
 READING = f"""\
