@@ -128,6 +128,40 @@ def test_what_falls_short_of_the_paper_is_listed():
     assert tables.below_the_paper(Results([first]), 1_000_000).startswith("not to be said")
 
 
+def test_a_goal_is_reached_when_the_mean_over_a_window_is():
+    curve = Curve(range(10, 101, 10), [0, 9, 0, 6, 6, 0, 0, 6, 6, 6])
+    assert curve.first_score(6, 20) == 50
+    assert curve.first_score(6, 30) == 100
+    assert curve.first_score(9, 10) == 20
+    assert curve.first_score(7, 30) is None
+    assert Curve(range(10, 1001, 10), [1.0] * 50 + [2.0] * 50).score(500) == 1.0
+
+
+def test_what_rlx2_lacks_on_walker():
+    group = {"env": "Walker2d-v4"}
+    long = result("rlx2", 0, 100, steps=3_000_000, **group)
+    found = [long, result("dense", 0, 100, **group), result("rlx2", 0, 40, **group), result("rlx2-n1", 1, 98, **group)]
+    found.append(result("rlx2", 1, 60, **group, sparsity=0.85))
+    rows = [line.strip("| ").split(" | ") for line in tables.walker_causes(Results(found)).splitlines()[2:]]
+    assert rows == [
+        ["Dense", "1,000,000", "100 (1 seed)", "-", "1,000,000"],
+        ["RLx2", "1,000,000", "40 (1 seed)", "-", "never"],
+        ["n=1", "1,000,000", "98 (1 seed)", "-", "1,000,000"],
+        ["RLx2 at 85%", "1,000,000", "60 (1 seed)", "-", "never"],
+        ["RLx2", "3,000,000", "0 (1 seed)", "100 (1 seed)", "2,910,000"],
+    ]
+    assert "no dense agent" in tables.walker_causes(Results([long]))
+
+
+def test_table_3_is_shown_at_lengths_that_have_an_ablation(results, monkeypatch):
+    monkeypatch.setattr(report, "load", lambda _: Results([*results.found, result("rlx2", 0, 90, steps=3_000_000)]))
+    assert "Table 2 of the paper, at 3,000,000 steps" in report.report()
+    assert "Table 3" not in report.report()
+    monkeypatch.setattr(report, "load", lambda _: Results([*results.found, result("rlx2-n1", 0, 90)]))
+    assert report.report().count("Table 3 of the paper, at 1,000,000 steps") == 1
+    assert report.full_report().count("## Table 3") == 1
+
+
 def test_what_is_missing_is_counted():
     (row,) = tables.missing(["walker"], Results([result("rlx2", 1, 100, env="Walker2d-v4")])).splitlines()[2:]
     assert row == "| walker | 1 | 6 | Walker2d-v4: rlx2 1, rigl 2, static 2, dense 1 |"

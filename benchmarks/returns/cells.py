@@ -197,10 +197,11 @@ SETS: dict[str, list[Cell]] = {
     # the ablations that carry the paper's argument
     "table-3": cells(["rlx2-n1", "rlx2-n5", "rlx2-static", "rlx2-buffer-100k", "rlx2-buffer-unlimited"], "Hopper-v4", 2),
     "walker": [*cells(["rlx2", "rigl", "static"], "Walker2d-v4", 2), *cells(["dense"], "Walker2d-v4", 1)],
-    # what RLx2 lacks on Walker2d-v4: luck, one of its parts, or steps
+    # what RLx2 lacks on Walker2d-v4: luck, one of its parts, links, or steps
     "walker-causes": [
         *cells(["rlx2"], "Walker2d-v4", 3),
         *cells(["rlx2-n1", "rlx2-static", "rlx2-buffer-unlimited"], "Walker2d-v4", 2),
+        *cells(["rlx2"], "Walker2d-v4", 2, sparsity=0.85),
         *cells(["rlx2"], "Walker2d-v4", 2, 3 * MILLION),
     ],
     "sac": [

@@ -10,18 +10,7 @@ from benchmarks.returns.results import FINAL_SHARE, HERE, RESULTS, Results, load
 
 PLOTS = HERE / "plots"
 RESULTS_MD = HERE / "RESULTS.md"
-SHOWN_SETS = (
-    "learning",
-    "pendulum-search",
-    "pendulum",
-    "table-2",
-    "table-3",
-    "walker",
-    "walker-causes",
-    "sac",
-    "ant",
-    "table-3-rest",
-)
+SHOWN_SETS = tuple(name for name in SETS if name != "smoke" and not name.startswith("paper"))
 NOT_YET = "No cell of this length is finished yet."
 RUN = "python -m benchmarks.returns run"
 READING = f"""\
@@ -57,10 +46,15 @@ def report(folder: Path = RESULTS) -> str:
     if "motivation" in plots.picture_names(results):
         parts += [_motivation(results), *_shown(["motivation"], base)]
     for steps in tables.lengths(results):
-        first, second = (_trained_by(steps, among) for among in (TABLE_2, ABLATIONS))
-        parts += [f"Table 2 of the paper, at {steps:,} steps (`{first}`):", tables.table_2(results, steps), READING]
+        parts += [
+            f"Table 2 of the paper, at {steps:,} steps (`{_trained_by(steps, TABLE_2)}`):",
+            tables.table_2(results, steps),
+        ]
+        parts += [READING] if steps == tables.lengths(results)[0] else []
         parts += _shown([f"{algorithm}_{env}_{steps}" for algorithm, env in tables.rows_of(results, steps)], base)
-        parts += [f"Table 3 of the paper, at {steps:,} steps (`{second}`):", tables.table_3(results, steps)]
+        if tables.has_ablations(results, steps):
+            table = tables.table_3(results, steps)
+            parts += [f"Table 3 of the paper, at {steps:,} steps (`{_trained_by(steps, ABLATIONS)}`):", table]
     return "\n\n".join(parts)
 
 
@@ -107,8 +101,7 @@ def _length(results: Results, steps: int) -> list[str]:
         f"### Over environments, {steps:,} steps",
         tables.aggregate(results, steps),
         *_shown(profiles),
-        f"## Table 3, {steps:,} steps",
-        tables.table_3(results, steps),
+        *([f"## Table 3, {steps:,} steps", tables.table_3(results, steps)] if tables.has_ablations(results, steps) else []),
     ]
 
 

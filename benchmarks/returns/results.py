@@ -25,9 +25,26 @@ class Curve:
     def __init__(self, steps: Iterable[int], returns: Iterable[float]) -> None:
         self.steps, self.returns = np.array(list(steps)), np.array(list(returns))
 
-    def score(self) -> float:
-        """Mean return over the last 5 % of the steps."""
-        return float(self.returns[self.steps > self.steps[-1] * (1 - FINAL_SHARE)].mean())
+    def score(self, until: int | None = None) -> float:
+        """
+        Give the mean return over the last 5 % of the steps.
+
+        :param until: the step up to which the run is looked at, by default its last
+        """
+        until = self.steps[-1] if until is None else until
+        return float(self.returns[(self.steps > until * (1 - FINAL_SHARE)) & (self.steps <= until)].mean())
+
+    def first_score(self, goal: float, window: int) -> int | None:
+        """
+        Give the first step at which the mean return over some steps has come to a goal, None if it never has.
+
+        :param goal: return
+        :param window: environment steps
+        """
+        for step in self.steps[self.steps >= window]:
+            if self.returns[(self.steps > step - window) & (self.steps <= step)].mean() >= goal:
+                return int(step)
+        return None
 
 
 class Result:

@@ -2,12 +2,24 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from statistics import median
+from dataclasses import replace
+from statistics import mean, median
 
 from benchmarks.readme import markdown
 from benchmarks.returns import paper, statistics
-from benchmarks.returns.cells import METHODS, MUJOCO, PENDULUM, PENDULUM_SEARCH, PENDULUM_SPARSITY, SETS, TABLE_3_TOPOLOGY
-from benchmarks.returns.results import Result, Results
+from benchmarks.returns.cells import (
+    ABLATIONS,
+    METHODS,
+    MILLION,
+    MUJOCO,
+    PENDULUM,
+    PENDULUM_SEARCH,
+    PENDULUM_SPARSITY,
+    SETS,
+    TABLE_3_TOPOLOGY,
+    Cell,
+)
+from benchmarks.returns.results import FINAL_SHARE, Result, Results
 from benchmarks.returns.statistics import Estimate, Pair
 
 NONE = "-"
@@ -150,6 +162,11 @@ def table_3(results: Results, steps: int) -> str:
     return "\n\n".join(tables)
 
 
+def has_ablations(results: Results, steps: int) -> bool:
+    """Say whether there is a cell of this length for Table 3 that Table 2 does not have."""
+    return any(one.method in ABLATIONS for one in results.where(steps=steps))
+
+
 def below_the_paper(results: Results, steps: int) -> str:
     """Say whether the interval of RLx2's mean lies wholly under 97 % of dense, for each environment that has both."""
     groups: dict[str, list[str]] = {"yes": [], "no": [], "not to be said, for want of seeds": []}
@@ -162,6 +179,35 @@ def below_the_paper(results: Results, steps: int) -> str:
         else:
             groups["yes" if estimate.high < BELOW else "no"].append(f"{name} {percent(estimate)}")
     return "; ".join(f"{answer}: {', '.join(names)}" for answer, names in groups.items() if names)
+
+
+def walker_causes(results: Results) -> str:
+    """Lay out what RLx2 lacks on Walker2d: each row but dense's changes one thing of RLx2 at a million steps."""
+    rlx2 = SETS["walker-causes"][0]
+    dense = replace(rlx2, method="dense")
+    goal = _scores(_seeds(results, dense))
+    if not goal:
+        return "There is no dense agent to compare with yet."
+    rows = []
+    for cell in dict.fromkeys(replace(cell, seed=0) for cell in [dense, *SETS["walker-causes"]]):
+        found = _seeds(results, cell)
+        if found:
+            reached = [one.curve.first_score(BELOW * mean(goal), int(FINAL_SHARE * MILLION)) for one in found]
+            early = _mean([one.curve.score(MILLION) for one in found])
+            late = _mean(_scores(found)) if cell.steps > MILLION else NONE
+            first = ", ".join("never" if step is None else f"{step:,}" for step in reached)
+            rows.append([_label(found[0]), f"{cell.steps:,}", early, late, first])
+    header = ["", "steps", f"return at {MILLION:,} steps", "at the end", f"first at {BELOW:.0%} of dense, by seed"]
+    return markdown(header, rows)
+
+
+def _seeds(results: Results, cell: Cell) -> list[Result]:
+    group = ("method", "algorithm", "env", "steps", "sparsity")
+    return results.where(**{name: getattr(cell, name) for name in group})
+
+
+def _label(one: Result) -> str:
+    return METHODS[one.method].label + ("" if one.sparsity is None else f" at {one.sparsity:.0%}")
 
 
 def pendulum(results: Results) -> str:
@@ -201,14 +247,13 @@ def all_cells(results: Results) -> str:
     """List every finished cell."""
     rows = []
     for one in sorted(results.found, key=lambda r: (r.algorithm, r.env, r.steps, r.method, r.sparsity or 0, r.seed)):
-        sparsity = "" if one.sparsity is None else f" at {one.sparsity:.0%}"
         about = one.about
         size = f"{about['cost']['disk_bytes'] / 1e3:,.0f}" if "cost" in about else NONE
         memory = f"{about['cost']['memory_bytes'] / 1e3:,.0f}" if "cost" in about else NONE
         rows.append(
             [
                 f"{one.algorithm.upper()} {one.env}",
-                METHODS[one.method].label + sparsity,
+                _label(one),
                 f"{one.steps:,}",
                 str(one.seed),
                 f"{one.score:,.0f}",
