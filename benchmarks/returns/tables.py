@@ -181,13 +181,15 @@ def below_the_paper(results: Results, steps: int) -> str:
     return "; ".join(f"{answer}: {', '.join(names)}" for answer, names in groups.items() if names)
 
 
-def walker_causes(results: Results) -> str:
-    """Lay out what RLx2 lacks on Walker2d: each row but dense's changes one thing of RLx2 at a million steps."""
+def walker_causes(results: Results) -> str | None:
+    """
+    Lay out what RLx2 lacks on Walker2d: each row but dense's changes one thing of RLx2 at a million steps. None without dense.
+    """
     rlx2 = SETS["walker-causes"][0]
     dense = replace(rlx2, method="dense")
     goal = _scores(_seeds(results, dense))
     if not goal:
-        return "There is no dense agent to compare with yet."
+        return None
     rows = []
     for cell in dict.fromkeys(replace(cell, seed=0) for cell in [dense, *SETS["walker-causes"]]):
         found = _seeds(results, cell)
@@ -196,8 +198,16 @@ def walker_causes(results: Results) -> str:
             early = _mean([one.curve.score(MILLION) for one in found])
             late = _mean(_scores(found)) if cell.steps > MILLION else NONE
             first = ", ".join("never" if step is None else f"{step:,}" for step in reached)
-            rows.append([_label(found[0]), f"{cell.steps:,}", early, late, first])
-    header = ["", "steps", f"return at {MILLION:,} steps", "at the end", f"first at {BELOW:.0%} of dense, by seed"]
+            size = found[0].relative_cost("weights") or 1.0
+            rows.append([_label(found[0]), f"{cell.steps:,}", f"{size:.3f}", early, late, first])
+    header = [
+        "",
+        "steps",
+        "total size",
+        f"return at {MILLION:,} steps",
+        "at the end",
+        f"first at {BELOW:.0%} of dense, by seed",
+    ]
     return markdown(header, rows)
 
 
