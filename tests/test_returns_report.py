@@ -143,6 +143,7 @@ def test_what_rlx2_lacks_on_walker():
     found = [long, result("dense", 0, 100, **group), result("rlx2", 0, 40, **group), result("rlx2-n1", 1, 98, **group)]
     found.append(result("rlx2", 1, 60, **group, sparsity=0.85))
     rows = [line.strip("| ").split(" | ") for line in tables.walker_causes(Results(found)).splitlines()[2:]]
+    labels = [row[0] for row in rows]
     assert rows == [
         ["Dense", "1,000,000", "1.000", "100 (1 seed)", "-", "1,000,000"],
         ["RLx2", "1,000,000", "1.000", "40 (1 seed)", "-", "never"],
@@ -150,7 +151,10 @@ def test_what_rlx2_lacks_on_walker():
         ["RLx2 at 85%", "1,000,000", "1.000", "60 (1 seed)", "-", "never"],
         ["RLx2", "3,000,000", "0.040", "0 (1 seed)", "100 (1 seed)", "2,910,000"],
     ]
+    assert "walker_causes" in plots.picture_names(Results(found))
+    assert list(plots.curve_groups(Results(found))["walker_causes"]) == [*labels[:-1], "RLx2, 3,000,000 steps"]
     assert tables.walker_causes(Results([long])) is None
+    assert "walker_causes" not in plots.picture_names(Results([long]))
 
 
 def test_table_3_is_shown_at_lengths_that_have_an_ablation(results, monkeypatch):

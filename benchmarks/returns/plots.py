@@ -8,8 +8,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from benchmarks.returns import statistics
-from benchmarks.returns.cells import ABLATIONS, METHODS, MUJOCO, PENDULUM, PENDULUM_METHODS, PENDULUM_SPARSITY
+from benchmarks.returns import statistics, tables
+from benchmarks.returns.cells import ABLATIONS, METHODS, MILLION, MUJOCO, PENDULUM, PENDULUM_METHODS, PENDULUM_SPARSITY
 from benchmarks.returns.results import Result, Results
 from benchmarks.returns.statistics import Pair
 from benchmarks.returns.tables import SPARSE, lengths, pairs_with_dense
@@ -20,14 +20,17 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-COLOURS = {
-    "dense": "black",
-    "tiny": "tab:brown",
-    "static": "tab:orange",
-    "set": "tab:green",
-    "rigl": "tab:red",
-    "rigl-q*": "tab:purple",
-    "rlx2": "tab:blue",
+COLOURS = {  # of methods by their label; what has none here takes the next free one
+    METHODS[method].label: colour
+    for method, colour in {
+        "dense": "black",
+        "tiny": "tab:brown",
+        "static": "tab:orange",
+        "set": "tab:green",
+        "rigl": "tab:red",
+        "rigl-q*": "tab:purple",
+        "rlx2": "tab:blue",
+    }.items()
 }
 BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # a legend's place, where it hides no curve
 THRESHOLD = inspect.signature(RLx2Callback).parameters["policy_distance_threshold"].default
@@ -77,7 +80,7 @@ def _pictures(results: Results) -> dict[str, Callable[[], Figure]]:
 
 
 def curve_groups(results: Results) -> dict[str, dict[str, list[Result]]]:
-    """Give what is drawn together, by name of the picture and by method."""
+    """Give what is drawn together, by name of the picture and by label."""
     named: dict[str, dict[str, list[Result]]] = {}
     pendulum = results.where(env=PENDULUM["env"], steps=PENDULUM["steps"])
     named["motivation"] = _by_method(
@@ -89,26 +92,29 @@ def curve_groups(results: Results) -> dict[str, dict[str, list[Result]]]:
             named[f"{algorithm}_{env}_{steps}"] = _by_method(found, ("dense", *SPARSE))
             if any(one.method in ABLATIONS for one in found):
                 named[f"{algorithm}_{env}_{steps}_ablations"] = _by_method(found, ("dense", "rlx2", *ABLATIONS))
+    named["walker_causes"] = {}
+    for found in tables.walker_groups(results):
+        longer = f", {found[0].steps:,} steps" if found[0].steps > MILLION else ""
+        named["walker_causes"][tables.label(found[0]) + longer] = found
     return {name: groups for name, groups in named.items() if groups}
 
 
 def _by_method(found: Sequence[Result], methods: Sequence[str]) -> dict[str, list[Result]]:
-    groups = {method: [one for one in found if one.method == method] for method in methods}
-    return {method: group for method, group in groups.items() if group}
+    groups = {METHODS[method].label: [one for one in found if one.method == method] for method in methods}
+    return {label: group for label, group in groups.items() if group}
 
 
 def _curves(name: str, groups: dict[str, list[Result]]) -> Figure:
     """Draw the mean over seeds, and each seed faintly."""
     figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
-    others = iter(colour for colour in plt.get_cmap("tab20").colors if colour != to_rgb(COLOURS["rlx2"]))
-    one = next(iter(groups.values()))[0]
-    for method, found in groups.items():
-        colour = COLOURS.get(method) or next(others)
+    others = iter(colour for colour in plt.get_cmap("tab20").colors if colour != to_rgb(COLOURS["RLx2"]))
+    one = max((found[0] for found in groups.values()), key=lambda result: result.steps)
+    for label, found in groups.items():
+        colour = COLOURS.get(label) or next(others)
         for result in found:
             axes.plot(result.curve.steps, result.curve.returns, color=colour, alpha=0.25, linewidth=0.8)
         mean = np.mean([result.curve.returns for result in found], axis=0)
-        label = f"{METHODS[method].label} ({len(found)})"
-        axes.plot(found[0].curve.steps, mean, color=colour, linewidth=1.6, label=label)
+        axes.plot(found[0].curve.steps, mean, color=colour, linewidth=1.6, label=f"{label} ({len(found)})")
     title = f"{one.algorithm.upper()} {one.env}" + (f", sparsity {PENDULUM_SPARSITY:.0%}" if name == "motivation" else "")
     axes.set(title=title, xlabel="environment steps", ylabel="mean return of 10 episodes", xlim=(0, one.steps))
     axes.legend(fontsize="small", title="seeds in brackets", title_fontsize="x-small", **BESIDE)
@@ -142,8 +148,8 @@ def _profiles(by_method: dict[str, list[Pair]]) -> Figure:
     for method, pairs in by_method.items():
         above, interval = statistics.performance_profile(pairs, THRESHOLDS)
         label = f"{METHODS[method].label} ({sum(len(own) for own, _ in pairs)} runs)"
-        axes.plot(100 * THRESHOLDS, above, color=COLOURS[method], label=label)
-        axes.fill_between(100 * THRESHOLDS, *interval, color=COLOURS[method], alpha=0.15)
+        axes.plot(100 * THRESHOLDS, above, color=COLOURS[METHODS[method].label], label=label)
+        axes.fill_between(100 * THRESHOLDS, *interval, color=COLOURS[METHODS[method].label], alpha=0.15)
     axes.set(xlabel="% of dense", ylabel="share of runs above", ylim=(0, 1.02), xlim=(0, 100 * THRESHOLDS[-1]))
     axes.legend(fontsize="small", **BESIDE)
     return figure

@@ -59,7 +59,7 @@ def report(folder: Path = RESULTS) -> str:
         ]
         parts += [READING] if steps == tables.lengths(results)[0] else []
         parts += _shown([f"{algorithm}_{env}_{steps}" for algorithm, env in tables.rows_of(results, steps)], base)
-        parts += _walker(results) if steps == MILLION else []
+        parts += _walker(results, base) if steps == MILLION else []
         if tables.has_ablations(results, steps):
             table = tables.table_3(results, steps)
             parts += [f"Table 3 of the paper, at {steps:,} steps (`{_trained_by(steps, ABLATIONS)}`):", table]
@@ -80,14 +80,21 @@ def full_report(folder: Path = RESULTS) -> str:
         "The sparsity at which a static topology clearly fails was looked for here:",
         tables.pendulum_search(results),
     ]
+    walker = _walker(results)
     for steps in tables.lengths(results):
         parts += _length(results, steps)
-        parts += _walker(results, "### What RLx2 lacks on Walker2d-v4") if steps == MILLION else []
+        parts += ["### What RLx2 lacks on Walker2d-v4", *walker] if steps == MILLION and walker else []
     if not tables.lengths(results):
         parts += ["## Tables 2 and 3", NOT_YET]
     parts += [
         "## Learning curves",
-        *_shown([name for name in names if not name.startswith(("motivation", "profile")) and not name.endswith("_buffer")]),
+        *_shown(
+            [
+                name
+                for name in names
+                if not name.startswith(("motivation", "profile", "walker")) and not name.endswith("_buffer")
+            ]
+        ),
         "## Dynamic buffers",
         BUFFERS,
         *_shown([name for name in names if name.endswith("_buffer")]),
@@ -120,9 +127,9 @@ def _trained_by(steps: int, methods: Collection[str]) -> str:
     return " ".join([RUN, *sets])
 
 
-def _walker(results: Results, *heading: str) -> list[str]:
+def _walker(results: Results, base: str = "") -> list[str]:
     table = tables.walker_causes(results)
-    return [] if table is None else [*heading, WALKER, table]
+    return [] if table is None else [WALKER, table, *_shown(["walker_causes"], base)]
 
 
 def _motivation(results: Results) -> str:

@@ -17,7 +17,6 @@ from benchmarks.returns.cells import (
     PENDULUM_SPARSITY,
     SETS,
     TABLE_3_TOPOLOGY,
-    Cell,
 )
 from benchmarks.returns.results import FINAL_SHARE, Result, Results
 from benchmarks.returns.statistics import Estimate, Pair
@@ -182,24 +181,20 @@ def below_the_paper(results: Results, steps: int) -> str:
 
 
 def walker_causes(results: Results) -> str | None:
-    """
-    Lay out what RLx2 lacks on Walker2d: each row but dense's changes one thing of RLx2 at a million steps. None without dense.
-    """
-    rlx2 = SETS["walker-causes"][0]
-    dense = replace(rlx2, method="dense")
-    goal = _scores(_seeds(results, dense))
-    if not goal:
+    """Lay out what RLx2 lacks on Walker2d; None without dense."""
+    groups = walker_groups(results)
+    if not groups:
         return None
+    goal = BELOW * mean(_scores(groups[0]))
     rows = []
-    for cell in dict.fromkeys(replace(cell, seed=0) for cell in [dense, *SETS["walker-causes"]]):
-        found = _seeds(results, cell)
-        if found:
-            reached = [one.curve.first_score(BELOW * mean(goal), int(FINAL_SHARE * MILLION)) for one in found]
-            early = _mean([one.curve.score(MILLION) for one in found])
-            late = _mean(_scores(found)) if cell.steps > MILLION else NONE
-            first = ", ".join("never" if step is None else f"{step:,}" for step in reached)
-            size = found[0].relative_cost("weights") or 1.0
-            rows.append([_label(found[0]), f"{cell.steps:,}", f"{size:.3f}", early, late, first])
+    for found in groups:
+        one = found[0]
+        size = one.relative_cost("weights") or 1.0
+        early = _mean([each.curve.score(MILLION) for each in found])
+        late = _mean(_scores(found)) if one.steps > MILLION else NONE
+        reached = [each.curve.first_score(goal, int(FINAL_SHARE * MILLION)) for each in found]
+        first = ", ".join("never" if step is None else f"{step:,}" for step in reached)
+        rows.append([label(one), f"{one.steps:,}", f"{size:.3f}", early, late, first])
     header = [
         "",
         "steps",
@@ -211,12 +206,17 @@ def walker_causes(results: Results) -> str | None:
     return markdown(header, rows)
 
 
-def _seeds(results: Results, cell: Cell) -> list[Result]:
-    group = ("method", "algorithm", "env", "steps", "sparsity")
-    return results.where(**{name: getattr(cell, name) for name in group})
+def walker_groups(results: Results) -> list[list[Result]]:
+    """Give seeds of dense, RLx2 and what differs from it in one thing on Walker2d, group by group; nothing without dense."""
+    rlx2 = SETS["walker-causes"][0]
+    compared = dict.fromkeys(replace(cell, seed=0) for cell in [replace(rlx2, method="dense"), *SETS["walker-causes"]])
+    fields = ("method", "algorithm", "env", "steps", "sparsity")
+    groups = [results.where(**{name: getattr(cell, name) for name in fields}) for cell in compared]
+    return [found for found in groups if found] if groups[0] else []
 
 
-def _label(one: Result) -> str:
+def label(one: Result) -> str:
+    """Name a cell's method, with the sparsity if it is not the paper's."""
     return METHODS[one.method].label + ("" if one.sparsity is None else f" at {one.sparsity:.0%}")
 
 
@@ -263,7 +263,7 @@ def all_cells(results: Results) -> str:
         rows.append(
             [
                 f"{one.algorithm.upper()} {one.env}",
-                _label(one),
+                label(one),
                 f"{one.steps:,}",
                 str(one.seed),
                 f"{one.score:,.0f}",
