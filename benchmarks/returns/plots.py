@@ -147,9 +147,10 @@ def _profiles(by_method: dict[str, list[Pair]]) -> Figure:
     figure, axes = plt.subplots(figsize=(7.5, 3.6), layout="constrained")
     for method, pairs in by_method.items():
         above, interval = statistics.performance_profile(pairs, THRESHOLDS)
-        label = f"{METHODS[method].label} ({sum(len(own) for own, _ in pairs)} runs)"
-        axes.plot(100 * THRESHOLDS, above, color=COLOURS[METHODS[method].label], label=label)
-        axes.fill_between(100 * THRESHOLDS, *interval, color=COLOURS[METHODS[method].label], alpha=0.15)
+        label = METHODS[method].label
+        runs = sum(len(own) for own, _ in pairs)
+        axes.plot(100 * THRESHOLDS, above, color=COLOURS[label], label=f"{label} ({runs} runs)")
+        axes.fill_between(100 * THRESHOLDS, *interval, color=COLOURS[label], alpha=0.15)
     axes.set(xlabel="% of dense", ylabel="share of runs above", ylim=(0, 1.02), xlim=(0, 100 * THRESHOLDS[-1]))
     axes.legend(fontsize="small", **BESIDE)
     return figure

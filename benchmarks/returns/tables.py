@@ -189,12 +189,12 @@ def walker_causes(results: Results) -> str | None:
     rows = []
     for found in groups:
         one = found[0]
-        size = one.relative_cost("weights") or 1.0
+        size = one.relative_cost("weights")
         early = _mean([each.curve.score(MILLION) for each in found])
         late = _mean(_scores(found)) if one.steps > MILLION else NONE
         reached = [each.curve.first_score(goal, int(FINAL_SHARE * MILLION)) for each in found]
         first = ", ".join("never" if step is None else f"{step:,}" for step in reached)
-        rows.append([label(one), f"{one.steps:,}", f"{size:.3f}", early, late, first])
+        rows.append([label(one), f"{one.steps:,}", NONE if size is None else f"{size:.3f}", early, late, first])
     header = [
         "",
         "steps",
