@@ -1,28 +1,44 @@
 """What an agent weighs and what its training costs, for itself and relative to the dense agent of the same shape."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, NamedTuple
 
 import torch as th
 from torch import nn
 
-from sb3_rlx2.sparse_mlp import LayerSpec, SparseMLP
+from sb3_rlx2.backends.network import LayerSpec
+from sb3_rlx2.paths import architecture
+from sb3_rlx2.sparse_mlp import SparseMLP, is_normalisation, sparse_mlps
 
 # FLOPs of training in Table 2 of the paper are those of the actor and of both critics, weighted like this. The paper does
 # not say so: it is what gives TD3's four figures from the sparsities. SAC's figures follow no weighting of the two.
 PAPER_TRAINING_WEIGHTS = (2, 3)
 
 
-def sparse_mlps(module: nn.Module | None) -> list[SparseMLP]:
-    """
-    Find the sparse networks inside a module.
+# Networks that SB3's off-policy algorithms train, by the attribute of their policy; the first one that is there acts.
+HOST_NETWORKS = ("actor", "critic", "q_net", "quantile_net")
 
-    :param module: a policy, an actor, a critic
-    :return: its sparse networks
+
+def trained_networks(policy: Any) -> dict[str, nn.Module]:
     """
-    return [] if module is None else [mlp for mlp in module.modules() if isinstance(mlp, SparseMLP)]
+    Give the networks that an algorithm trains, by the attribute of its policy. The first one acts.
+
+    :param policy: a policy, sparse or SB3's own
+    """
+    names = getattr(policy, "networks", HOST_NETWORKS)
+    return {name: policy._modules[name] for name in names if name in policy._modules}
+
+
+def acting_network(policy: Any) -> nn.Module:
+    """
+    Give the network that chooses actions.
+
+    :param policy: a policy, sparse or SB3's own
+    """
+    return next(iter(trained_networks(policy).values()))
 
 
 def density(module: nn.Module) -> float:
@@ -33,6 +49,16 @@ def density(module: nn.Module) -> float:
     """
     mlps = sparse_mlps(module)
     return sum(mlp.nnz for mlp in mlps) / sum(mlp.size for mlp in mlps) if mlps else 1.0
+
+
+def live_weights(policy: Any) -> dict[str, tuple[int, int]]:
+    """
+    Count the live weights of each sparse network, and all that it would have as a dense one; biases are not counted.
+
+    :param policy: a policy; one without sparse networks gives nothing
+    """
+    networks = {name: sparse_mlps(network) for name, network in trained_networks(policy).items()}
+    return {name: (sum(mlp.nnz for mlp in mlps), sum(mlp.size for mlp in mlps)) for name, mlps in networks.items() if mlps}
 
 
 def parameter_bytes(module: nn.Module) -> tuple[int, int]:
@@ -52,9 +78,13 @@ class DenseHead(NamedTuple):
     Stands for a network of SB3's own, which holds all its links.
 
     :param layers: sizes of its layers
+    :param norms: normalisations before them, None if there are none
+    :param frozen_layers: number of layers that do not learn
     """
 
     layers: Sequence[LayerSpec]
+    norms: Sequence[nn.Module] | None = None
+    frozen_layers: int = 0
 
 
 def heads(module: nn.Module) -> Sequence[SparseMLP | DenseHead]:
@@ -63,26 +93,27 @@ def heads(module: nn.Module) -> Sequence[SparseMLP | DenseHead]:
 
     :param module: an actor, or a critic that may hold several Q-networks
     """
-    return sparse_mlps(module) or [
-        DenseHead([LayerSpec(linear.in_features, linear.out_features, linear.weight.numel()) for linear in _linears(net)])
-        for net in getattr(module, "q_networks", [module])
-    ]
+    return sparse_mlps(module) or [_dense_head(net) for net in getattr(module, "q_networks", [module])]
 
 
-def _linears(module: nn.Module) -> list[nn.Linear]:
-    named = module.named_modules()
-    return [part for name, part in named if isinstance(part, nn.Linear) and not name.startswith("features_extractor")]
+def _dense_head(network: nn.Module) -> DenseHead:
+    parts = [part for name, part in network.named_modules() if not name.startswith("features_extractor")]
+    linears = [part for part in parts if isinstance(part, nn.Linear)]
+    layers = [LayerSpec(linear.in_features, linear.out_features, linear.weight.numel()) for linear in linears]
+    return DenseHead(layers, [part for part in parts if is_normalisation(part)] or None)
 
 
 @dataclass(frozen=True)
 class PassFlops:
     """
-    FLOPs of one network for one sample; a multiplication and an addition are two. Activations and biases are not counted.
+    FLOPs of one network for one sample; a multiplication and an addition are two. Activations, biases and normalisations
+    are not counted.
 
     :param forward: the forward pass
-    :param grad_weights: gradient by the weights
-    :param grad_hidden: gradient by the inputs of all layers but the first
-    :param grad_input: gradient by the network's input
+    :param grad_weights: gradient by the weights that learn
+    :param grad_hidden: gradient by the inputs of all layers but the first that learns; also of that, if a normalisation before
+        it learns
+    :param grad_input: gradient by the network's input, from there on down
     """
 
     forward: float
@@ -104,7 +135,9 @@ def pass_flops(mlp: SparseMLP | DenseHead, dense: bool = False) -> PassFlops:
     :param dense: count it as if it were dense
     """
     counts = [layer.size if dense else layer.nnz for layer in mlp.layers]
-    return PassFlops(2 * sum(counts), 2 * sum(counts), 2 * sum(counts[1:]), 2 * counts[0])
+    frozen = 0 if dense else mlp.frozen_layers
+    down_to = frozen + (mlp.norms is None)
+    return PassFlops(2 * sum(counts), 2 * sum(counts[frozen:]), 2 * sum(counts[down_to:]), 2 * sum(counts[:down_to]))
 
 
 def inference_flops(actor: nn.Module, dense: bool = False) -> float:
@@ -154,18 +187,90 @@ def sac_step_flops(
     return critic_update + actor_update + entropy_states * _sum(pi, "forward")
 
 
+def crossq_step_flops(
+    actor: nn.Module, critic: nn.Module, policy_delay: float = 3, entropy_states: float = 0.0, dense: bool = False
+) -> float:
+    """
+    FLOPs of a gradient step of sb3-contrib's CrossQ, per sample, in the heads (features extractors are dense in both). There
+    are no targets: the critics compute states and next states together, forward and backward.
+
+    :param actor: the actor
+    :param critic: the critics
+    :param policy_delay: critic updates per actor update
+    :param entropy_states: states on the way whose entropy the soft n-step return asks for, ``n_steps - 1``
+    :param dense: count it as if all heads were dense
+    """
+    pi, q = _count(actor, dense), _count(critic, dense)
+    critic_update = (1 + entropy_states) * _sum(pi, "forward") + 2 * _sum(q, "training")
+    actor_update = _sum(pi, "training") + _sum(q, "training") + _sum(q, "grad_input")
+    return critic_update + actor_update / policy_delay
+
+
+def value_step_flops(network: nn.Module, dense: bool = False) -> float:
+    """
+    FLOPs of a gradient step of SB3's DQN or QR-DQN, per sample, behind the features extractor (which is dense in both).
+
+    :param network: the Q-network or quantile network
+    :param dense: count it as if it were dense
+    """
+    return _sum(_count(network, dense), "forward") + _sum(_count(network, dense), "training")
+
+
 def step_flops(model: Any, dense: bool = False) -> float:
     """
     FLOPs of one gradient step, per sample, of a model as it stands (its n in force included).
 
-    :param model: SB3's TD3 (which has a ``policy_delay``) or SAC, sparse or not
+    :param model: one of SB3's algorithms that ``STEP_FLOPS`` knows, or a subclass, sparse or not
     :param dense: count it as if all heads were dense
+    :raises ValueError: if it is another one
     """
     discards = dense or getattr(model, "_steps", None) is None  # gradient steps in arrays do not
-    if hasattr(model, "policy_delay"):
-        return td3_step_flops(model.actor, model.critic, model.policy_delay, dense, discards)
-    soft = getattr(model.replay_buffer, "uses_entropy_bonus", False)
-    return sac_step_flops(model.actor, model.critic, model.replay_buffer.n_steps - 1 if soft else 0, dense, discards)
+    formula = step_formula(model)
+    if formula is None:
+        raise ValueError(f"the gradient step of {type(model).__name__} is not known, only those of {', '.join(STEP_FLOPS)}")
+    return formula(model, dense, discards)
+
+
+def step_formula(model: Any) -> Callable[[Any, bool, bool], float] | None:
+    """
+    Find how a model's gradient step is counted.
+
+    :param model: the algorithm
+    :return: a function of the model, of whether to count it as dense, and of whether it throws gradients away as SB3 does;
+        None if there is none
+    """
+    return next((STEP_FLOPS[cls.__name__] for cls in type(model).__mro__ if cls.__name__ in STEP_FLOPS), None)
+
+
+def _td3(model: Any, dense: bool, discards: bool) -> float:
+    return td3_step_flops(model.actor, model.critic, model.policy_delay, dense, discards)
+
+
+def _sac(model: Any, dense: bool, discards: bool) -> float:
+    return sac_step_flops(model.actor, model.critic, _entropy_states(model), dense, discards)
+
+
+def _crossq(model: Any, dense: bool, discards: bool) -> float:
+    return crossq_step_flops(model.actor, model.critic, model.policy_delay, _entropy_states(model), dense)
+
+
+def _entropy_states(model: Any) -> int:
+    return model.replay_buffer.n_steps - 1 if getattr(model.replay_buffer, "uses_entropy_bonus", False) else 0
+
+
+def _value_based(model: Any, dense: bool, discards: bool) -> float:
+    return value_step_flops(acting_network(model.policy), dense)
+
+
+# A gradient step of each of SB3's algorithms, by the name of its class.
+STEP_FLOPS: dict[str, Callable[[Any, bool, bool], float]] = {
+    "TD3": _td3,
+    "SAC": _sac,
+    "TQC": _sac,
+    "CrossQ": _crossq,
+    "DQN": _value_based,
+    "QRDQN": _value_based,
+}
 
 
 def paper_training_flops(actor_weights: float, critic_weights: float) -> float:
@@ -184,7 +289,7 @@ class Cost:
     What an agent costs, in absolute numbers; the paper's figures are ratios of two of these.
 
     :param weights: live weights with their targets, biases not counted: the paper's "total size"
-    :param paper_training_flops: the paper's training FLOPs, see :func:`paper_training_flops`; None for SAC
+    :param paper_training_flops: the paper's training FLOPs, see :func:`paper_training_flops`; None without a target actor
     :param training_flops: FLOPs of a gradient step, per sample, as it is really done
     :param inference_flops: FLOPs to choose one action
     :param memory_bytes: what training holds in memory for the networks: parameters, indices, targets, moments
@@ -203,17 +308,17 @@ def cost(model: Any) -> Cost:
     """
     Measure an agent.
 
-    :param model: SB3's TD3 or SAC, sparse or not
+    :param model: one of SB3's off-policy algorithms, sparse or not
     """
-    parts = ("actor", "actor_target", "critic", "critic_target")
-    weights = {name: _weights(getattr(model, name)) for name in parts if isinstance(getattr(model, name, None), nn.Module)}
+    names = [each for name in trained_networks(model.policy) for each in (name, f"{name}_target")]
+    weights = {name: _weights(getattr(model.policy, name)) for name in names if name in model.policy._modules}
     saved = io.BytesIO()
     model.save(saved)
     return Cost(
         weights=sum(weights.values()),
         paper_training_flops=paper_training_flops(weights["actor"], weights["critic"]) if "actor_target" in weights else None,
         training_flops=step_flops(model),
-        inference_flops=inference_flops(model.actor),
+        inference_flops=inference_flops(acting_network(model.policy)),
         memory_bytes=memory_bytes(model.policy),
         disk_bytes=saved.getbuffer().nbytes,
     )
@@ -223,11 +328,12 @@ def memory_bytes(policy: Any) -> int:
     """
     Bytes that training holds for a policy's networks: parameters, indices, targets and the optimizers' state.
 
-    :param policy: SB3's TD3 or SAC policy, sparse or not
+    :param policy: a policy, sparse or SB3's own
     """
     tensors = [*policy.parameters(), *policy.buffers()]
-    for network in (policy.actor, policy.critic):
-        tensors += [state for of_one in network.optimizer.state.values() for state in of_one.values()]
+    networks = trained_networks(policy).values()
+    for optimizer in {getattr(network, "optimizer", None) or policy.optimizer for network in networks}:
+        tensors += [state for of_one in optimizer.state.values() for state in of_one.values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if isinstance(tensor, th.Tensor))
 
 
@@ -235,28 +341,73 @@ def _weights(module: nn.Module) -> int:
     return sum(layer.nnz for head in heads(module) for layer in head.layers)
 
 
+class LayerRow(NamedTuple):
+    """
+    A layer in a summary.
+
+    :param name: such as ``"actor.mu.0"``
+    :param shape: such as ``"256 x 11"``
+    :param nnz: number of live weights
+    :param sparsity: such as ``"87.4%"``
+    """
+
+    name: str
+    shape: str
+    nnz: str
+    sparsity: str
+
+
 def summary(model: Any) -> str:
     """
     Lay out a model's sparse networks as text: a row per layer, then size and FLOPs against dense.
 
-    :param model: SB3's TD3 or SAC with a sparse policy
+    :param model: one of SB3's off-policy algorithms with a sparse policy
     """
-    rows = []
-    for name, mlp in [*model.actor.named_modules(prefix="actor"), *model.critic.named_modules(prefix="critic")]:
-        if isinstance(mlp, SparseMLP):
-            for number, layer in enumerate(mlp.layers):
-                shape = f"{layer.out_features} x {layer.in_features}"
-                rows.append((f"{name}.{number}", shape, f"{layer.nnz:,}", f"{1 - layer.nnz / layer.size:.1%}"))
-    size, dense_size = parameter_bytes(model.policy)
-    totals = [
-        ("parameters, with targets", size / 1e3, dense_size / 1e3, "kB"),
-        ("inference", inference_flops(model.actor) / 1e3, inference_flops(model.actor, dense=True) / 1e3, "kFLOP"),
-        ("training, per sample", step_flops(model) / 1e3, step_flops(model, dense=True) / 1e3, "kFLOP"),
+    rows = [LayerRow("layer", "shape", "nnz", "sparsity"), *_layer_rows(model)]
+    lines = [f"{row.name:<28}{row.shape:>12}{row.nnz:>10}{row.sparsity:>10}" for row in rows]
+    return "\n".join([*lines, *_totals(model)])
+
+
+def summary_html(model: Any) -> str:
+    """
+    Lay out the same for notebooks.
+
+    :param model: one of SB3's off-policy algorithms with a sparse policy
+    """
+    head = "".join(f"<th>{name}</th>" for name in LayerRow._fields)
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in _layer_rows(model))
+    totals = "".join(f"<li>{escape(line)}</li>" for line in _totals(model))
+    return f"<p><code>{escape(repr(model))}</code></p><table><tr>{head}</tr>{rows}</table><ul>{totals}</ul>"
+
+
+def _parts(model: Any) -> list[tuple[str, SparseMLP]]:
+    """Give a model's sparse networks with their names."""
+    networks = trained_networks(model.policy).items()
+    named = [each for prefix, network in networks for each in network.named_modules(prefix=prefix)]
+    return [(name, part) for name, part in named if isinstance(part, SparseMLP)]
+
+
+def _layer_rows(model: Any) -> list[LayerRow]:
+    return [
+        LayerRow(
+            f"{name}.{number}",
+            f"{layer.out_features} x {layer.in_features}",
+            f"{layer.nnz:,}",
+            f"{1 - layer.nnz / layer.size:.1%}",
+        )
+        for name, mlp in _parts(model)
+        for number, layer in enumerate(mlp.layers)
     ]
-    lines = [f"{'layer':<28}{'shape':>12}{'nnz':>10}{'sparsity':>10}"]
-    lines += [f"{name:<28}{shape:>12}{nnz:>10}{sparsity:>10}" for name, shape, nnz, sparsity in rows]
-    lines += [f"{name}: {own:,.1f} {unit}, {own / dense:.1%} of the dense {dense:,.1f}" for name, own, dense, unit in totals]
-    return "\n".join(lines)
+
+
+def _totals(model: Any) -> list[str]:
+    acting, (size, dense_size) = acting_network(model.policy), parameter_bytes(model.policy)
+    totals = [("parameters, with targets", size / 1e3, dense_size / 1e3, "kB")]
+    totals += [("inference", inference_flops(acting) / 1e3, inference_flops(acting, dense=True) / 1e3, "kFLOP")]
+    if step_formula(model) is not None:  # else an algorithm of the user's own
+        totals += [("training, per sample", step_flops(model) / 1e3, step_flops(model, dense=True) / 1e3, "kFLOP")]
+    lines = [f"{name}: {own:,.1f} {unit}, {own / dense:.1%} of the dense {dense:,.1f}" for name, own, dense, unit in totals]
+    return [*(f"{name}: {architecture(mlp)}" for name, mlp in _parts(model)), *lines]
 
 
 def _count(module: nn.Module, dense: bool) -> list[PassFlops]:

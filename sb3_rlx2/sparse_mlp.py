@@ -1,7 +1,7 @@
 """An MLP that stores only its live weights."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -9,61 +9,53 @@ import torch as th
 from torch import nn
 
 from sb3_rlx2 import backends
+from sb3_rlx2.backends.network import LayerSpec
+from sb3_rlx2.inits import Place, Surroundings, find_init
 from sb3_rlx2.validation import lookup
 
 
-@dataclass(frozen=True)
-class LayerSpec:
+def dense_scale(weight: th.Tensor, index: th.Tensor) -> th.Tensor:
     """
-    Size of one sparse linear layer.
-
-    :param in_features: number of inputs
-    :param out_features: number of outputs
-    :param nnz: number of live weights
-    """
-
-    in_features: int
-    out_features: int
-    nnz: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape ``(out, in)`` of the dense weight matrix."""
-        return self.out_features, self.in_features
-
-    @property
-    def size(self) -> int:
-        """Number of weights of the dense layer."""
-        return self.out_features * self.in_features
-
-
-def magnitude_init(weight: th.Tensor, nnz: int, generator: th.Generator) -> th.Tensor:
-    """
-    Keep the largest weights of the dense initialisation, as the released RLx2 does.
+    Leave the weights as the dense initialisation has them, as the released RLx2 does.
 
     :param weight: dense weights, ``[out, in]``
-    :param nnz: number of links to keep
-    :param generator: not used
-    :return: flat positions of the kept links, ``[nnz]``
+    :param index: flat positions of the live ones, ``[nnz]``
+    :return: live weights, ``[nnz]``
     """
-    return th.argsort(weight.abs().flatten(), descending=True, stable=True)[:nnz]
+    return weight.flatten()[index]
 
 
-def random_init(weight: th.Tensor, nnz: int, generator: th.Generator) -> th.Tensor:
+def live_scale(weight: th.Tensor, index: th.Tensor) -> th.Tensor:
     """
-    Keep random weights of the dense initialisation.
+    Scale each unit's live incoming weights so that their sum of squares is what that of all its weights was, so the unit
+    starts with outputs of the dense network's size however few its links are. The dense initialisation sets that sum: with
+    torch's own it is 1/3 in expectation (``in`` weights that are uniform in ``+-1/sqrt(in)``). After the sparsity-aware
+    initialisation of Evci et al., 2022 ("Gradient Flow in Sparse Neural Networks and How Lottery Tickets Win"), which draws
+    with the live in place of the dense fan-in.
 
     :param weight: dense weights, ``[out, in]``
-    :param nnz: number of links to keep
-    :param generator: CPU generator that draws the positions
-    :return: flat positions of the kept links, ``[nnz]``
+    :param index: flat positions of the live ones, ``[nnz]``
+    :return: live weights, ``[nnz]``
     """
-    return th.randperm(weight.numel(), generator=generator)[:nnz]
+    live = th.zeros_like(weight)
+    live.view(-1)[index] = weight.flatten()[index]
+    dense, kept = weight.square().sum(1), live.square().sum(1)
+    factors = (dense / kept).sqrt().where(kept > 0, 1.0)
+    return live.flatten()[index] * factors[index // weight.shape[1]]
 
 
 INDEX = th.int32  # half of what torch's own 64 bits would add to a link; no dense network has 2^31 weights
 
-INITS: dict[str, Callable[[th.Tensor, int, th.Generator], th.Tensor]] = {"magnitude": magnitude_init, "random": random_init}
+WEIGHT_SCALES: dict[str, Callable[[th.Tensor, th.Tensor], th.Tensor]] = {"dense": dense_scale, "live": live_scale}
+
+
+def is_normalisation(module: nn.Module) -> bool:
+    """
+    Tell a normalisation (torch's BatchNorm, sb3-contrib's BatchRenorm) from linear layers and activations.
+
+    :param module: part of a network
+    """
+    return hasattr(module, "num_features")
 
 
 def remap(old_index: th.Tensor, new_index: th.Tensor, x: th.Tensor) -> th.Tensor:
@@ -91,6 +83,10 @@ class SparseMLP(nn.Module):
     An inactive weight has no place to exist, so nothing is ever masked after the fact, and optimizer moments, Polyak
     averaging and ``state_dict`` are sparse with no code of their own.
 
+    The number of links may fall from what the network is built with to ``final_nnz``: :meth:`set_links`.
+
+    A normalisation may stand before each layer, as in CrossQ's networks. It learns by itself, and is not counted as a layer.
+
     :param layers: sizes of the layers, from input to output
     :param values: live weights, ``[nnz]``
     :param bias: biases, ``[sum of out_features]``
@@ -98,9 +94,13 @@ class SparseMLP(nn.Module):
     :param hidden_activation: element-wise activation after each layer but the last
     :param output_activation: element-wise activation after the last layer
     :param backend: ``"auto"``, ``"csr"`` or ``"masked"``
+    :param final_nnz: number of live weights that each layer will have at last, by default those that it has
+    :param norms: modules that normalise each layer's inputs, ``[..., in_features]``; none by default
+    :raises ValueError: if a layer has no links, or more than a dense one, or all together are too many for 32 bits
     """
 
     index: th.Tensor
+    norms: nn.ModuleList | None
 
     def __init__(
         self,
@@ -111,6 +111,8 @@ class SparseMLP(nn.Module):
         hidden_activation: nn.Module,
         output_activation: nn.Module,
         backend: str = "auto",
+        final_nnz: Sequence[int] | None = None,
+        norms: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         for number, layer in enumerate(layers):
@@ -119,8 +121,14 @@ class SparseMLP(nn.Module):
                     f"nnz={layer.nnz} of layer {number} must lie in [1, {layer.size}]: a layer of shape {layer.shape} may not "
                     "be left without a link"
                 )
-        self.layers = tuple(layers)
-        self.slices = [slice(*ends) for ends in pairwise(accumulate((layer.nnz for layer in self.layers), initial=0))]
+        self._lay_out(layers)
+        self.start_nnz = tuple(layer.nnz for layer in layers)
+        self.final_nnz = self.start_nnz if final_nnz is None else tuple(final_nnz)
+        for number, (start, final) in enumerate(zip(self.start_nnz, self.final_nnz, strict=True)):
+            if not 1 <= final <= start:
+                raise ValueError(
+                    f"final_nnz={final} of layer {number} must lie in [1, {start}], the links that it has at first"
+                )
         self.offsets = list(accumulate((layer.size for layer in self.layers), initial=0))
         self.values = nn.Parameter(values.detach().clone())
         self.bias = nn.Parameter(bias.detach().clone())
@@ -129,7 +137,9 @@ class SparseMLP(nn.Module):
         self.register_buffer("index", index.detach().to(INDEX, copy=True))
         self.hidden_activation = hidden_activation
         self.output_activation = output_activation
+        self.register_module("norms", nn.ModuleList(norms) if norms else None)
         self.backend = lookup("backend", backend, backends.BACKENDS)
+        self.frozen_layers = 0
         self.records_dense_gradient = False
         self._dense_gradients: dict[int, Callable[[], th.Tensor]] = {}
         self.compute_cache: Any = None  # whatever the backend derives from `index`
@@ -145,6 +155,10 @@ class SparseMLP(nn.Module):
         init: str = "magnitude",
         generator: th.Generator | None = None,
         backend: str = "auto",
+        weight_scale: str = "dense",
+        final_nnz: Sequence[int] | None = None,
+        norms: Sequence[nn.Module] = (),
+        surroundings: Surroundings = Surroundings(),  # noqa: B008 immutable
     ) -> "SparseMLP":
         """
         Thin dense layers out.
@@ -153,35 +167,44 @@ class SparseMLP(nn.Module):
         :param nnz: number of live weights to keep of each layer
         :param hidden_activation: element-wise activation after each layer but the last
         :param output_activation: element-wise activation after the last layer, none by default
-        :param init: which links live at first, ``"magnitude"`` or ``"random"``
+        :param init: which links live at first, see :mod:`sb3_rlx2.inits`
         :param generator: CPU generator for random draws, see :func:`spawn_generator`
         :param backend: ``"auto"``, ``"csr"`` or ``"masked"``
+        :param weight_scale: whether the weights start as in the dense network (``"dense"``), or each unit's live ones scaled
+            to the sum of squares of all its dense ones (``"live"``), see :func:`live_scale`
+        :param final_nnz: number of live weights that each layer will have at last, by default ``nnz``
+        :param norms: modules that normalise each layer's inputs; none by default
+        :param surroundings: where the network is, for inits that ask
         """
-        choose = lookup("init", init, INITS)
+        choose = find_init(init)
+        scale = lookup("weight_scale", weight_scale, WEIGHT_SCALES)
         generator = generator or spawn_generator()
         layers = [LayerSpec(lin.in_features, lin.out_features, count) for lin, count in zip(linears, nnz, strict=True)]
         weights = [linear.weight.detach() for linear in linears]
         offsets = accumulate((layer.size for layer in layers), initial=0)
-        index = th.cat(
-            [
-                choose(weight, layer.nnz, generator).sort().values + offset
-                for weight, layer, offset in zip(weights, layers, offsets, strict=False)
-            ]
-        )
-        dense = th.cat([weight.flatten() for weight in weights])
+        places = [Place(number, weights, layer.nnz, generator, surroundings) for number, layer in enumerate(layers)]
+        live = [choose(place).sort().values for place in places]
+        values = th.cat([scale(weight, index) for weight, index in zip(weights, live, strict=True)])
+        index = th.cat([index + offset for index, offset in zip(live, offsets, strict=False)])
         bias = th.cat([linear.bias.detach() for linear in linears])
-        return cls(layers, dense[index], bias, index, hidden_activation, output_activation or nn.Identity(), backend)
+        output_activation = output_activation or nn.Identity()
+        return cls(layers, values, bias, index, hidden_activation, output_activation, backend, final_nnz, norms)
 
     @classmethod
     def from_sequential(cls, net: nn.Sequential, nnz: Sequence[int], **kwargs: Any) -> "SparseMLP":
         """
         Thin out what SB3's ``create_mlp`` builds: linear layers with one activation between them, and perhaps one behind.
+        A normalisation may stand before each linear layer.
 
         :param net: the dense network
         :param nnz: number of live weights to keep of each linear layer
         :param kwargs: see :meth:`from_linears`
+        :raises ValueError: if the network holds anything else, or different activations
         """
-        modules = list(net)
+        norms = [module for module in net if is_normalisation(module)]
+        if norms and list(net)[0::3] != norms:
+            raise ValueError(f"expected a normalisation before each linear layer or before none, got {net}")
+        modules = [module for module in net if module not in norms]
         linears = [module for module in modules[0::2] if isinstance(module, nn.Linear)]
         hidden = modules[1 : 2 * len(linears) - 1 : 2]
         output = modules[2 * len(linears) - 1 :]
@@ -192,7 +215,12 @@ class SparseMLP(nn.Module):
                 raise ValueError(f"activation_fn={type(module).__name__} must have no parameters of its own")
         if len({str(module) for module in hidden}) > 1:
             raise ValueError(f"hidden activations must all be the same, got {', '.join(map(str, hidden))}")
-        return cls.from_linears(linears, nnz, hidden[0] if hidden else nn.Identity(), output[0] if output else None, **kwargs)
+        activations = hidden[0] if hidden else nn.Identity(), output[0] if output else None
+        return cls.from_linears(linears, nnz, *activations, norms=norms, **kwargs)
+
+    def _lay_out(self, layers: Sequence[LayerSpec]) -> None:
+        self.layers = tuple(layers)
+        self.slices = [slice(*ends) for ends in pairwise(accumulate((layer.nnz for layer in self.layers), initial=0))]
 
     @property
     def nnz(self) -> int:
@@ -203,6 +231,20 @@ class SparseMLP(nn.Module):
     def size(self) -> int:
         """Number of weights that the dense network has."""
         return self.offsets[-1]
+
+    @property
+    def hidden_nnz(self) -> int:
+        """Number of live weights of all layers but the last."""
+        return self.slices[-1].start
+
+    def freeze(self, layers: int) -> None:
+        """
+        Keep weights, biases and links of the first layers as they are: the gradients by them are 0.
+
+        :param layers: how many layers
+        """
+        self.frozen_layers = layers
+        self.compute_cache = None  # which says where a backward pass may stop
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         """
@@ -247,6 +289,7 @@ class SparseMLP(nn.Module):
 
         :param layer: number of the layer
         :return: gradient, ``[out, in]``
+        :raises RuntimeError: if no backward pass recorded it
         """
         if layer not in self._dense_gradients:
             raise RuntimeError(f"no backward pass was recorded for layer {layer}; set `records_dense_gradient` before it")
@@ -263,6 +306,42 @@ class SparseMLP(nn.Module):
         :param index: sorted positions, ``[nnz]``
         """
         self.index.copy_(index)
+
+    def set_links(self, index: th.Tensor, values: th.Tensor) -> None:
+        """
+        Take other links, also another number of them, in place: an optimizer goes on with the same parameter, and a network
+        that shares the index sees the new one (it is to be given values of its own). Moments are the caller's to cut.
+
+        Not while a loss, or anything else with a graph, is held: torch would go on to expect gradients of the old shape.
+
+        :param index: sorted positions, at least one in each layer, ``[new nnz]``
+        :param values: the live weights, ``[new nnz]``
+        """
+        counts = self._layer_counts(index)
+        self._lay_out([replace(layer, nnz=count) for layer, count in zip(self.layers, counts, strict=True)])
+        self.values.data, self.values.grad = values.detach().to(self.values, copy=True), None
+        self.index.data = index.to(self.index, copy=True)
+        self.compute_cache = None  # holds the old memory
+
+    def set_layers(self, layers: Sequence[LayerSpec], index: th.Tensor, values: th.Tensor, bias: th.Tensor) -> None:
+        """
+        Take layers of other widths, in place, as :meth:`set_links` takes other links.
+
+        :param layers: their sizes
+        :param index: sorted positions, ``[new nnz]``
+        :param values: the live weights, ``[new nnz]``
+        :param bias: biases, ``[sum of the new out_features]``
+        """
+        self._lay_out(layers)
+        self.start_nnz = self.final_nnz = tuple(layer.nnz for layer in layers)
+        self.offsets = list(accumulate((layer.size for layer in layers), initial=0))
+        self.bias.data, self.bias.grad = bias.detach().to(self.bias, copy=True), None
+        self.forget_dense_gradients()
+        self.set_links(index, values)
+
+    def _layer_counts(self, index: th.Tensor) -> list[int]:
+        counts: list[int] = th.searchsorted(index.cpu().long(), th.tensor(self.offsets)).diff().tolist()
+        return counts
 
     def share_index(self, other: "SparseMLP") -> None:
         """
@@ -282,21 +361,27 @@ class SparseMLP(nn.Module):
         if any(name.startswith(prefix) and name.endswith(".weight") for name in state_dict):
             raise RuntimeError(
                 f"'{prefix}index' is missing: the saved network is not sparse. A dense agent cannot be loaded into a sparse "
-                "policy; load it with the algorithm that saved it (TD3, SAC), or train a sparse one from scratch."
+                "policy; load it with the algorithm that saved it, or train a sparse one from scratch."
             )
         if f"{prefix}index" not in state_dict:  # torch knows whether that is an error; if not, the topology stays
             super()._load_from_state_dict(state_dict, prefix, *args)
             return
-        index = state_dict[f"{prefix}index"].cpu().long()
-        saved = th.searchsorted(index, th.tensor(self.offsets)).diff().tolist()
-        own = [layer.nnz for layer in self.layers]
+        index = state_dict[f"{prefix}index"]
+        saved, own = self._layer_counts(index), [layer.nnz for layer in self.layers]
         if len(index) != self.nnz or saved != own:
-            raise RuntimeError(
-                f"'{prefix}index' holds {len(index)} live weights, {saved} in the layers of this network, which has {own}: "
-                "the sparsity, its distribution or net_arch differs from the saved agent's. Leave them out to take the saved "
-                "ones."
-            )
+            if len(index) != sum(saved) or not self._may_have(saved):
+                raise RuntimeError(
+                    f"'{prefix}index' holds {len(index)} live weights, {saved} in the layers of this network, which has "
+                    f"{own}: the sparsity, its distribution or net_arch differs from the saved agent's. Leave them out to "
+                    "take the saved ones."
+                )
+            self.set_links(index, self.values.new_zeros(len(index)))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _may_have(self, counts: Sequence[int]) -> bool:
+        """Tell whether the network may have these numbers of links at some time of its training."""
+        at_most = all(count <= start for count, start in zip(counts, self.start_nnz, strict=True))
+        return at_most and sum(counts) >= sum(self.final_nnz)  # all together: some methods choose over the whole network
 
     def __getstate__(self) -> dict[str, Any]:
         # Derived arrays and recorded passes hold views that neither pickle nor deep copies should carry along.
@@ -316,3 +401,13 @@ def spawn_generator() -> th.Generator:
     copy = th.Generator()
     copy.set_state(th.get_rng_state())
     return th.Generator().manual_seed(int(th.randint(2**62, (), generator=copy)))
+
+
+def sparse_mlps(module: nn.Module | None) -> list[SparseMLP]:
+    """
+    Find the sparse networks inside a module.
+
+    :param module: a policy, an actor, a critic
+    :return: its sparse networks
+    """
+    return [] if module is None else [mlp for mlp in module.modules() if isinstance(mlp, SparseMLP)]

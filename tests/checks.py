@@ -12,19 +12,19 @@ def sparse_mlps(module):
 def pairs(policy):
     """Give (name, online network, target network or None, optimizer) for each sparse network of a policy."""
     out = []
-    for name in ("actor", "critic"):
+    for name in policy.networks:
         network, target = getattr(policy, name), getattr(policy, f"{name}_target", None)
         mlps = sparse_mlps(network)
         targets = sparse_mlps(target) if target is not None else [None] * len(mlps)
         assert len(targets) == len(mlps) > 0
-        out += [(name, mlp, other, network.optimizer) for mlp, other in zip(mlps, targets, strict=True)]
+        out += [(name, mlp, other, policy.optimizer_of(name)) for mlp, other in zip(mlps, targets, strict=True)]
     return out
 
 
 def assert_sound(policy, nnz=None):
     """
     :param policy: a sparse policy
-    :param nnz: links per layer, of the actor and of each critic, {"actor": [...], "critic": [...]}
+    :param nnz: links per layer, of each network by its name, as {"actor": [...], "critic": [...]}
     """
     for name, mlp, target, optimizer in pairs(policy):
         assert mlp.index.dtype == th.int32

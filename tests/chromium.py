@@ -1,5 +1,6 @@
 """A headless Chromium, driven by the DevTools protocol through a pipe: no package and no port needed."""
 
+import base64
 import json
 import os
 import shutil
@@ -72,15 +73,41 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def show(self, width, colours):
+        """Have a window of a width in pixels, and the user prefer ``"light"`` or ``"dark"`` colours."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": colours}])
+
+    def picture(self):
+        """Give a PNG of the whole page."""
+        taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        return base64.b64decode(taken["data"])
+
+    def hover(self, selector, most):
+        """Put the pointer on the first elements, one after the other, and give the texts that then appear beside them."""
+        texts = []
+        for number in range(most):
+            element = f"document.querySelectorAll({json.dumps(selector)})[{number}]"
+            place = self.evaluate(
+                f"({element}.scrollIntoView({{block: 'center'}}), {element}.getBoundingClientRect().toJSON())"
+            )
+            x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+            self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+            shown = "[...document.querySelectorAll('.tip text')].filter((t) => t.getClientRects().length)"
+            texts += self.evaluate(f"{shown}.map((t) => t.textContent)")
+        return texts
+
     def named(self, *methods):
         """Give the parameters of all events of these names so far."""
         return [event["params"] for event in self.events if event.get("method") in methods]
 
     def _receive(self):
         data = bytearray()
-        while (byte := self._read.read(1)) != b"\0":
-            assert byte, "chromium has ended"
-            data += byte
+        while not data.endswith(b"\0"):
+            waiting = self._read.peek()
+            assert waiting, "chromium has ended"
+            data += self._read.read(waiting.find(b"\0") + 1 or len(waiting))
+        del data[-1]
         return json.loads(data)
 
 

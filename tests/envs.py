@@ -10,11 +10,13 @@ class DriftEnv(gym.Env):
     A point that drifts at random and that actions push. All its state is in itself, so a deep copy goes on just the same.
 
     Every third episode ends by termination, the others at their time limit, whatever the agent does.
+
+    :param n_actions: number of discrete actions, 0 for a Box of ``action_shape``
     """
 
-    def __init__(self, obs_shape=(3,), action_shape=(2,), length=9):
+    def __init__(self, obs_shape=(3,), action_shape=(2,), length=9, n_actions=0):
         self.observation_space = spaces.Box(-np.inf, np.inf, obs_shape, np.float32)
-        self.action_space = spaces.Box(-2, 2, action_shape, np.float32)
+        self.action_space = spaces.Discrete(n_actions) if n_actions else spaces.Box(-2, 2, action_shape, np.float32)
         self.state_shape = obs_shape
         self.length = length
         self.episodes = 0
@@ -50,18 +52,36 @@ class DriftDictEnv(DriftEnv):
         return {"vec": super().observe(), "img": np.full((1, 36, 36), brightness, np.uint8)}
 
 
+class PixelEnv(DriftEnv):
+    """
+    The same with arrays of three dimensions, all noise, and discrete actions.
+
+    :param shape: shape of an observation
+    :param dtype: ``np.uint8``, of 0 to 255 as images are, or ``bool``
+    """
+
+    def __init__(self, shape=(36, 36, 1), dtype=np.uint8, n_actions=3):
+        super().__init__(n_actions=n_actions)
+        self.observation_space = spaces.Box(0, 255 if dtype is np.uint8 else 1, shape, dtype)
+
+    def observe(self):
+        space = self.observation_space
+        return self.np_random.integers(0, int(space.high.max()) + 1, space.shape).astype(space.dtype)
+
+
 class TinyEnv(gym.Env):
     """
     Observations are (step in the episode, episode, noise...), so that a test sees which transitions belong together.
 
     :param length: steps of an episode
     :param truncates: whether an episode ends by a time limit and not by termination
+    :param n_actions: number of discrete actions, 0 for a Box of ``action_dim``
     :param poison: ``"reward"``, ``"observation"`` or ``"terminal"`` (observation), set to ``value`` from step ``at`` on
     """
 
-    def __init__(self, length=10, truncates=True, obs_dim=3, action_dim=2, poison=None, value=np.nan, at=0):
+    def __init__(self, length=10, truncates=True, obs_dim=3, action_dim=2, n_actions=0, poison=None, value=np.nan, at=0):
         self.observation_space = spaces.Box(-np.inf, np.inf, (obs_dim,), np.float32)
-        self.action_space = spaces.Box(LOW, HIGH, (action_dim,), np.float32)
+        self.action_space = spaces.Discrete(n_actions) if n_actions else spaces.Box(LOW, HIGH, (action_dim,), np.float32)
         self.length, self.truncates = length, truncates
         self.poison, self.value, self.at = poison, value, at
         self.episode, self.step_in_episode, self.steps = -1, 0, 0

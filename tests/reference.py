@@ -34,6 +34,38 @@ def drop_and_grow(index, magnitude, scores, k):
     return sorted(kept | set(candidates[:k]))
 
 
+def alive_links(widths, layers):
+    """
+    Walk every path from an input to an output.
+
+    :param widths: number of inputs, then of units of each layer
+    :param layers: per layer a list of (row, column)
+    :return: per layer the set of links that a whole path goes through
+    """
+    alive = [set() for _ in layers]
+
+    def walk(unit, trail):
+        if len(trail) == len(layers):
+            for links, link in zip(alive, trail, strict=True):
+                links.add(link)
+            return
+        for row, column in layers[len(trail)]:
+            if column == unit:
+                walk(row, [*trail, (row, column)])
+
+    for unit in range(widths[0]):
+        walk(unit, [])
+    return alive
+
+
+def reached_units(widths, layers):
+    """Give, for the inputs and the units of each layer, the set of those that an input reaches."""
+    reached = [set(range(widths[0]))]
+    for links in layers:
+        reached.append({row for row, column in links if column in reached[-1]})
+    return reached
+
+
 def cosine(progress, initial):
     return initial * (1 + math.cos(math.pi * progress)) / 2
 
@@ -74,3 +106,47 @@ def live_window(operations, capacity, min_rows):
                 if len(live) > min_rows:
                     live.pop(0)
     return live
+
+
+def huber(error):
+    return error * error / 2 if abs(error) <= 1 else abs(error) - 0.5
+
+
+def huber_slope(error):
+    return max(-1.0, min(1.0, error))
+
+
+def quantile_huber(quantiles, targets):
+    """
+    :param quantiles: one sample's quantiles
+    :param targets: what they are compared with, each with each
+    :return: sum of the losses, and its gradient by each quantile
+    """
+    total, gradient = 0.0, []
+    for number, quantile in enumerate(quantiles):
+        share, slope = (number + 0.5) / len(quantiles), 0.0
+        for target in targets:
+            weight = 1 - share if target < quantile else share
+            total += weight * huber(target - quantile)
+            slope -= weight * huber_slope(target - quantile)
+        gradient.append(slope)
+    return total, gradient
+
+
+def greedy_target(quantiles, reward, discount):
+    """
+    :param quantiles: per action of the next state a list of quantiles
+    :param discount: 0 where the episode is over
+    :return: target of each quantile
+    """
+    best = max(range(len(quantiles)), key=lambda action: sum(quantiles[action]))
+    return [reward + discount * quantile for quantile in quantiles[best]]
+
+
+def least_quantiles_target(quantiles, kept, entropy, reward, discount):
+    """
+    :param quantiles: all critics' quantiles of the next state
+    :param kept: number of those that are not dropped
+    :param entropy: ``-alpha * log_prob``
+    """
+    return [reward + discount * (quantile + entropy) for quantile in sorted(quantiles)[:kept]]

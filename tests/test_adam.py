@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 import torch as th
 
-from sb3_rlx2.adam import KernelAdam
+from sb3_rlx2.fast.adam import KernelAdam
 
 
 def parameters():

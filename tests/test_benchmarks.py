@@ -11,8 +11,10 @@ from benchmarks.speed import mkl, report
 from benchmarks.speed.cells import agent
 from benchmarks.speed.measure import Job, Worker
 from benchmarks.speed.results import load, median
+from benchmarks.speed.tasks import make
 from sb3_rlx2.backends import MASKED_FROM, MASKED_FROM_WEIGHTS
-from sb3_rlx2.team import usable_threads
+from sb3_rlx2.fast.eligible import why_not
+from sb3_rlx2.fast.team import usable_threads
 
 
 def test_readme_shows_the_stored_speeds():
@@ -56,6 +58,13 @@ def test_all_stages_are_found(worker, algorithm):
     _, seconds = worker.run("stages", 3, {"warm_up": 3} | agent("rlx2", algorithm, "Hopper-v4"))
     idle = {name for name, spent in seconds.items() if spent == 0}
     assert idle == (set() if algorithm == "SAC" else {"entropy on the way"})
+
+
+def test_arrays_serve_the_normalised_agent():
+    sparsity = {"actor_sparsity": 0.5, "critic_sparsity": 0.5}
+    model = make(**agent("rlx2", "SAC", "Pendulum-v1", normalize=True, **sparsity))
+    assert model.get_vec_normalize_env() is not None
+    assert why_not(model) is None
 
 
 @pytest.mark.skipif(usable_threads(2) < 2, reason="needs two cores")

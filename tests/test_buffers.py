@@ -13,6 +13,7 @@ from stable_baselines3.common.callbacks import ConvertCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, RLx2TD3, SparseSACPolicy
+from sb3_rlx2.buffers.samples import Batch
 from tests import reference
 from tests.envs import TinyEnv
 
@@ -77,9 +78,10 @@ def assert_samples(samples, rows, n, gamma, entropy=None):
 
 
 def assert_equal_samples(ours, theirs):
-    for name in ("observations", "actions", "next_observations", "dones"):
+    for name in ("actions", "dones"):
         assert th.equal(getattr(ours, name), getattr(theirs, name)), name
-    np.testing.assert_allclose(ours.rewards, theirs.rewards, atol=1e-6)
+    for name in ("observations", "next_observations", "rewards"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("size", [400, 1000, 150])  # just full, half empty, wrapped
@@ -98,9 +100,11 @@ def test_golden_targets(n_steps, gamma, size):
     np.testing.assert_allclose(targets[:, 0], expected[numbers], atol=1e-5)
 
 
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("n_steps", [1, 2, 5])
-def test_same_samples_as_sb3_n_step(n_steps, n_envs):
+def test_same_samples_as_sb3_n_step(n_steps, n_envs, normalize):
+    env = make_normalizer(n_envs) if normalize else None
     ours = make_buffer(90, n_envs=n_envs, n_steps=n_steps, gamma=0.9)
     theirs = make_buffer(90, NStepReplayBuffer, n_envs, n_steps=n_steps, gamma=0.9)
     ends = ["go", "go", "truncated", "go", "go", "go", "terminated", "go"] * 3
@@ -109,26 +113,52 @@ def test_same_samples_as_sb3_n_step(n_steps, n_envs):
     samples = []
     for buffer in (ours, theirs):
         np.random.seed(3)  # noqa: NPY002 as SB3 draws
-        samples.append(buffer.sample(200))
+        samples.append(buffer.sample(200, env))
     assert_equal_samples(*samples)
     np.testing.assert_allclose(samples[0].discounts, samples[1].discounts, atol=1e-7)
     # A full ring is drawn from in another order, but its windows are the same.
     for buffer in (ours, theirs):
         fill(buffer, ends * 4, first=24)
         np.random.seed(3)  # noqa: NPY002 as SB3 draws
-        samples.append(buffer._get_samples(np.arange(buffer.buffer_size)))
+        samples.append(buffer._get_samples(np.arange(buffer.buffer_size), env))
     assert ours.live == ours.buffer_size
     assert_equal_samples(*samples[2:])
 
 
+@pytest.mark.parametrize(
+    "observations", [spaces.MultiBinary(6), spaces.Box(0, 1, (2, 3), bool), spaces.Box(0, 255, (6,), np.uint8)]
+)
 @pytest.mark.parametrize("n_envs", [1, 3])
-def test_one_step_samples_equal_sb3_replay_buffer(n_envs):
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_discrete_actions_are_sampled_as_by_sb3(n_steps, n_envs, observations):
+    buffers = [
+        cls(200, observations, spaces.Discrete(4), device="cpu", n_envs=n_envs, n_steps=n_steps, gamma=0.9)
+        for cls in (RLx2ReplayBuffer, NStepReplayBuffer)
+    ]
+    samples = []
+    for buffer in buffers:
+        rng = np.random.default_rng(0)
+        for _ in range(40):
+            obs, next_obs = rng.integers(0, 2, (2, n_envs, *observations.shape))
+            done, actions = rng.random(n_envs) < 0.2, rng.integers(0, 4, n_envs)
+            buffer.add(obs, next_obs, actions, rng.normal(size=n_envs), done, [{}] * n_envs)
+        np.random.seed(3)  # noqa: NPY002 as SB3 draws
+        samples.append(buffer.sample(200))
+    assert_equal_samples(*samples)
+    assert samples[0].actions.dtype == th.int64
+    assert samples[0].observations.dtype == samples[1].observations.dtype
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("n_envs", [1, 3])
+def test_one_step_samples_equal_sb3_replay_buffer(n_envs, normalize):
+    env = make_normalizer(n_envs) if normalize else None
     samples = []
     for cls, kwargs in ((RLx2ReplayBuffer, {"n_steps": 1, "gamma": 0.9}), (ReplayBuffer, {})):
         buffer = make_buffer(120, cls, n_envs, **kwargs)
         fill(buffer, ["go", "truncated", "terminated", "go"] * 6)
         np.random.seed(7)  # noqa: NPY002 as SB3 draws
-        samples.append(buffer.sample(100))
+        samples.append(buffer.sample(100, env))
     assert_equal_samples(*samples)
     assert (samples[0].discounts == np.float32(0.9)).all()
 
@@ -308,18 +338,22 @@ def test_reset():
     np.testing.assert_array_equal(buffer.policy_actions[:3], buffer.actions[:3])
 
 
-def make_normalizer(n_envs=1):
-    env = VecNormalize(DummyVecEnv([lambda: TinyEnv(obs_dim=2)] * n_envs), clip_reward=0.8, clip_obs=3.0, gamma=0.9)
+def make_normalizer(n_envs=1, cls=VecNormalize, **kwargs):
+    """Statistics in which some rewards and observations are clipped."""
+    kwargs = {"clip_reward": 0.8, "clip_obs": 3.0, "gamma": 0.9} | kwargs
+    env = cls(DummyVecEnv([lambda: TinyEnv(obs_dim=2)] * n_envs), **kwargs)
     env.observation_space = BOX
-    env.obs_rms.mean, env.obs_rms.var = np.array([20.0]), np.array([400.0])
+    if env.norm_obs:
+        env.obs_rms.mean, env.obs_rms.var = np.array([20.0]), np.array([400.0])
     env.ret_rms.var = np.array(2.0)
     return env
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_vec_normalize_is_applied_to_each_step(soft):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_vec_normalize_is_applied_to_each_step(soft, dtype):
     env = make_normalizer()
-    buffer = make_buffer(10, n_steps=3, gamma=0.9)
+    buffer = make_buffer(10, dtype=dtype, n_steps=3, gamma=0.9)
     rows = fill(buffer, ["go", "go", "truncated", "go", "go", "go", "terminated", "go"])
     if soft:
         buffer.uses_entropy_bonus, buffer.entropy_bonus = True, th.sin
@@ -347,6 +381,127 @@ def test_vec_normalize_is_applied_to_each_step(soft):
     np.testing.assert_array_equal(buffer.oldest(3)[0][:, 0], [0, 10, 20])  # as stored
 
 
+NORMALIZERS = [
+    {},
+    {"norm_obs": False},
+    {"norm_reward": False},
+    {"norm_obs": False, "norm_reward": False},
+    {"clip_obs": 0.4, "clip_reward": 0.1, "epsilon": 0.5},
+]
+
+
+def make_random_buffer(dtype, n_envs, **kwargs):
+    """Observations of two axes; float64 ones far from zero, which float32 would have to round before they are normalised."""
+    space = spaces.Box(-np.inf, np.inf, (2, 3), dtype)
+    buffer = RLx2ReplayBuffer(40 * n_envs, space, ACTIONS, device="cpu", n_envs=n_envs, gamma=0.9, **kwargs)
+    rng = np.random.default_rng(0)
+    offset = 1e6 if dtype is np.float64 else 0.0
+    for _ in range(55):
+        obs, next_obs = offset + rng.normal(size=(2, n_envs, 2, 3))
+        done, truncated = rng.random((2, n_envs)) < 0.2
+        infos = [{"TimeLimit.truncated": each} for each in done & truncated]
+        buffer.add(obs, next_obs, rng.uniform(-1, 1, (n_envs, 1)), rng.normal(size=n_envs), done, infos)
+    return buffer, offset
+
+
+@pytest.mark.parametrize("given", NORMALIZERS)
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("n_steps", [1, 3])
+@pytest.mark.parametrize("n_envs", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_kernels_normalise_as_sb3_does(dtype, n_envs, n_steps, soft, given, monkeypatch):
+    buffer, offset = make_random_buffer(dtype, n_envs, n_steps=n_steps)
+    if soft:
+        buffer.uses_entropy_bonus, buffer.entropy_bonus = True, lambda obs: th.sin(obs.float()).sum((1, 2))
+    env = make_normalizer(n_envs, **given)
+    rows, rng = np.arange(40), np.random.default_rng(1)
+    assert buffer.why_no_kernel(env) is None
+    for _ in range(2):  # statistics are those of the moment
+        if env.norm_obs:
+            env.obs_rms.mean, env.obs_rms.var = offset + rng.normal(size=(2, 3)), rng.random((2, 3))
+        env.ret_rms.var = rng.random()
+        samples, states = [], []
+        for by_kernel in (True, False):
+            with monkeypatch.context() as patch:
+                if not by_kernel:
+                    patch.setattr(buffer, "why_no_kernel", lambda _: "numpy is asked for")
+                np.random.seed(0)  # noqa: NPY002 as SB3 draws
+                samples.append(buffer._get_samples(rows, env))
+                states.append(np.random.get_state()[1])  # noqa: NPY002
+        for ours, theirs in zip(*samples, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(*states)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("actions", [spaces.Discrete(4), spaces.Box(-1, 1, (2,))])
+@pytest.mark.parametrize("n_envs", [1, 3])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.int64, np.float32, np.float64])
+def test_tiles_hold_what_is_sampled(dtype, n_envs, actions, normalize):
+    high = 1 if dtype is bool else 200
+    space = spaces.Box(0, high, (2, 3), dtype)
+    buffer = RLx2ReplayBuffer(50 * n_envs, space, actions, device="cpu", n_envs=n_envs, n_steps=3, gamma=0.9)
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        obs, next_obs = rng.integers(0, high + 1, (2, n_envs, 2, 3)).astype(dtype)
+        action = np.stack([actions.sample() for _ in range(n_envs)])
+        buffer.add(obs, next_obs, action, rng.normal(size=n_envs), rng.random(n_envs) < 0.2, [{}] * n_envs)
+    env = make_normalizer(n_envs) if normalize else None
+    if normalize:
+        env.obs_rms.mean, env.obs_rms.var = rng.normal(size=(2, 3)), 1 + rng.random((2, 3))
+    batch = Batch(*(np.zeros((2, 6 + buffer.action_dim, 64), np.float32) for _ in range(2)), 100)
+    assert buffer.why_no_kernel(env) is None
+    np.random.seed(0)  # noqa: NPY002 as SB3 draws
+    buffer.sample_into(batch, env)
+    np.random.seed(0)  # noqa: NPY002
+    samples = buffer.sample(100, env)
+    inputs, next_inputs = (each.transpose(0, 2, 1).reshape(128, -1)[:100] for each in (batch.inputs, batch.next_inputs))
+    for ours, theirs in (
+        (inputs[:, :6], samples.observations),
+        (inputs[:, 6:], samples.actions),
+        (next_inputs[:, :6], samples.next_observations),
+        (batch.returns, samples.rewards),
+        (batch.terminated, samples.dones),
+        (batch.discounts, samples.discounts),
+    ):
+        np.testing.assert_allclose(ours.reshape(100, -1), theirs.reshape(100, -1), rtol=1e-6, atol=1e-6)
+
+
+def test_a_dtype_that_no_kernel_reads():
+    buffer = make_buffer(10, dtype=np.float16)
+    assert buffer.why_no_kernel() == "observations are stored as float16, which no kernel reads"
+
+
+class Mirror(VecNormalize):
+    """What a user may write."""
+
+    def normalize_obs(self, obs):
+        return -super().normalize_obs(obs)
+
+
+def test_a_normaliser_with_ideas_of_its_own_is_asked():
+    buffer = make_buffer(10, n_steps=1)
+    fill(buffer, ["go"] * 10)
+    plain = buffer._get_samples(np.arange(10), make_normalizer())
+    mirror = make_normalizer(cls=Mirror)
+    assert th.equal(buffer._get_samples(np.arange(10), mirror).observations, -plain.observations)
+    assert "Mirror" in buffer.why_no_kernel(mirror)
+    patched = make_normalizer()
+    assert buffer.why_no_kernel(patched) is None
+    patched.normalize_reward = lambda rewards: 0 * rewards
+    assert "normalize_reward" in buffer.why_no_kernel(patched)
+    assert not buffer._get_samples(np.arange(10), patched).rewards.any()
+
+
+def test_statistics_of_other_observations_are_refused():
+    """Not read behind their end."""
+    buffer, _ = make_random_buffer(np.float32, 1)
+    env = make_normalizer()
+    env.obs_rms.mean = np.zeros(7)
+    with pytest.raises(ValueError, match="broadcast"):
+        buffer.sample(5, env)
+
+
 def test_soft_return_by_hand():
     buffer = make_buffer(10, n_steps=3, gamma=0.5)
     for number, end in enumerate(["go", "go", "go", "terminated", "go"]):
@@ -364,7 +519,7 @@ def test_soft_return_needs_a_lent_function():
     buffer = make_buffer(10, n_steps=3)
     fill(buffer, ["go"] * 4)
     buffer.uses_entropy_bonus = True
-    with pytest.raises(RuntimeError, match="n_steps=3 with SAC needs the entropy"):
+    with pytest.raises(RuntimeError, match="n_steps=3 with maximum entropy needs the entropy"):
         buffer.sample(4)
     buffer.n_steps = 1
     buffer.sample(4)
@@ -437,7 +592,7 @@ def test_pickle_carries_no_model_along():
 @pytest.mark.parametrize("n_envs", [1, 3])
 def test_buffer_of_size_1(n_envs):
     buffer = make_buffer(1, n_envs=n_envs, n_steps=3, buffer_min_size=10_000)
-    assert buffer.buffer_min_size == 1
+    assert buffer.min_size == 1
     for number in range(3):
         add(buffer, make_row(number, ["go"] * n_envs))
         assert_samples(buffer.sample(10), [make_row(number, ["go"] * n_envs)], 3, 0.99)
@@ -455,7 +610,7 @@ def test_buffer_of_size_1(n_envs):
     ],
 )
 def test_buffer_min_size(size, given, expected):
-    assert make_buffer(size, **given).buffer_min_size == expected
+    assert make_buffer(size, **given).min_size == expected
 
 
 @pytest.mark.parametrize(

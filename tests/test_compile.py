@@ -6,26 +6,32 @@ import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch as th
 
-from sb3_rlx2.backends import compile as kernel_compile
-from sb3_rlx2.sparse_mlp import SparseMLP
+from sb3_rlx2 import SparseMLP, kernels
+from sb3_rlx2.algorithms.sac import kernels as sac
+from sb3_rlx2.algorithms.td3 import kernels as td3
+from sb3_rlx2.kernels import compile as kernel_compile
+from sb3_rlx2.kernels import losses
+from sb3_rlx2.kernels.mlp import FORWARD
+from sb3_rlx2.kernels.structs import Struct
 
 # the group that compiles fastest
 COMPUTE = """
 import ctypes, warnings
 warnings.simplefilter("always")
-from sb3_rlx2.backends.compile import load_kernels
+from sb3_rlx2 import kernels
 import numpy as np
-from sb3_rlx2.backends.optimizer_kernels import PolyakArrays
-from sb3_rlx2.backends.structs import Struct
+from sb3_rlx2.kernels.parameters import PolyakArrays
+from sb3_rlx2.kernels.structs import Struct
 target = np.array([4], np.float32)
 struct = Struct((PolyakArrays(np.array([8], np.float32), target, np.array([0.25])),))
 number = ctypes.c_int64
-ctypes.CFUNCTYPE(None, *[number] * 4)(load_kernels("optimizer").polyak)(struct.address, 0, 0, 1)
+ctypes.CFUNCTYPE(None, *[number] * 4)(kernels.load(".optimizer:OPTIMIZER").polyak)(struct.address, 0, 0, 1)
 print(target[0])
 """
 
@@ -92,17 +98,67 @@ def test_a_killed_process_leaves_no_damage(cache):
 
 def test_cache_off_and_unusable(tmp_path, monkeypatch):
     monkeypatch.setenv("SB3_RLX2_CACHE_DIR", "")
-    assert kernel_compile.cache_folder("forward", "float32") is None
+    assert kernel_compile.cache_folder(FORWARD, "float32") is None
     (tmp_path / "file").write_text("in the way")
     assert "cannot be used" in outcome(start(tmp_path / "file"))
 
 
-def test_the_folder_is_named_after_the_sources(monkeypatch, tmp_path):
+def test_the_folder_is_named_after_what_is_compiled(monkeypatch, tmp_path):
     monkeypatch.setenv("SB3_RLX2_CACHE_DIR", str(tmp_path))
-    before = kernel_compile.cache_folder("forward", "float32")
-    assert before != kernel_compile.cache_folder("forward", "float64")
+    before = kernel_compile.cache_folder(FORWARD, "float32")
+    assert before != kernel_compile.cache_folder(FORWARD, "float64")
+    assert before != kernel_compile.cache_folder(FORWARD, "float32", length=2)
     monkeypatch.setattr(kernel_compile.llvm, "get_host_cpu_name", lambda: "another")
-    assert kernel_compile.cache_folder("forward", "float32") != before
+    assert kernel_compile.cache_folder(FORWARD, "float32") != before
+
+
+@pytest.mark.parametrize(("module", "compiled_anew"), [(td3, {"td3"}), (sac, {"sac"}), (losses, {"td3", "sac", "forward"})])
+def test_a_change_in_a_source_makes_another_folder(monkeypatch, tmp_path, module, compiled_anew):
+    monkeypatch.setenv("SB3_RLX2_CACHE_DIR", str(tmp_path))
+    groups, read = (td3.TD3, sac.SAC, FORWARD), Path.read_bytes
+    before = {group.name: kernel_compile.cache_folder(group, "float32", 2) for group in groups}
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"#" * (path == Path(module.__file__)))
+    after = {group.name: kernel_compile.cache_folder(group, "float32", 2) for group in groups}
+    assert {name for name in before if before[name] != after[name]} == compiled_anew
+
+
+NEW = """
+from typing import NamedTuple
+from sb3_rlx2.kernels.annotations import Vector
+from sb3_rlx2.kernels.signatures import Group
+
+class Arrays(NamedTuple):
+    critics: tuple[Vector, ...]
+    total: Vector
+
+def add(arrays: Arrays, job: int, first: int, last: int) -> None:
+    for critic in range(2):
+        arrays.total[first:last] += job * arrays.critics[critic][first:last]
+
+ADD = Group("add", jobs=(add,))
+"""
+
+
+def test_an_algorithm_brings_its_own_kernels(tmp_path, monkeypatch):
+    (tmp_path / "new_kernels.py").write_text(NEW)
+    monkeypatch.syspath_prepend(tmp_path)
+    from new_kernels import Arrays
+
+    vectors = np.arange(9, dtype=np.float32).reshape(3, 3)
+    struct = Struct(Arrays((vectors[0], vectors[1]), vectors[2]))
+    kernels.load(".mailbox:JOBS").run(kernels.load("new_kernels:ADD", length=2).add, struct.address, 10, 0, 2)
+    assert vectors[2].tolist() == [36, 57, 8]
+
+
+def test_a_struct_with_critics_needs_their_number():
+    with pytest.raises(ValueError, match=r"^length=0 must be positive: TD3Arrays has tuples of that length"):
+        kernels.load("sb3_rlx2.algorithms.td3.kernels:TD3")
+
+
+@pytest.mark.parametrize("group", [".mlp", ".mlp:forward", ".mlp:mlp_forward"])
+def test_an_unknown_group(group):
+    with pytest.raises(ValueError, match=f"^group='{group}' must name a `Group` that a module declares"):
+        kernels.load(group)
 
 
 def compute(_=None):
@@ -138,9 +194,9 @@ def test_children_and_threads(method):
 
 SEVERAL_GROUPS = """
 import threading
-from sb3_rlx2.backends.compile import load_kernels
-groups = ("optimizer", "threads", "forward", "single")
-threads = [threading.Thread(target=load_kernels, args=(group,)) for group in groups]
+from sb3_rlx2 import kernels
+groups = (".optimizer:OPTIMIZER", ".mailbox:THREADS", ".mlp:FORWARD", ".mlp:SINGLE")
+threads = [threading.Thread(target=kernels.load, args=(group,)) for group in groups]
 for thread in threads:
     thread.start()
 for thread in threads:
@@ -156,5 +212,5 @@ def test_threads_that_compile_at_once_keep_to_their_folders(tmp_path):
     assert list(here.iterdir()) == []
     folders = {path.name.split("-")[0]: path for path in cache.iterdir() if path.is_dir()}
     assert set(folders) == {"optimizer", "threads", "forward", "single"}
-    kernels = {group: len(list(folder.rglob("*.nbi"))) for group, folder in folders.items()}
-    assert kernels == {"optimizer": 2, "threads": 3, "forward": 3, "single": 1}
+    entries = {group: len(list(folder.rglob("*.nbi"))) for group, folder in folders.items()}
+    assert entries == {"optimizer": 2, "threads": 3, "forward": 3, "single": 1}

@@ -22,12 +22,15 @@ from rl_zoo3 import ALGOS
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_rlx2 import RLx2SAC, RLx2TD3, hub, zoo
+from sb3_rlx2 import RLx2DQN, RLx2SAC, RLx2TD3, metrics, zoo
+from sb3_rlx2.compress import training
 from sb3_rlx2.compress.__main__ import dense_returns
 from sb3_rlx2.compress.options import NOTHING_WITHIN_TOLERANCE
 from sb3_rlx2.compress.search import FRESH_SEEDS
-from sb3_rlx2.compress.training import Experiment, Sparsities, Task, dense_hyperparams, random_returns
-from sb3_rlx2.storage import open_storage
+from sb3_rlx2.compress.training import Experiment, Sparsities, Task, random_returns
+from sb3_rlx2.studies.storage import open_storage
+from sb3_rlx2.zoo import hub
+from sb3_rlx2.zoo.dense_twin import dense_hyperparams
 from tests.checks import sparse_mlps
 
 # A task that is learned in a moment: push as hard as possible. Random play returns -40, the best -20.
@@ -46,7 +49,14 @@ class Easy(gym.Env):
     def step(self, action):
         return self.np_random.uniform(-1, 1, 2).astype(np.float32), float(action[0]) - 2.0, False, False, {}
 
+class Choice(Easy):
+    action_space = gym.spaces.Discrete(3)
+
+    def step(self, action):
+        return super().step([int(action) - 1])
+
 gym.register("Easy-v0", Easy, max_episode_steps=20)
+gym.register("Choice-v0", Choice, max_episode_steps=20)
 """
 LEARNING = ["learning_starts:100", "learning_rate:0.01", "gamma:0.5", "batch_size:32"]
 PARAMS = ["-params", *LEARNING, "update_interval:50", "policy_kwargs:dict(net_arch=[16, 16])"]
@@ -56,9 +66,10 @@ SMALL = ["--n-trials", "4", "--n-seeds", "2", "--n-evaluations", "4", "--eval-ep
 # Workers that count as dead after three seconds of silence, not 90, and that take Ctrl-C however the tests were started.
 QUICK = """
 import signal
-from sb3_rlx2 import __main__, storage
+from sb3_rlx2 import __main__
+from sb3_rlx2.studies import timing
 signal.signal(signal.SIGINT, signal.default_int_handler)
-storage.HEARTBEAT_INTERVAL, storage.GRACE_PERIOD = 0.5, 3
+timing.HEARTBEAT_INTERVAL, timing.GRACE_PERIOD = 0.5, 3
 __main__.main()
 """
 
@@ -68,13 +79,13 @@ HANGING = (
     """
 import pathlib, time
 from sb3_rlx2.compress import training
-create_envs = training.Experiment.create_envs
-def hang(self, *args, **kwargs):
-    if self.trial is not None and self.sparse:
+evaluation = training.Experiment.evaluation
+def hang(self, trial):
+    if self.zoo.algo.startswith("rlx2"):
         pathlib.Path("hangs").touch()
         time.sleep(600)
-    return create_envs(self, *args, **kwargs)
-training.Experiment.create_envs = hang
+    return evaluation(self, trial)
+training.Experiment.evaluation = hang
 """
     + QUICK
 )
@@ -306,7 +317,10 @@ def test_a_study_of_another_task(folder, rlx2):
 def test_dense_reference_is_stock_with_our_hyperparameters(algo, folder):
     config = str(zoo.hyperparams_file(algo))
     task = Task(algo, "Pendulum-v1", 0, 2, 4, config, {"policy_kwargs": "dict(net_arch=[24], n_critics=3, backend='auto')"})
-    with Experiment(task, 5, None).model() as (dense, _), Experiment(task, 5, Sparsities(0.5, 0.5)).model() as (sparse, _):
+    with (
+        Experiment(task, 5, None).model() as dense,
+        Experiment(task, 5, Sparsities.from_densities(algo, [0.5, 0.5])).model() as sparse,
+    ):
         assert type(dense) is ALGOS[algo.removeprefix("rlx2")]
         assert type(sparse) is {"rlx2td3": RLx2TD3, "rlx2sac": RLx2SAC}[algo]
         for name in ("learning_rate", "buffer_size", "learning_starts", "batch_size", "gamma", "tau", "seed"):
@@ -321,7 +335,7 @@ def test_dense_reference_is_stock_with_our_hyperparameters(algo, folder):
 
 
 def test_dense_reference_has_our_defaults():
-    dense = dense_hyperparams("rlx2td3", {"policy": "MlpPolicy"})
+    dense = dense_hyperparams("rlx2td3", {"policy": "MlpPolicy"}, 3_000_000)
     assert dense["policy_kwargs"] == {"net_arch": [256, 256]}
     assert (dense["noise_type"], dense["noise_std"]) == ("normal", 0.1)
     assert dense["learning_starts"] == 25_000
@@ -351,3 +365,59 @@ def test_random_policy(folder):
     assert np.mean(returns) == pytest.approx(-40, abs=1.5)
     assert np.std(returns) == pytest.approx(np.sqrt(20 / 3), rel=0.4)
     assert returns == random_returns(task, 3) != random_returns(task, 4)
+
+
+@pytest.mark.parametrize("sparsities", [None, Sparsities.from_densities("rlx2td3", [0.5, 0.5])])
+def test_the_speed_of_training_is_measured(sparsities, folder, monkeypatch):
+    env = __import__("easy_envs")
+    step = env.Easy.step
+    monkeypatch.setattr(env.Easy, "step", lambda self, action: (time.sleep(0.01), step(self, action))[1])
+    monkeypatch.setattr(training, "TIMED", 30)
+    hyperparams = {"policy_kwargs": {"net_arch": [8]}}
+    task = Task("rlx2td3", "Easy-v0", 400, 2, 4, str(zoo.hyperparams_file("rlx2td3")), hyperparams)
+    assert 0.01 < training.step_seconds(task, sparsities) < 0.2
+
+
+def test_the_actor_alone_may_be_what_is_weighed(folder, rlx2):
+    options = ["--objective", "actor", "--n-trials", "2", "--dense-return", "-30", "-32", *SMALL[2:], "--n-finalists", "1"]
+    output = rlx2("compress", *BASE, *options, "--tolerance", "0.9", *PARAMS)
+    assert "At most 4 trainings of 400 steps: 0 dense, 2 of the search, 2 of finalists" in output
+    assert "nothing is trained" not in output
+    with open(folder / "logs/compress/rlx2td3/Easy-v0/points.csv") as file:
+        chosen = next(row for row in csv.DictReader(file) if row["kind"] == "chosen")
+    actor = RLx2TD3.load(folder / "logs/compress/rlx2td3/Easy-v0.zip").actor
+    size, dense = metrics.parameter_bytes(actor)
+    assert float(chosen["size"]) == pytest.approx(size / dense)
+
+
+def test_one_network_has_one_sparsity(folder, rlx2):
+    task = ["--algo", "rlx2dqn", "--env", "Choice-v0", "--gym-packages", "easy_envs", "-n", "400", "--num-threads", "1"]
+    rlx2("compress", *task, *SMALL, "--tolerance", "0.3", *PARAMS, "train_freq:1", "target_update_interval:20")
+    results = folder / "logs/compress/rlx2dqn/Choice-v0"
+    with open(results / "points.csv") as file:
+        table = list(csv.DictReader(file))
+    chosen = next(row for row in table if row["kind"] == "chosen")
+    assert list(chosen)[:3] == ["kind", "sparsity", "size"]
+    assert 0.5 <= float(chosen["sparsity"]) <= 0.9
+    assert f"(sparsity {float(chosen['sparsity']):g})" in (results / "result.md").read_text()
+    model = RLx2DQN.load(folder / "logs/compress/rlx2dqn/Choice-v0.zip")
+    assert model.sparsity == float(chosen["sparsity"])
+    assert yaml.safe_load((results / "rlx2dqn.yml").read_text())["Choice-v0"]["sparsity"] == model.sparsity
+
+
+def test_dense_reference_of_crossq():
+    """Its critics are as wide as the host's, and it has no `tau`."""
+    dense = dense_hyperparams("rlx2crossq", {"policy": "MlpPolicy", "critic_sparsity": 0.9, "policy_delay": 2}, 3_000_000)
+    assert dense["policy_kwargs"] == {}
+    assert (dense["learning_rate"], dense["policy_delay"], dense["learning_starts"]) == (1e-3, 2, 25_000)
+    assert not dense.keys() & {"actor_sparsity", "critic_sparsity", "soft_n_step", "tau"}
+
+
+@pytest.mark.parametrize("algo", ["rlx2dqn", "rlx2qrdqn"])
+def test_dense_reference_of_a_value_based_agent_has_the_hosts_net_arch(algo):
+    """RLx2's default is the same there; it is another for TD3."""
+    dense = dense_hyperparams(algo, {"policy": "MlpPolicy", "sparsity": 0.9, "train_freq": 2}, 3_000_000)
+    assert dense["policy_kwargs"] == {}
+    assert dense["learning_starts"] == 25_000
+    assert dense["train_freq"] == 2
+    assert not dense.keys() & {"topology", "sparsity", "policy_distance_threshold", "buffer_min_size"}

@@ -1,7 +1,9 @@
 """The search on landscapes whose optimum is known, with trainings that cost nothing."""
 
+import dataclasses
 import itertools
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from sb3_rlx2.compress.sampling import DensitySampler, HopelessPruner
 from sb3_rlx2.compress.search import FRESH_SEEDS, LADDER, Findings, Plan, Point, Search
 from sb3_rlx2.compress.statistics import Scale
 from sb3_rlx2.compress.training import Sparsities, Task
-from sb3_rlx2.storage import open_storage
+from sb3_rlx2.studies.storage import open_storage
 
 TASK = Task("rlx2td3", "Pendulum-v1", 1000, 2, 10, "unused.yml")
 RANDOM, DENSE = -1200.0, -200.0  # mean returns
@@ -25,6 +27,14 @@ DENSE_SIZE = 211_000
 @pytest.fixture(autouse=True)
 def quiet():
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def pair(actor, critic):
+    return Sparsities((("actor_sparsity", actor), ("critic_sparsity", critic)))
+
+
+def densities_of(sparsities):
+    return [1 - share for _, share in sparsities.arguments]
 
 
 class Landscape:
@@ -53,9 +63,11 @@ class Landscape:
         actor, critic = np.meshgrid(grid, grid)
         return self.size(actor, critic)[self.score(actor, critic) >= 1 - TOLERANCE].min()
 
-    def train(self, task, seed, sparsities, trial, save_to=None):
-        rng = np.random.default_rng([seed, 1 if sparsities is None else int(1e5 * (sparsities.actor + sparsities.critic))])
-        densities = (1.0, 1.0) if sparsities is None else (1 - sparsities.actor, 1 - sparsities.critic)
+    def train(self, task, seed, sparsities, trial, save_to=None, checkpoints=None):
+        rng = np.random.default_rng(
+            [seed, 1 if sparsities is None else int(1e5 * sum(share for _, share in sparsities.arguments))]
+        )
+        densities = (1.0, 1.0) if sparsities is None else densities_of(sparsities)
         trial.set_user_attr("size", DENSE_SIZE if sparsities is None else round(self.size(*densities)))
         trial.set_user_attr("dense_size", DENSE_SIZE)
         if len(self.trainings) >= self.interrupt_after:
@@ -75,7 +87,7 @@ def run(monkeypatch):
     """Run a search on a landscape."""
     monkeypatch.setattr(search_module, "random_returns", lambda task, seed: [RANDOM] * 20)
     samplers = itertools.count()
-    monkeypatch.setattr(search_module, "DensitySampler", lambda: DensitySampler(next(samplers)))
+    monkeypatch.setattr(search_module, "DensitySampler", lambda parameters: DensitySampler(parameters, next(samplers)))
 
     def run(landscape, storage=None, **changes):
         monkeypatch.setattr(search_module, "train", landscape.train)
@@ -87,7 +99,7 @@ def run(monkeypatch):
 
 
 def true_score(landscape, point):
-    return landscape.score(1 - point.sparsities.actor, 1 - point.sparsities.critic)
+    return landscape.score(*densities_of(point.sparsities))
 
 
 @pytest.mark.parametrize(("noise", "worst"), [(0.0, 1 - TOLERANCE), (0.03, 0.95), (0.1, 0.9)])
@@ -136,14 +148,14 @@ def test_a_failed_finalist_ends_early_and_its_followers_are_larger(run):
     assert all(len(point.returns) < 5 for point in failed)
     assert any(len(point.returns) == 1 for point in failed)
     chosen = findings.chosen
-    assert score(1 - chosen.sparsities.actor, 1 - chosen.sparsities.critic) >= 1 - TOLERANCE
+    assert score(*densities_of(chosen.sparsities)) >= 1 - TOLERANCE
 
 
 def _lucky_search(landscape):
     """Let each training of the search, and no other, score 1."""
     train = landscape.train
 
-    def lucky(task, seed, sparsities, trial, save_to=None):
+    def lucky(task, seed, sparsities, trial, save_to=None, checkpoints=None):
         value = train(task, seed, sparsities, trial, save_to)
         return DENSE if sparsities is not None and seed >= FRESH_SEEDS else value
 
@@ -162,7 +174,7 @@ def test_hopeless_trainings_are_stopped_and_good_ones_are_not(run):
     stopped = [point for point in findings.points if point.stopped]
     assert stopped
     assert all(true_score(landscape, point) < 0.5 for point in stopped)
-    assert all(landscape.score(1 - s.actor, 1 - s.critic) < 0.52 for s, _, was_stopped in landscape.trainings if was_stopped)
+    assert all(landscape.score(*densities_of(s)) < 0.52 for s, _, was_stopped in landscape.trainings if was_stopped)
 
 
 def test_pruner_waits_and_compares_with_the_slowest_success():
@@ -249,9 +261,9 @@ def test_given_dense_returns_are_not_trained(run):
 
 
 def test_a_refuted_search_result_leaves_the_pareto_front():
-    lucky, honest = Sparsities(0.98, 0.98), Sparsities(0.9, 0.9)
+    lucky, honest = pair(0.98, 0.98), pair(0.9, 0.9)
     searched = [Point("search", lucky, 20, 1000, (-200.0,), (1000,)), Point("search", honest, 100, 1000, (-220.0,), (1001,))]
-    stopped = Point("search", Sparsities(0.99, 0.99), 10, 1000, (-150.0,), (1002,), stopped=True)
+    stopped = Point("search", pair(0.99, 0.99), 10, 1000, (-150.0,), (1002,), stopped=True)
     finalists = [
         Point("finalist", lucky, 20, 1000, (-900.0,), (0,)),
         Point("finalist", honest, 100, 1000, (-230.0, -210.0), (0, 1)),
@@ -265,3 +277,45 @@ def test_a_refuted_search_result_leaves_the_pareto_front():
     assert table[5].compression == pytest.approx(10.0)
     assert math.isnan(table[3].low)
     assert table[5].low < 0.98 < table[5].high
+
+
+class OneNetwork(Landscape):
+    """Scores by one density, whose knee is the first."""
+
+    def score(self, density):
+        return 1.03 / (1 + np.exp(-(np.log2(density) - self.knees[0]) / 0.5))
+
+    @staticmethod
+    def size(density):
+        return 210_000 * density + 1_000
+
+    def train(self, task, seed, sparsities, trial, save_to=None, checkpoints=None):
+        if sparsities is None:
+            trial.set_user_attr("size", DENSE_SIZE)
+            trial.set_user_attr("dense_size", DENSE_SIZE)
+            return DENSE
+        assert list(dict(sparsities.arguments)) == ["sparsity"]
+        return super().train(task, seed, sparsities, trial, save_to)
+
+
+def test_one_network_has_one_density(run, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "TASK", dataclasses.replace(TASK, algo="rlx2dqn"))
+    landscape = OneNetwork()
+    findings = run(landscape)
+    grid = np.geomspace(0.01, 0.5, 1000)
+    best = landscape.size(grid)[landscape.score(grid) >= 1 - TOLERANCE].min()
+    assert true_score(landscape, findings.chosen) >= 1 - TOLERANCE
+    assert findings.chosen.size < 1.2 * best
+    (table, *_) = rows(findings, TOLERANCE)
+    assert list(table.columns()) == [
+        *("kind", "sparsity", "size", "compression", "seeds", "mean_return", "score", "low", "high", "within", "pareto")
+    ]
+
+
+@pytest.mark.parametrize("parameters", [["density"], ["actor_density", "critic_density"]])
+def test_the_start_is_evenly_spread(parameters):
+    steps = list(DensitySampler(parameters).steps.values())
+    assert steps == pytest.approx([0.6180339887] if len(steps) == 1 else [0.7548776662, 0.5698402910])
+    for step in steps:
+        points = np.sort([(0.5 + (number + 1) * step) % 1.0 for number in range(10)])
+        assert np.diff(points).max() < 0.25

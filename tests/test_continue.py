@@ -6,14 +6,16 @@ from pathlib import Path
 import pytest
 import yaml
 from stable_baselines3 import TD3
+from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_rlx2 import RLx2SAC, RLx2TD3, SparseTD3Policy, resume
+from sb3_rlx2 import RLx2DQN, RLx2TD3, SparseTD3Policy
+from sb3_rlx2.algorithms.table import ALGORITHMS
+from sb3_rlx2.checkpoint import resume
 from tests.command import TINY, TINY_PARAMETERS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-CLASSES = {"rlx2td3": RLx2TD3, "rlx2sac": RLx2SAC}
 FIRST = Path("logs/rlx2td3/Pendulum-v1_1")
 STOCK_YAML = """
 Pendulum-v1:
@@ -38,23 +40,25 @@ def random_actions(monkeypatch):
         steps.append(model.num_timesteps < learning_starts)
         return sample(model, learning_starts, *args, **kwargs)
 
-    for algorithm in (RLx2TD3, RLx2SAC, TD3):
+    for algorithm in (*ALGORITHMS.values(), TD3):
         monkeypatch.setattr(algorithm, "_sample_action", counted)
     return steps
 
 
-@pytest.mark.parametrize("algo", ["rlx2td3", "rlx2sac"])
+@pytest.mark.parametrize("algo", ALGORITHMS)
 def test_no_second_warm_up(algo, rlx2, random_actions):
-    rlx2.train(algo, "-n", "80", "--save-replay-buffer")
+    env = "CartPole-v1" if algo.endswith("dqn") else "Pendulum-v1"
+    arguments = {"env": env, "parameters": ["train_freq:1", "gradient_steps:1"]}
+    rlx2.train(algo, "-n", "80", "--save-replay-buffer", **arguments)
     assert sum(random_actions) == 50
     random_actions.clear()
-    path = f"logs/{algo}/Pendulum-v1_1/Pendulum-v1.zip"
-    output = rlx2.train(algo, "-n", "60", "-i", path, "--save-replay-buffer")
+    path = f"logs/{algo}/{env}_1/{env}.zip"
+    output = rlx2.train(algo, "-n", "60", "-i", path, "--save-replay-buffer", **arguments)
     assert sum(random_actions) == 0
     assert "Training goes on from 80 transitions, 0 steps of warm-up to do" in output
-    first, second = (CLASSES[algo].load(f"logs/{algo}/Pendulum-v1_{n}/Pendulum-v1.zip") for n in (1, 2))
+    first, second = (ALGORITHMS[algo].load(f"logs/{algo}/{env}_{n}/{env}.zip") for n in (1, 2))
     assert second._n_updates == first._n_updates + 60
-    with open(f"logs/{algo}/Pendulum-v1_2/replay_buffer.pkl", "rb") as file:
+    with open(f"logs/{algo}/{env}_2/replay_buffer.pkl", "rb") as file:
         assert pickle.load(file).size() == 140
 
 
@@ -77,27 +81,20 @@ def names(folder, pattern):
     return sorted(path.name for path in folder.glob(pattern))
 
 
-def test_checkpoints(rlx2, random_actions):
+def test_agents_at_steps(rlx2):
     normalized = "normalize:dict(norm_obs=True, norm_reward=True)"
     rlx2.train("rlx2td3", "-n", "90", "--save-freq", "30", parameters=[normalized])
     assert names(FIRST, "*.zip") == ["Pendulum-v1.zip", *(f"rl_model_{step}_steps.zip" for step in (30, 60, 90))]
-    assert len(names(FIRST, "rl_model_vecnormalize_*")) == 3
-    assert names(FIRST, "rl_model_replay_buffer_*") == ["rl_model_replay_buffer_90_steps.pkl"]  # they are large
-    assert not names(FIRST, ".checkpoint-*")
-    random_actions.clear()
+    assert len(names(FIRST, "rl_model_*.pkl")) == 3
+    assert not names(FIRST, ".unfinished-*")
 
-    # Goes on with the buffer and the statistics of the checkpoint, not of the run's end.
+    # Goes on with the statistics that were saved with the agent, not with those of the run's end.
     counts = [VecNormalize.load(str(FIRST / path), environment()).obs_rms.count for path in STATISTICS]
     assert counts[0] < counts[1]
-    output = rlx2.train(
-        "rlx2td3", "-n", "20", "-i", FIRST / "rl_model_90_steps.zip", "--save-freq", "20", parameters=[normalized]
-    )
-    assert "goes on from 89 transitions, 0 steps" in output
-    output = rlx2.train(
-        "rlx2td3", "-n", "20", "-i", FIRST / "rl_model_30_steps.zip", "--save-freq", "20", parameters=[normalized]
-    )
-    third = VecNormalize.load("logs/rlx2td3/Pendulum-v1_3/rl_model_vecnormalize_20_steps.pkl", environment())
-    assert third.obs_rms.count == pytest.approx(counts[0] + 21)
+    path = FIRST / "rl_model_30_steps.zip"
+    rlx2.train("rlx2td3", "-n", "20", "-i", path, "--save-freq", "20", parameters=[normalized])
+    second = VecNormalize.load("logs/rlx2td3/Pendulum-v1_2/rl_model_vecnormalize_20_steps.pkl", environment())
+    assert second.obs_rms.count == pytest.approx(counts[0] + 21)
 
 
 STATISTICS = ["rl_model_vecnormalize_30_steps.pkl", "rl_model_vecnormalize_90_steps.pkl"]
@@ -107,23 +104,20 @@ def environment():
     return make_vec_env("Pendulum-v1")
 
 
-def test_all_buffers_are_kept_on_request(rlx2):
-    rlx2.train("rlx2td3", "-n", "90", "--save-freq", "30", "--save-replay-buffer")
-    assert len(names(FIRST, "rl_model_replay_buffer_*")) == 3
-
-
 def test_enjoy_a_checkpoint_with_its_statistics(rlx2, monkeypatch):
     rlx2.train("rlx2td3", "-n", "90", "--save-freq", "30", parameters=["normalize:True"])
     loaded = []
     load = VecNormalize.load
-    monkeypatch.setattr(VecNormalize, "load", staticmethod(lambda path, env: loaded.append(path) or load(path, env)))
+    monkeypatch.setattr(
+        VecNormalize, "load", staticmethod(lambda path, env: loaded.append(Path(path).read_bytes()) or load(path, env))
+    )
     play = ["enjoy", "--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "logs", "--no-render", "-n", "200"]
     assert "Mean reward" in rlx2(*play, "--load-checkpoint", "60")
-    assert [Path(path).name for path in loaded] == ["rl_model_vecnormalize_60_steps.pkl"]
+    assert loaded == [(FIRST / "rl_model_vecnormalize_60_steps.pkl").read_bytes()]
     rlx2(*play, "--load-last-checkpoint")
-    assert Path(loaded[-1]).name == "rl_model_vecnormalize_90_steps.pkl"
+    assert loaded[-1] == (FIRST / "rl_model_vecnormalize_90_steps.pkl").read_bytes()
     rlx2(*play)
-    assert Path(loaded[-1]).name == "vecnormalize.pkl"
+    assert loaded[-1] == (FIRST / "Pendulum-v1/vecnormalize.pkl").read_bytes()
 
 
 def test_a_checkpoint_of_a_run_that_was_killed_before_its_first_best_agent(rlx2, monkeypatch):
@@ -146,7 +140,6 @@ def test_the_users_own_checkpoints(rlx2):
     rlx2.train("rlx2td3", "-conf", "own.yml", "--save-freq", "50")
     assert names(Path("mine"), "*.zip") == ["my_40_steps.zip", "my_80_steps.zip"]
     assert names(FIRST, "rl_model*.zip") == ["rl_model_100_steps.zip", "rl_model_50_steps.zip"]
-    assert names(FIRST, "rl_model_replay_buffer_*") == ["rl_model_replay_buffer_100_steps.pkl"]
 
 
 OWN_CHECKPOINTS = """
@@ -162,8 +155,8 @@ def test_a_full_disk_does_not_end_the_run(rlx2, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(RLx2TD3, "save_replay_buffer", full)
-    with pytest.warns(UserWarning, match="no checkpoint at step 30: .* No space left"):
+    monkeypatch.setattr(CheckpointCallback, "_on_step", full)
+    with pytest.warns(UserWarning, match="no agent is saved at step 30: .* No space left"):
         rlx2.train("rlx2td3", "-n", "60", "--save-freq", "30")
     assert names(FIRST, "*.zip") == ["Pendulum-v1.zip"]
 
@@ -181,6 +174,13 @@ def test_other_networks_are_refused(parameter, message, rlx2, dense_and_sparse):
     arguments = ["--algo", "rlx2td3", "--env", "Pendulum-v1", *TINY, "-i", dense_and_sparse / "rlx2td3.zip", "-n", "60"]
     assert message in rlx2.error("train", *arguments, "-params", parameter)
     assert not Path("logs").exists() or not list(Path("logs").rglob("Pendulum-v1_*"))
+
+
+def test_another_sparsity_of_a_q_network_is_refused(tmp_path):
+    RLx2DQN("MlpPolicy", "CartPole-v1", buffer_size=10, sparsity=0.8).save(tmp_path / "agent.zip")
+    resume.check_networks(str(tmp_path / "agent.zip"), {"sparsity": 0.8})
+    with pytest.raises(ValueError, match=r"sparsity=0.5 differs from the 0.8 of .*agent.zip"):
+        resume.check_networks(str(tmp_path / "agent.zip"), {"sparsity": 0.5})
 
 
 def test_the_same_distribution_by_another_name(dense_and_sparse):
@@ -217,11 +217,11 @@ def dense_and_sparse(tmp_path_factory):
 
 @pytest.mark.parametrize("keep", [0, 30, 0.5])
 def test_a_damaged_buffer(keep, rlx2):
-    rlx2.train("rlx2td3", "-n", "30", "--save-freq", "30")
-    path = FIRST / "rl_model_replay_buffer_30_steps.pkl"
+    rlx2.train("rlx2td3", "-n", "30", "--save-replay-buffer")
+    path = FIRST / "replay_buffer.pkl"
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    arguments = ["--algo", "rlx2td3", "--env", "Pendulum-v1", *TINY, "-i", FIRST / "rl_model_30_steps.zip"]
+    arguments = ["--algo", "rlx2td3", "--env", "Pendulum-v1", *TINY, "-i", FIRST / "Pendulum-v1.zip"]
     message = rlx2.error("train", *arguments, "-params", *TINY_PARAMETERS)
     assert f"{path} is damaged" in message
     assert names(Path("logs/rlx2td3"), "*") == ["Pendulum-v1_1"]  # nothing of the second run
@@ -231,12 +231,3 @@ def test_args_hold_no_path_of_ours(rlx2):
     """They are uploaded to the hub."""
     rlx2.train("rlx2td3", "-n", "10")
     assert yaml.unsafe_load((FIRST / "Pendulum-v1/args.yml").read_text())["conf_file"] is None
-
-
-def test_a_checkpoint_of_the_same_step_again(tmp_path):
-    """Steps are counted from 0 again; the newest buffer stays."""
-    model = RLx2TD3("MlpPolicy", "Pendulum-v1", learning_starts=20, buffer_size=100, policy_kwargs={"net_arch": [16]})
-    for _ in range(2):
-        model.learn(40, callback=resume.Checkpoint(20, str(tmp_path), keep_buffers=False))
-        buffers = sorted(path.name for path in tmp_path.glob("*.pkl"))
-        assert buffers == ["rl_model_replay_buffer_40_steps.pkl"]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numba import njit
 
-from sb3_rlx2.backends import elementary
-from sb3_rlx2.backends.options import OPTIONS
+from sb3_rlx2.kernels import elementary
+from sb3_rlx2.kernels.options import OPTIONS
 
 
 def mapped(name, values):

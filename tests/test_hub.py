@@ -12,7 +12,8 @@ import yaml
 from huggingface_sb3 import EnvironmentName
 from stable_baselines3 import PPO
 
-from sb3_rlx2 import RLx2TD3, hub
+from sb3_rlx2 import RLx2TD3
+from sb3_rlx2.zoo import hub
 from tests.hub_server import serve
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -66,8 +67,7 @@ def test_there_and_back(rlx2, rlx2_online, server, tmp_path):
     assert files["rlx2td3-Pendulum-v1.zip"] == (RUN / "Pendulum-v1.zip").read_bytes()
     check_card(files["README.md"].decode(), RLx2TD3.load(RUN / "Pendulum-v1.zip"))
 
-    output = rlx2_online("load_from_hub", *TASK, "-f", "mine")
-    assert "play it only if you trust its author" in output
+    rlx2_online("load_from_hub", *TASK, "-f", "mine")
     copy = Path("mine/rlx2td3/Pendulum-v1_1")
     for name in ("Pendulum-v1.zip", "Pendulum-v1/vecnormalize.pkl", "Pendulum-v1/config.yml", "0.monitor.csv"):
         assert (copy / name).read_bytes() == (RUN / name).read_bytes()
@@ -150,6 +150,18 @@ def test_other_runs_stay(source, tmp_path):
     download(tmp_path, -1, force=True)
     names = ["Ant-v5_1", "Pendulum-v1", "Pendulum-v1.zip", "evaluations.npz"]
     assert sorted(path.name for path in (tmp_path / "logs/ppo").iterdir()) == names
+
+
+def test_a_repository_replaces_nothing_else(source, tmp_path):
+    mine = tmp_path / "logs/ppo/Ant-v5_1"
+    mine.mkdir(parents=True)
+    (mine / "Ant-v5.zip").touch()
+    with zipfile.ZipFile(source / "train_eval_metrics.zip", "a") as archive:
+        for name in ("Ant-v5_1/other", "Ant-v5.zip", "Ant-v5_1/0.monitor.csv"):
+            archive.writestr(name, "theirs")
+    download(tmp_path, -1, force=True)
+    assert contents(mine) == {"Ant-v5.zip": b""}
+    assert not (tmp_path / "logs/ppo/Ant-v5.zip").exists()
 
 
 @pytest.mark.parametrize("name", ["ppo-Pendulum-v1.zip", "train_eval_metrics.zip"])

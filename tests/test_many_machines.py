@@ -10,7 +10,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from sb3_rlx2.storage import ENDED, first_attempt, open_storage
+from sb3_rlx2 import commands
+from sb3_rlx2.studies import timing
+from sb3_rlx2.studies.storage import open_storage
+from sb3_rlx2.studies.workers import ENDED, first_attempt
 from tests import postgres
 
 TOTAL = 4
@@ -19,18 +22,17 @@ STUDY = "pendulum"
 
 def work(storage_url, folder, output, seed):
     """What `rlx2 train -optimize` does on one machine, with a shorter patience for the dead."""
-    from sb3_rlx2 import storage, zoo
-    from sb3_rlx2.trial_evaluation import TrialEvaluation
+    from sb3_rlx2.checkpoint import Checkpoints
 
-    storage.HEARTBEAT_INTERVAL, storage.GRACE_PERIOD = 1, 5
-    save = TrialEvaluation._save
+    timing.HEARTBEAT_INTERVAL, timing.GRACE_PERIOD = 1, 5
+    write = Checkpoints._write
 
-    def save_and_hang(self):
-        save(self)
-        if self.trial.number == 0:
-            time.sleep(600)  # in the middle of the trial, until the test kills it
+    def write_and_hang(self):
+        write(self)
+        if self.folder.name == "0":  # the first trial
+            time.sleep(600)  # in the middle of it, until the test kills it
 
-    TrialEvaluation._save = save_and_hang
+    Checkpoints._write = write_and_hang
     os.chdir(folder)
     with open(output, "w", buffering=1) as file:
         for descriptor in (1, 2):
@@ -49,13 +51,13 @@ def work(storage_url, folder, output, seed):
         ]
         study = ["-optimize", "--storage", storage_url, "--study-name", STUDY, "--max-total-trials", str(TOTAL)]
         quick = ["--n-evaluations", "3", "--eval-episodes", "1", "--pruner", "none", "--no-optim-plots"]
-        zoo.run("train", [*task, *study, *quick, "--seed", str(seed)])
+        commands.run("train", [*task, *study, *quick, "--seed", str(seed)])
 
 
 def wait_until_trial_0_hangs(study, folder):
     """Give the process that runs it."""
     for _ in range(2400):
-        if list((folder / f"logs/rlx2td3/study_{STUDY}").glob("trial_0_*/100_0")):
+        if list((folder / f"logs/rlx2td3/study_{STUDY}").glob("trial_0_*/0/*_step_1*/manifest.json")):
             return int(study.trials[0].user_attrs["worker"].split(":")[-1])
         time.sleep(0.05)
     raise TimeoutError([trial.state for trial in study.trials])
@@ -71,7 +73,7 @@ def postgresql():
 def test_study_outlives_a_killed_worker(kind, tmp_path, request):
     url = request.getfixturevalue("postgresql") if kind == "postgresql" else str(tmp_path / "shared" / "study.log")
     context = multiprocessing.get_context("forkserver")  # imports once for all
-    context.set_forkserver_preload(["sb3_rlx2.zoo", "rl_zoo3.train", "sb3_rlx2.backends.csr"])
+    context.set_forkserver_preload(["sb3_rlx2.tuning.manager", "rl_zoo3.train", "sb3_rlx2.backends.csr"])
     outputs = [tmp_path / f"worker{number}.txt" for number in range(3)]
     workers = [context.Process(target=work, args=(url, tmp_path, output, seed)) for seed, output in enumerate(outputs)]
     with closing(open_storage(url)) as opened:
@@ -91,7 +93,7 @@ def test_study_outlives_a_killed_worker(kind, tmp_path, request):
         assert codes == {pid: -signal.SIGKILL if pid == process else 0 for pid in codes}, printed
         check(study.trials, process)
     assert "trial 0 was not finished, it is retried" in "".join(printed.values())
-    assert "goes on from step 100" in "".join(printed.values())
+    assert "goes on from step 1" in "".join(printed.values())
     survivors = [text for pid, text in printed.items() if pid != process]
     assert all(f"Number of trials: {TOTAL + 1} ({TOTAL} complete, 1 fail)" in text for text in survivors)
     assert not (tmp_path / f"logs/rlx2td3/study_{STUDY}").exists()  # all checkpoints are gone

@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib import CrossQ
 from stable_baselines3 import SAC, TD3
 from torch.utils.flop_counter import FlopCounterMode
 
-from sb3_rlx2 import RLx2SAC, RLx2TD3, metrics
+from sb3_rlx2 import RLx2CrossQ, RLx2DQN, RLx2QRDQN, RLx2SAC, RLx2TD3, metrics
 from tests.envs import TinyEnv
+from tests.every import DELAYS, MAXIMUM_ENTROPY, VALUE_BASED
+from tests.every import STOCK as ALL_STOCK
 
 HALF_CHEETAH = {"obs_dim": 17, "action_dim": 6}
 STOCK = {RLx2TD3: TD3, RLx2SAC: SAC}
@@ -60,19 +63,35 @@ def test_dense_training_flops_of_other_shapes(policy_delay):
     env = TinyEnv(obs_dim=5, action_dim=3)
     dense = quiet(make(TD3, env, (16, 8, 4), policy_delay=policy_delay))
     fill(dense)
-    model = make(RLx2TD3, env, (16, 8, 4), policy_delay=policy_delay)
+    model = make(RLx2TD3, env, (16, 8, 4), policy_delay=policy_delay, actor_sparsity=0.5)
     assert metrics.step_flops(model, dense=True) * 10 == pytest.approx(count_flops(dense, policy_delay, batch=10))
+
+
+@pytest.mark.parametrize("policy_delay", [1, 3])
+def test_dense_training_flops_of_crossq(policy_delay):
+    """Layers behind a normalisation that learns compute the gradient by their inputs, also the first one."""
+    env, shape = TinyEnv(obs_dim=5, action_dim=3), {"net_arch": (16, 8, 4), "policy_delay": policy_delay}
+    dense = quiet(make(CrossQ, env, **shape))
+    fill(dense)
+    counted = count_flops(dense, policy_delay, batch=10)
+    for model in (dense, make(RLx2CrossQ, env, **shape)):
+        assert metrics.step_flops(model, dense=True) * 10 == pytest.approx(counted)
+    assert metrics.step_flops(make(RLx2CrossQ, env, actor_sparsity=0, critic_sparsity=0, **shape)) * 10 == pytest.approx(
+        counted
+    )
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3])
 @pytest.mark.filterwarnings("ignore:no RLx2Callback")  # `train` is called by hand
-def test_soft_n_step_flops(n_steps):
+@pytest.mark.parametrize("algorithm", MAXIMUM_ENTROPY)
+def test_soft_n_step_flops(algorithm, n_steps):
     # The masked backend does all products densely, so torch counts them as the dense agent's.
-    model = quiet(make_small(RLx2SAC, n_steps=n_steps, n_steps_delay=0.0))
+    model = quiet(make_small(algorithm, n_steps=n_steps, n_steps_delay=0.0))
     fill(model)
     buffer = model.replay_buffer
     buffer.sample = lambda size, env: buffer._get_samples(np.arange(size), env=env)  # whole windows only
-    assert metrics.step_flops(model, dense=True) * 16 == count_flops(model, batch=16)
+    steps = DELAYS.get(algorithm, 1)
+    assert metrics.step_flops(model, dense=True) * 16 == pytest.approx(count_flops(model, steps, batch=16))
 
 
 def test_sparse_training_flops_by_hand():
@@ -84,6 +103,49 @@ def test_sparse_training_flops_by_hand():
     assert metrics.step_flops(model) == target + critic + actor / 2
     assert metrics.inference_flops(model.actor) == 48
     assert metrics.inference_flops(model.actor, dense=True) == 96
+
+
+def make_value_based(algorithm, **kwargs):
+    policy_kwargs = {"net_arch": [16, 8]} | ({"n_quantiles": 7} if algorithm.__name__.endswith("QRDQN") else {})
+    env = TinyEnv(obs_dim=5, n_actions=3)
+    return algorithm("MlpPolicy", env, buffer_size=100, policy_kwargs=policy_kwargs, device="cpu", **kwargs)
+
+
+def fill_value_based(model):
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        obs, next_obs = rng.normal(size=(2, 1, 5))
+        model.replay_buffer.add(obs, next_obs, rng.integers(0, 3, (1, 1)), np.ones(1), np.zeros(1), [{}])
+
+
+@pytest.mark.parametrize("algorithm", VALUE_BASED)
+def test_dense_training_flops_of_value_based_agents(algorithm):
+    dense = quiet(make_value_based(ALL_STOCK[algorithm]))
+    fill_value_based(dense)
+    counted = count_flops(dense, batch=32)
+    assert metrics.step_flops(dense) * 32 == counted
+    assert metrics.step_flops(make_value_based(algorithm, sparsity=0.5), dense=True) * 32 == counted
+    assert metrics.step_flops(make_value_based(algorithm, sparsity=0)) * 32 == counted
+    with FlopCounterMode(display=False) as counter:
+        metrics.acting_network(dense.policy)(th.zeros(1, 5))
+    assert metrics.cost(dense).inference_flops == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("algorithm", "outputs"), [(RLx2DQN, 3), (RLx2QRDQN, 21)])
+def test_value_based_costs_by_hand(algorithm, outputs):
+    """Layers of 5 -> 16 -> 8 -> outputs at half of their links."""
+    model = make_value_based(algorithm, sparsity=0.5, distribution="uniform")
+    links = [40, 64, 4 * outputs]
+    assert metrics.inference_flops(metrics.acting_network(model.policy)) == 2 * sum(links)
+    # The target's forward pass, the network's own, both gradients; none by the observations.
+    assert metrics.step_flops(model) == 2 * (4 * sum(links) - links[0])
+    cost = metrics.cost(model)
+    assert cost.weights == 2 * sum(links)
+    assert cost.paper_training_flops is None
+    biases = 16 + 8 + outputs
+    assert cost.memory_bytes == 2 * 4 * (sum(links) + biases) + 4 * sum(links)  # a network and its target share the index
+    name = next(iter(model.policy.networks))
+    assert [line.split()[0] for line in metrics.summary(model).splitlines()[1:4]] == [f"{name}.{name}.{i}" for i in range(3)]
 
 
 def test_density():
@@ -189,10 +251,11 @@ def test_summary():
         ["critic.qf1.0", "8", "x", "6", "12", "75.0%"],
         ["critic.qf1.1", "1", "x", "8", "2", "75.0%"],
     ]
+    assert [line.partition(":")[0] for line in lines[7:10]] == ["actor.mu", "critic.qf0", "critic.qf1"]
     own, dense = metrics.parameter_bytes(model.policy)
-    assert f"{own / 1e3:,.1f} kB, {own / dense:.1%} of the dense {dense / 1e3:,.1f}" in lines[7]
-    assert "inference: 0.0 kFLOP, 50.0% of the dense 0.1" in lines[8]
-    assert lines[9].startswith("training, per sample:")
+    assert f"{own / 1e3:,.1f} kB, {own / dense:.1%} of the dense {dense / 1e3:,.1f}" in lines[10]
+    assert "inference: 0.0 kFLOP, 50.0% of the dense 0.1" in lines[11]
+    assert lines[12].startswith("training, per sample:")
 
 
 def test_sparse_mlps_of_nothing():

@@ -45,7 +45,7 @@ def test_unknown_environment(command, env, nearest, rlx2, logs):
 
 @pytest.mark.parametrize("command", PLAYING)
 def test_missing_agents(command, rlx2, logs, monkeypatch):
-    monkeypatch.setattr("sb3_rlx2.videos.has_screen", lambda: True)
+    monkeypatch.setattr("sb3_rlx2.zoo.videos.has_screen", lambda: True)
     assert rlx2.error(*arguments(command, folder="nowhere")).endswith("--folder nowhere does not exist")
     assert "logs has no folder rlx2sac; it holds rlx2td3, td3" in rlx2.error(*arguments(command, algo="rlx2sac"))
     assert "logs/rlx2td3 has no run of Hopper-v5; it holds Pendulum-v1_1" in rlx2.error(*arguments(command, env="Hopper-v5"))
@@ -100,6 +100,18 @@ def test_training(given, message, rlx2):
     assert not Path("logs/rlx2td3").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("actor_sparsity:0.9", "actor_sparsity=0.9 is no argument of RLx2DQN; did you mean "),
+        ("sparsity:1.0", "sparsity=1.0 must be a number in [0, 1)"),
+    ],
+)
+def test_training_of_value_based_agents(given, message, rlx2):
+    arguments = ["--algo", "rlx2dqn", "--env", "CartPole-v1", *TINY, "-n", "60"]
+    assert message in rlx2.error("train", *arguments, "-params", given)
+
+
 @pytest.mark.parametrize("pair", ["learning_rate=1", "policy:CnnPolicy"])
 def test_malformed_hyperparameters(pair, rlx2):
     message = rlx2.error("train", *TASK, "-params", pair, status=2)
@@ -110,6 +122,11 @@ def test_discrete_actions(rlx2):
     assert "can only be used with Box action space, not Discrete(2)" in rlx2.error(
         "train", "--algo", "rlx2td3", "--env", "CartPole-v1", *TINY, "-n", "60"
     )
+
+
+def test_continuous_actions(rlx2):
+    message = "must be Discrete: RLx2DQN is for discrete actions; for continuous ones there are RLx2TD3"
+    assert message in rlx2.error("train", "--algo", "rlx2dqn", "--env", "Pendulum-v1", *TINY, "-n", "60")
 
 
 def test_no_screen(rlx2, monkeypatch):
@@ -160,6 +177,6 @@ def test_interrupted_elsewhere(rlx2, logs, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sb3_rlx2.agents.find_agent", interrupt)
+    monkeypatch.setattr("sb3_rlx2.zoo.agents.find_agent", interrupt)
     with contextlib.suppress(KeyboardInterrupt):
         assert "Traceback" not in rlx2(*arguments("enjoy"), status=130)

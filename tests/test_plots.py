@@ -12,11 +12,7 @@ ENVS = {"Hopper-v5": 3000.0, "HalfCheetah-v4": 9000.0, "Pendulum-v1": 1.0}
 
 
 @pytest.fixture(autouse=True)
-def hosts_own(monkeypatch):
-    from rliable import library
-
-    monkeypatch.setattr(plt, "show", plt.show)
-    monkeypatch.setattr(library, "get_interval_estimates", library.get_interval_estimates)
+def close():
     yield
     plt.close("all")
 

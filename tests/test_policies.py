@@ -12,8 +12,8 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, NatureCNN
 from torch import nn
 
 from sb3_rlx2 import RLx2SAC, RLx2TD3, SparseMLP, backends
-from sb3_rlx2.adam import KernelAdam
 from sb3_rlx2.distributions import DISTRIBUTIONS
+from sb3_rlx2.fast.adam import KernelAdam
 from tests.checks import assert_equal, assert_sound, pairs, sparse_mlps
 from tests.envs import DriftDictEnv, DriftEnv
 
@@ -164,7 +164,7 @@ def test_other_activations_are_masked_with_one_warning(algorithm, activation_fn,
     model = build(algorithm, policy_kwargs={"activation_fn": activation_fn})
     with pytest.warns(UserWarning, match="takes .masked.") as caught:
         learn(model, 60)
-    (warning,) = caught
+    (warning,) = (each for each in caught if "in this run of" not in str(each.message))
     assert "'auto' takes 'masked'" in str(warning.message)
     assert activation_fn.__name__ in str(warning.message)
     mlp = sparse_mlps(model.critic)[0]

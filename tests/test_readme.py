@@ -1,4 +1,4 @@
-"""What the README shows is run: the scripts, the zoo's command lines, and its list of make targets."""
+"""What the README and the pages of commands show is run: the scripts, the zoo's command lines, and the make targets."""
 
 import os
 import re
@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from sb3_rlx2 import zoo
-from sb3_rlx2.topology import TOPOLOGIES
+from sb3_rlx2 import commands
 from tests.hub_server import serve
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [(ROOT / f"docs/{name}.md").read_text() for name in ("zoo", "report", "tuning", "compress", "sparsity")]
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language, text):
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-PYTHON = blocks("python")
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if not line.startswith("make ")]
+PYTHON = blocks("python", README)
+COMMANDS = [line for page in PAGES for block in blocks("bash", page) for line in block.splitlines()]
 
 
 # The search with less of everything, which then may find nothing (status 3).
@@ -58,23 +58,16 @@ def folder(tmp_path_factory):
 
 
 def test_readme_shows_what_is_tested():
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 2
     assert {command.split()[0] for command in COMMANDS} == {"rlx2", "python"}
-    assert zoo.COMMANDS.keys() <= {command.split()[1] for command in COMMANDS}
+    assert commands.COMMANDS.keys() <= {command.split()[1] for command in COMMANDS}
 
 
 @pytest.mark.parametrize("number", range(2))
 def test_scripts(number, folder):
     run([sys.executable, "-c", PYTHON[number]], folder)
     if number == 0:
-        assert (folder / "rlx2_hopper.zip").exists()
-
-
-def test_new_topology(monkeypatch):
-    monkeypatch.setattr("sb3_rlx2.topology.TOPOLOGIES", dict(TOPOLOGIES))
-    names: dict = {}
-    exec(PYTHON[2], names)
-    assert list(names["TOPOLOGIES"]) == [*TOPOLOGIES, "smallest"]
+        assert (folder / "rlx2_pendulum.zip").exists()
 
 
 def test_zoo_commands(folder):
@@ -87,7 +80,6 @@ def test_zoo_commands(folder):
             shorter, statuses = (SHORTER, (0, 3)) if arguments[0] == "compress" else ([], (0,))
             outputs.setdefault(arguments[0], []).append(run([*prefix, *arguments, *shorter], folder, statuses, **online))
     assert "live weights" in outputs["train"][0]
-    assert "0 steps of warm-up to do" in outputs["train"][1]
     assert "Mean reward" in outputs["enjoy"][0]
     run_folder = folder / "logs/rlx2td3/Hopper-v5_1"
     assert (run_folder / "videos/training.mp4").exists()

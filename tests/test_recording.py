@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import CSVOutputFormat, HumanOutputFormat, Logger, configure
 
 from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseTD3Policy
-from sb3_rlx2.recording import ProgressFile, progress_files
+from sb3_rlx2.progress_log import ProgressFile, layer_column, layer_of, progress_files
 from sb3_rlx2.updater import TopologyUpdater
 
 SMALL = {
@@ -151,3 +151,10 @@ def test_recording_changes_no_training(tmp_path):
         model.learn(400, callback=ProgressFile(tmp_path) if recorded else None)
         parameters.append(th.nn.utils.parameters_to_vector(model.policy.parameters()).detach().numpy())
     np.testing.assert_array_equal(*parameters)
+
+
+def test_a_layers_column_tells_its_layer():
+    assert layer_column("critic", 1, 2) == "rlx2/critic_churn/1.2"
+    assert layer_of("rlx2/critic_churn/1.2") == ("critic", 1, 2)
+    assert layer_of("rlx2/quantile_net_churn/0.1") == ("quantile_net", 0, 1)
+    assert layer_of("rlx2/critic_churn") is None

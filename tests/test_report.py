@@ -1,7 +1,9 @@
 """`rlx2 report`: what it reads from a run's folder, what the page shows, how it looks in a browser, how it fails."""
 
 import base64
+import html
 import io
+import itertools
 import os
 import re
 import shutil
@@ -14,16 +16,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gymnasium import spaces
-from stable_baselines3 import SAC, TD3
+from sb3_contrib import QRDQN, CrossQ
+from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 
-from sb3_rlx2 import RLx2SAC, RLx2TD3, metrics
+from sb3_rlx2 import RLx2CrossQ, RLx2DQN, RLx2QRDQN, RLx2SAC, RLx2TD3, metrics
 from sb3_rlx2.report import __main__ as command
 from sb3_rlx2.report.agent_file import read_agent
-from sb3_rlx2.report.networks import strongest
+from sb3_rlx2.report.groups import group
+from sb3_rlx2.report.heat_map import strongest
+from sb3_rlx2.report.networks import chance
+from sb3_rlx2.report.plot import Axis
 from sb3_rlx2.report.run_folder import agent_file, read_run
+from sb3_rlx2.report.sections import NO_AGENT, NO_EVALUATIONS, NO_PROGRESS
 from sb3_rlx2.report.training import training_returns
 from tests.chromium import chromium, require_chromium
 from tests.envs import DriftEnv
@@ -49,6 +56,8 @@ PICTURES = {
     "Churn at each topology update": 1,
     "Replay buffer and n-step targets": 1,
 }
+FULL = "critic: its first layer is full: there is nothing to choose"
+WHOLE = {title: (count, [FULL] if title == "Input importance" else []) for title, count in PICTURES.items()}
 
 
 def train(folder, algorithm=RLx2TD3, **arguments):
@@ -85,12 +94,12 @@ def report(*arguments):
     command.main()
 
 
-def sections(html):
+def sections(page):
     """Give, for each section, its number of pictures and what is said to be missing."""
-    parts = re.findall(r"<section>.*?</section>", html, re.DOTALL)
+    parts = re.findall(r"<section>.*?</section>", page, re.DOTALL)
     title = [re.search(r"<h2>(.*?)</h2>", part)[1] for part in parts]
-    missing = [re.findall(r"<li>(.*?)</li>", part) for part in parts]
-    return {name: (part.count("<img "), said) for name, part, said in zip(title, parts, missing, strict=True)}
+    missing = [re.findall(r"<li>(.*?)</li>", re.sub('<ul class="key">.*?</ul>', "", part)) for part in parts]
+    return {name: (part.count("<figure"), said) for name, part, said in zip(title, parts, missing, strict=True)}
 
 
 @pytest.fixture(autouse=True)
@@ -103,40 +112,35 @@ def own_arguments(monkeypatch):
 
 def test_whole_run(whole, capsys):
     report(whole)
-    html = (whole / "report.html").read_text()
-    assert sections(html) == {title: (count, []) for title, count in PICTURES.items()}
-    assert "Trained for 1,000 steps" in html
+    page = (whole / "report.html").read_text()
+    assert sections(page) == WHOLE
+    assert "Trained for 1,000 steps" in page
     assert f"Report: {whole / 'report.html'}" in capsys.readouterr().out
     assert not list(whole.glob(".report*"))
 
 
-MEASURE = """(async () => {
-  const measured = [];
-  for (const image of document.images) {
-    await image.decode();
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
-    const context = canvas.getContext("2d");
-    context.fillStyle = "white";
-    context.fillRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(image, 0, 0);
-    const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
-    let [sum, squares] = [0, 0];
-    const colours = new Set();
-    for (let i = 0; i < data.length; i += 4) {
-      const grey = (data[i] + data[i + 1] + data[i + 2]) / 3;
-      [sum, squares] = [sum + grey, squares + grey * grey];
-      colours.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
-    }
-    const pixels = data.length / 4;
-    measured.push([image.naturalWidth, image.naturalHeight, squares / pixels - (sum / pixels) ** 2, colours.size]);
+# What a reader at this width cannot read: text that is small, cut off, or over other text of its plot.
+UNREADABLE = """(() => {
+  const found = [];
+  const shown = (element) => getComputedStyle(element).display !== "none" && element.getClientRects().length > 0;
+  const cuts = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+  for (const plot of document.querySelectorAll("main, .area")) {
+    const texts = [...plot.querySelectorAll(plot.tagName === "MAIN" ? "p, h1, h2, h3, h4, dt, dd, li" : "text")].filter(shown);
+    texts.forEach((text, number) => {
+      const place = text.getBoundingClientRect();
+      if (parseFloat(getComputedStyle(text).fontSize) < 11.5) found.push(["small", text.textContent]);
+      if (place.left < 0 || place.right > innerWidth) found.push(["cut off", text.textContent]);
+      for (const other of plot.tagName === "MAIN" ? [] : texts.slice(number + 1))
+        if (cuts(place, other.getBoundingClientRect())) found.push(["over", text.textContent, other.textContent]);
+    });
   }
-  return measured;
+  return found;
 })()"""
 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_in_a_browser(several, whole, tmp_path):
+    """On a desk and on a phone. The screenshots stay in the test's folder, to be looked at (``--basetemp``)."""
     require_chromium()
     folders = [whole]
     if several:  # one of them with nothing but evaluations
@@ -146,20 +150,32 @@ def test_in_a_browser(several, whole, tmp_path):
     (tmp_path / "profile").mkdir()
     with chromium(tmp_path / "profile") as page:
         page.open((tmp_path / "page.html").as_uri())
-        measured = page.evaluate(MEASURE)
-        title = page.evaluate("document.querySelector('h1').innerText")
-        overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        for width, colours in itertools.product((400, 1280), ("light", "dark")):
+            page.show(width, colours)
+            (tmp_path / f"{width}_{colours}.png").write_bytes(page.picture())
+            check_picture(page, tmp_path / f"{width}_{colours}.png", colours)
+        said = page.hover(".tip .target", 3)
         assert page.named("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded") == []
         asked = [event["request"]["url"] for event in page.named("Network.requestWillBeSent")]
     assert [url for url in asked if not url.startswith("data:")] == [(tmp_path / "page.html").as_uri()]
-    assert "Pendulum-v1" in title
-    assert overflow <= 0
-    assert len(measured) == sum(PICTURES.values())
-    for width, height, variance, colours in measured:
-        assert width > 600
-        assert height > 80
-        assert variance > 100
-        assert colours > 50
+    assert len(said) == 3
+    assert all(re.search(r"step \d+: -[\d,]+ ± ", text) for text in said)
+
+
+def check_picture(page, path, colours):
+    from PIL import Image
+
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    assert page.evaluate(UNREADABLE) == []
+    figures = page.evaluate("[...document.querySelectorAll('figure')].map((f) => f.getBoundingClientRect().toJSON())")
+    assert len(figures) == sum(PICTURES.values())
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert (pixels[:5].mean() > 200) == (colours == "light")
+    for place in figures:
+        top, left = int(place["top"]), int(place["left"])
+        part = pixels[top : top + int(place["height"]), left : left + int(place["width"])]
+        assert len(np.unique(part @ np.array([1 << 16, 1 << 8, 1]))) > 20
 
 
 def test_heat_map_shows_every_live_link(whole, trained):
@@ -167,9 +183,7 @@ def test_heat_map_shows_every_live_link(whole, trained):
     from PIL import Image
 
     report(whole)
-    pictures = re.findall(r'<img alt="Actor" src="data:image/svg\+xml;base64,(.*?)">', (whole / "report.html").read_text())
-    svg = base64.b64decode(pictures[0]).decode()
-    images = re.findall(r'href="data:image/png;base64,\s*(.*?)"', svg, re.DOTALL)
+    images = re.findall(r'src="data:image/png;base64,(.*?)"', (whole / "report.html").read_text())[:3]  # the actor's
     seen = []
     for data in images:
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
@@ -184,14 +198,10 @@ def test_heat_map_shows_every_live_link(whole, trained):
 def test_common_folder_gets_the_page_of_several(whole, trained, tmp_path):
     other = Path(shutil.copytree(whole, tmp_path / "other" / "run"))
     report(whole, other)
-    html = (tmp_path / "report.html").read_text()
-    assert "2 runs side by side" in html
-    assert re.findall(r"<strong>(whole|other/run)</strong>", html) == ["whole", "other/run"]
-    assert sections(html) == {title: (count, []) for title, count in PICTURES.items()}
-
-
-NO_AGENT = "no saved agent (*.zip) of TD3 or SAC in the folder"
-NO_EVALUATIONS = "no evaluations.npz (train with --eval-freq)"
+    page = (tmp_path / "report.html").read_text()
+    assert "2 runs side by side" in page
+    assert re.findall(r"<strong>(whole|other/run)</strong>", page) == ["whole", "other/run"]
+    assert {title: count for title, (count, _) in sections(page).items()} == PICTURES
 
 
 @pytest.mark.parametrize(
@@ -214,9 +224,9 @@ NO_EVALUATIONS = "no evaluations.npz (train with --eval-freq)"
             {"FLOPs and bytes": 1, "Density of each layer": 1, "Which links live": 3, "Input importance": 1},
             {
                 "Final evaluation": [NO_EVALUATIONS],
-                "Churn at each topology update": ["no topology update was recorded (none happened, or no progress.csv)"],
+                "Churn at each topology update": [NO_PROGRESS],
                 "Replay buffer and n-step targets": [
-                    f"{what} was not recorded" for what in ("policy distance", "buffer size", "n")
+                    f"{what} was not recorded: {NO_PROGRESS}" for what in ("policy distance", "buffer size", "n")
                 ],
             },
         ),
@@ -230,7 +240,7 @@ def test_what_is_missing_is_said(kept, pictures, said, trained, tmp_path):
     assert {title: count for title, (count, _) in shown.items() if count} == pictures
     assert all(missing for count, missing in shown.values() if not count)
     for title, missing in said.items():
-        assert shown[title][1] == missing
+        assert [html.unescape(text) for text in shown[title][1]] == missing
 
 
 def test_run_in_progress(whole):
@@ -238,11 +248,11 @@ def test_run_in_progress(whole):
     for path in (whole / "progress.csv", whole / "0.monitor.csv"):
         path.write_text(path.read_text()[:-4])  # its last line is being written
     report(whole)
-    html = (whole / "report.html").read_text()
+    page = (whole / "report.html").read_text()
     assert re.search(
-        r"Still running or cut off, at step 1,000 of 1,000 \(100%\); networks as in best_model.zip, of step", html
+        r"Still running or cut off, at step 1,000 of 1,000 \(100%\); networks as in best_model.zip, of step", page
     )
-    assert sections(html) == {title: (count, []) for title, count in PICTURES.items()}
+    assert sections(page) == WHOLE
 
 
 def test_zoo_run(tmp_path):
@@ -268,11 +278,11 @@ def test_zoo_run(tmp_path):
     small = ["learning_starts:100", "update_interval:50", "buffer_check_interval:100", "policy_kwargs:dict(net_arch=[16])"]
     run("train", *task, "--num-threads", "1", "-params", *small)
     run("report", "logs/rlx2td3/Pendulum-v1_1")
-    html = (tmp_path / "logs/rlx2td3/Pendulum-v1_1/report.html").read_text()
-    assert "rlx2td3 on Pendulum-v1" in html
-    assert "Trained for 400 steps; networks as in Pendulum-v1.zip" in html
-    assert sections(html) == {title: (count, []) for title, count in PICTURES.items()}
-    assert re.search(r"<th>update_interval</th><td>50</td>", html)
+    page = (tmp_path / "logs/rlx2td3/Pendulum-v1_1/report.html").read_text()
+    assert "rlx2td3 on Pendulum-v1" in page
+    assert "Trained for 400 steps; networks as in Pendulum-v1.zip" in page
+    assert sections(page) == {title: (count, []) for title, count in PICTURES.items()}
+    assert re.search(r"<th>update_interval</th><td>50</td>", page)
 
 
 def test_continued_run(whole):
@@ -294,9 +304,9 @@ def test_continued_run(whole):
     assert curve.steps[0] > 5000
     assert run.steps == 6000
     report(whole)
-    html = (whole / "report.html").read_text()
-    assert "; continues logs/first/Pendulum-v1.zip, whose own steps are in its own folder" in html
-    assert sections(html) == {title: (count, []) for title, count in PICTURES.items()}
+    page = (whole / "report.html").read_text()
+    assert "; continues logs/first/Pendulum-v1.zip, whose own steps are in its own folder" in page
+    assert sections(page) == WHOLE
 
 
 def test_text_of_files_is_no_html(whole):
@@ -304,36 +314,76 @@ def test_text_of_files_is_no_html(whole):
     config.parent.mkdir()
     config.write_text("env_wrapper: '<script>alert(1)</script>'\n")
     report(whole)
-    html = (whole / "report.html").read_text()
-    assert "<script" not in html
-    assert "&lt;script&gt;alert(1)" in html
+    page = (whole / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
 
 
 # What is read
 
 
-@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC, TD3, SAC])
+@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC, RLx2CrossQ, TD3, SAC, CrossQ])
 def test_agent(algorithm, tmp_path):
     arguments = {"buffer_size": 10, "policy_kwargs": {"net_arch": [8, 5]}}
-    model = algorithm("MlpPolicy", DriftEnv(), **arguments)
+    sparse = {"actor_sparsity": 0.5, "critic_sparsity": 0.5} if algorithm in (RLx2TD3, RLx2SAC) else {}
+    model = algorithm("MlpPolicy", DriftEnv(), **arguments, **sparse)
     model.save(tmp_path / "agent")
     agent = read_agent(tmp_path / "agent.zip")
-    assert agent.is_sparse == (algorithm in (RLx2TD3, RLx2SAC))
+    assert agent.is_sparse == algorithm.__name__.startswith("RLx2")
     assert agent.observations == 3
     assert [network.name for network in agent.networks] == ["actor", "critic 1", "critic 2"]
-    outputs = 4 if algorithm in (RLx2SAC, SAC) else 2
+    outputs = 2 if algorithm in (RLx2TD3, TD3) else 4
     assert [weight.shape for weight in agent.networks[0].weights] == [(8, 3), (5, 8), (outputs, 5)]
     assert [weight.shape for weight in agent.networks[2].weights] == [(8, 5), (5, 8), (1, 5)]
     assert agent.parameter_bytes == metrics.parameter_bytes(model.policy)
     if not agent.is_sparse:
         assert all(live == size for network in agent.networks for live, size in network.layers)
-        assert agent.inference_flops is None
+        dense = metrics.inference_flops(model.actor)
+        assert agent.inference_flops == (dense, dense)
+        assert agent.dense_step_flops == metrics.step_flops(model)
         return
+    entropies = 2 * agent.inference_flops[1] if hasattr(model, "ent_coef") else 0  # of the states on the way, with n = 3
+    assert agent.dense_step_flops == metrics.step_flops(model, dense=True) + entropies
     assert agent.inference_flops == (metrics.inference_flops(model.actor), metrics.inference_flops(model.actor, dense=True))
     for network, mlp in zip(agent.networks, metrics.sparse_mlps(model.actor) + metrics.sparse_mlps(model.critic), strict=True):
         assert network.layers == [(layer.nnz, layer.size) for layer in mlp.layers]
         for weight, dense in zip(network.weights, mlp.dense_weights(), strict=True):
             np.testing.assert_array_equal(np.nan_to_num(weight), dense.detach().numpy())
+
+
+@pytest.mark.parametrize("algorithm", [RLx2DQN, RLx2QRDQN, DQN, QRDQN])
+def test_value_based_agent(algorithm, tmp_path):
+    quantiles = {} if "QR" not in algorithm.__name__ else {"n_quantiles": 7}
+    sparse = {"sparsity": 0.5} if algorithm in (RLx2DQN, RLx2QRDQN) else {}
+    kwargs = {"net_arch": [8, 5]} | quantiles
+    model = algorithm("MlpPolicy", DriftEnv(n_actions=3), buffer_size=10, policy_kwargs=kwargs, **sparse)
+    model.save(tmp_path / "agent")
+    agent = read_agent(tmp_path / "agent.zip")
+    acting = metrics.acting_network(model.policy)
+    assert agent.is_sparse == algorithm.__name__.startswith("RLx2")
+    assert agent.observations == 3
+    (network,) = agent.networks
+    assert network.name == network.kind == ("quantile network" if quantiles else "Q-network")
+    assert [weight.shape for weight in network.weights] == [(8, 3), (5, 8), (21 if quantiles else 3, 5)]
+    assert agent.parameter_bytes == metrics.parameter_bytes(model.policy)
+    if agent.is_sparse:
+        assert agent.inference_flops == (metrics.inference_flops(acting), metrics.inference_flops(acting, dense=True))
+        (mlp,) = metrics.sparse_mlps(acting)
+        assert network.layers == [(layer.nnz, layer.size) for layer in mlp.layers]
+
+
+@pytest.mark.filterwarnings("ignore")  # those of the zoo
+def test_zoo_run_of_a_value_based_agent(rlx2):
+    """One column where actor and critics have two."""
+    small = ["train_freq:4", "gradient_steps:1", "update_interval:20", "buffer_check_interval:100"]
+    rlx2.train("rlx2dqn", "-n", "600", "--eval-freq", "200", env="CartPole-v1", parameters=small)
+    folder = Path("logs/rlx2dqn/CartPole-v1_1")
+    assert list(read_run(folder).churn()) == ["q_net"]
+    report(folder)
+    page = (folder / "report.html").read_text()
+    assert "rlx2dqn on CartPole-v1" in page
+    assert re.search(r"Q-network: (no input|more links|fewer links)", page)
+    assert sections(page) == {title: (1, []) for title in PICTURES}
 
 
 def test_features_are_not_called_observations(tmp_path):
@@ -344,7 +394,7 @@ def test_features_are_not_called_observations(tmp_path):
     assert read_agent(tmp_path / "agent.zip").observations is None
     report(tmp_path)
     said = sections((tmp_path / "report.html").read_text())["Input importance"]
-    assert said == (1, ["the inputs are features of an extractor, not observation dimensions"])
+    assert said[1][-1] == "the inputs are features of an extractor, not observation dimensions"
 
 
 def test_inputs_that_are_encoded_are_observations(tmp_path):
@@ -418,10 +468,92 @@ def test_training_returns_are_of_the_last_100_episodes(tmp_path):
 def test_strongest_keeps_every_live_link_visible():
     weight = np.full((5, 7), np.nan)
     weight[4, 6], weight[0, 0], weight[1, 1], weight[2, 3] = 0.0, 1.0, -2.0, 0.5
-    small = strongest(weight, 3)
+    small = strongest(weight, weight, 3)
     nan = np.nan
     np.testing.assert_array_equal(small, [[-2, nan, nan], [nan, 0.5, nan], [nan, nan, 0]])
-    np.testing.assert_array_equal(strongest(weight, 7), weight)
+    np.testing.assert_array_equal(strongest(weight, weight, 7), weight)
+
+
+# Seeds, chance, and what has not happened
+
+
+def test_seeds_are_one_line_with_an_interval(trained, tmp_path):
+    """Means 1, 2, 3: the 95 % interval by Student's t with two degrees of freedom is 2 ± 4.303 / sqrt(3)."""
+    for seed in (0, 1, 2):
+        (tmp_path / f"run_{seed}" / "Pendulum-v1").mkdir(parents=True)
+        arguments = f"- - seed\n    - {seed}\n"
+        (tmp_path / f"run_{seed}/Pendulum-v1/args.yml").write_text(
+            f"!!python/object/apply:collections.OrderedDict\n- {arguments}"
+        )
+        (tmp_path / f"run_{seed}/Pendulum-v1/config.yml").write_text("n_timesteps: 20\n")
+        steps = [10, 20, 30][: 2 + seed]  # the first two have not come to 30
+        np.savez(tmp_path / f"run_{seed}/evaluations.npz", timesteps=steps, results=[[seed + 0.5, seed + 1.5]] * len(steps))
+    (one,) = group([read_run(tmp_path / f"run_{seed}") for seed in (0, 1, 2)])
+    assert one.label == "run_0 and 2 more seeds"
+    assert one.evaluations.steps.tolist() == [10, 20]
+    assert one.evaluations.returns.tolist() == [[1, 2, 3]] * 2
+    np.testing.assert_allclose(one.spread(one.evaluations.returns), 4.30265 / 3**0.5, rtol=1e-5)
+    report(*(tmp_path / f"run_{seed}" for seed in (0, 1, 2)))
+    page = (tmp_path / "report.html").read_text()
+    assert "Last 2 ± 2.48 over 3 seeds" in page
+    assert "Seeds 0, 1, 2." in page
+
+
+def test_runs_of_other_settings_are_no_seeds(tmp_path):
+    for name, setting in (("a", 1), ("b", 2), ("c", 1)):
+        (tmp_path / name / "env").mkdir(parents=True)
+        (tmp_path / name / "env" / "config.yml").write_text(f"n_steps: {setting}\n")
+        np.savez(tmp_path / name / "evaluations.npz", timesteps=[1], results=[[0.0]])
+    groups = group([read_run(tmp_path / name) for name in "abc"])
+    assert [each.label for each in groups] == ["a and 1 more seed", "b"]
+
+
+def test_chance(trained):
+    """42 links among 3 inputs of 16 units each: hypergeometric, the variance is 42 * 1/3 * 2/3 * 6/47; z(1 - 0.05/6)."""
+    agent = read_agent(trained[0] / "agent.zip")
+    assert agent.networks[0].layers[0] == (42, 48)
+    expected = chance([agent.networks[0]], 1)
+    assert expected.mean == pytest.approx(14)
+    assert expected.band == pytest.approx(2.39398 * (42 * 2 / 9 * 6 / 47) ** 0.5, rel=1e-5)
+
+
+def test_a_run_that_never_trained_says_so(tmp_path):
+    env = make_vec_env("Pendulum-v1", 1, seed=0, monitor_dir=str(tmp_path))
+    model = RLx2TD3("MlpPolicy", env, **SMALL | {"learning_starts": 1000, "buffer_check_interval": 5000})
+    with closing(configure(str(tmp_path), ["csv"])) as logger:
+        model.set_logger(logger)
+        with pytest.warns(UserWarning, match="nothing is trained"):
+            model.learn(400, log_interval=1)
+    env.close()
+    model.save(tmp_path / "agent")
+    report(tmp_path)
+    page = html.unescape((tmp_path / "report.html").read_text())
+    assert "nothing has been trained: learning_starts=1,000, and the run has 400 steps." in page
+    assert "policy distance was not recorded: the first look is due at step 5,000, and the run has 400" in page
+    said = "no topology update has come yet: the first is due after 50 optimizer steps, and it has had 0"
+    assert sections(page)["Input importance"] == (0, [f"actor: {said}", FULL])
+    assert sections(page)["Churn at each topology update"] == (0, [said])
+
+
+def test_one_yardstick_for_several_shapes(tmp_path):
+    for name, algorithm, shape in (("sparse", RLx2TD3, [8]), ("dense", TD3, [64])):
+        model = algorithm("MlpPolicy", DriftEnv(), buffer_size=10, policy_kwargs={"net_arch": shape})
+        (tmp_path / name).mkdir()
+        model.save(tmp_path / name / "agent")
+    report(tmp_path / "sparse", tmp_path / "dense")
+    page = (tmp_path / "report.html").read_text()
+    dense = 4 * (3 * 64 + 64 + 64 * 2 + 2)
+    assert "measured against the largest dense one, 3-64-2." in page
+    assert page.count(f"of {dense / 1e3:.1f} kB dense") == 2
+    sparse = metrics.parameter_bytes(RLx2TD3.load(tmp_path / "sparse/agent").actor)[0]
+    assert f"<b>{100 * sparse / dense:.3g}%</b> <span>{sparse / 1e3:,.1f} of {dense / 1e3:,.1f} kB · sparse" in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"), [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (-1700, -1000, [-1600, -1400, -1200, -1000])]
+)
+def test_ticks_are_round(low, high, ticks):
+    assert Axis(low, high).ticks == pytest.approx(ticks)
 
 
 # How it fails
@@ -488,17 +620,17 @@ def test_no_run(whole, tmp_path):
     assert not list(tmp_path.rglob("*.html"))
 
 
-def test_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    (tmp_path / "page.html").write_text("before")
+def test_a_full_disk_leaves_the_page_from_before(whole, monkeypatch):
+    (whole / "report.html").write_text("before")
 
     def full(*_):
-        raise OSError("No space left on device")
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        command.write(tmp_path / "page.html", "after")
-    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
-    assert (tmp_path / "page.html").read_text() == "before"
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SystemExit, match=r"^rlx2 report: error: .* No space left on device: "):
+        report(whole)
+    assert [path.name for path in whole.glob("*.html")] == ["report.html"]
+    assert (whole / "report.html").read_text() == "before"
 
 
 def test_error_on_the_command_line(tmp_path):

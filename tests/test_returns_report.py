@@ -9,9 +9,10 @@ import pytest
 from matplotlib.colors import to_hex
 
 from benchmarks import readme
-from benchmarks.returns import paper, plots, report, statistics, tables
+from benchmarks.returns import goal, paper, plots, report, screening, statistics, tables
 from benchmarks.returns.agents import arguments
-from benchmarks.returns.cells import CELLS, METHODS, Cell
+from benchmarks.returns.cells import CELLS, COMBINATIONS, INTERVALS, LIVE, METHODS, OURS, Cell
+from benchmarks.returns.probes import PROBES
 from benchmarks.returns.results import Curve, Result, Results, load
 from benchmarks.returns.training import make_env
 
@@ -157,12 +158,153 @@ def test_what_rlx2_lacks_on_walker():
     assert "walker_causes" not in plots.picture_names(Results([long]))
 
 
+def test_hours_until_a_return_is_held():
+    curve = [{"step": 10 * k, "returns": [float(k)] * 10} for k in range(1, 101)]  # the last five are at k - 2 on average
+    about = {"method": "rlx2", "algorithm": "td3", "env": "Hopper-v4", "seed": 0, "steps": 1_000, "sparsity": None}
+    older = Result(about | {"seconds": 36_000, "curve": curve})
+    assert older.hours_to(48) == pytest.approx(5.0)  # at 500 of 1,000 steps
+    assert older.hours_to(99) is None
+    curve[49]["seconds"] = 7_200
+    assert Result(about | {"seconds": 36_000, "curve": curve}).hours_to(48) == 2.0
+
+
+def test_time_to_dense_by_hand():
+    """A run holds dense's score of 100 when the last of its five good evaluations is there: at its end, after all its time."""
+    found = [result("dense", seed, 100) for seed in (0, 1)] + [result("rlx2", seed, 100) for seed in (0, 1, 2)]
+    found[-1] = result("rlx2", 2, 90)
+    (row,) = goal.hours_to_dense(Results(found)).splitlines()[2:]
+    assert row == "| TD3 Hopper-v4 | 97 | 2.00 h (2 of 2 runs) | 0.50 h (2 of 3 runs) | - |"
+    (row,) = goal.hours_to_dense(Results([*found[:3], found[-1], result("rlx2", 3, 90)])).splitlines()[2:]
+    assert row.endswith("| not held (1 of 3 runs) | - |")
+    assert goal.hours_to_dense(Results(found[2:])) is None
+
+
+def test_the_goal_by_its_rule():
+    dense = [100.0] * 3
+    assert goal.verdict([99.0, 102.0, 105.0], dense).startswith("reached: **102.0 %** (99.0 to 105.0, 3 / 3 seeds)")
+    assert goal.verdict([90.0, 110.0, 106.0], dense).startswith("not reached: **102.0 %** (90.0 to")
+    assert goal.verdict([98.0, 99.0, 100.0], dense).startswith("not reached: **99.0 %** (98.0 to")  # its mean is below
+    assert goal.verdict([120.0, 130.0], dense).startswith("too few seeds: **125.0 %** (120.0 to 130.0, 2 / 3 seeds)")
+    assert goal.verdict([120.0] * 5, dense[:2]).startswith("too few seeds: **120.0 %**")
+    assert goal.verdict([], dense) == "too few seeds (0 / 3)"
+
+
+def screened(effects, gains=None, noise=100.0):
+    """
+    All runs of the screening.
+
+    :param effects: returns that terms at + have above them at -
+    :param gains: returns by which policies are above the current one
+    :param noise: returns by which the first seed is above the second
+    """
+    found = []
+    for letters in COMBINATIONS:
+        score = 2_000 + sum(value / 2 * screening._sign(term, letters) for term, value in effects.items())
+        for seed, change in ((10, noise / 2), (11, -noise / 2)):
+            one = result(f"screening-{letters or 'none'}", seed, 0.0, env="Walker2d-v4")
+            for row in one.about["curve"]:
+                row["returns"] = [score + change] * 10
+                if row["step"] > 900_000:
+                    row["deployed"] = {name: [score + change + gain] * 10 for name, gain in (gains or {}).items()}
+            found.append(Result(one.about))
+    return Results(found)
+
+
+def test_effects_of_the_screening_by_hand():
+    point = screening.UNIT / 100
+    found = screening.responses(screened({"S": 20 * point, "G": -12 * point, "PL": 9 * point}, noise=8 * point))
+    estimated = {effect.term: effect for effect in screening.effects(found)}
+    assert len(estimated) == 5 + 10
+    # Two seeds that are 8 points apart have a variance of 32; a difference of two means of 16 runs one of 32 / 8.
+    for term, value, accepted in (("S", 20, True), ("G", -12, False), ("PL", 9, True), ("P", 0, False), ("SU", 0, False)):
+        assert estimated[term].value == pytest.approx(value, abs=1e-9)
+        assert estimated[term].t == pytest.approx(value / 2, abs=1e-9)
+        assert estimated[term].accepted is accepted
+    predicted = screening.predictions(found)
+    assert len(predicted) == 32
+    middle = 2_000 / point
+    assert predicted["SPL"] == pytest.approx(middle + 10 + 4.5)
+    assert predicted["SPGLU"] == predicted["SPL"]  # what is not accepted makes no difference
+    assert predicted["SP"] == pytest.approx(middle + 10 - 4.5)
+    assert screening.setting(found) == "S"  # P and L together are as good at -
+
+
+def test_the_setting_by_its_rule():
+    point = screening.UNIT / 100
+    for effects, expected in (
+        ({}, "SP"),  # nothing is accepted
+        ({"S": 6 * point}, "S"),
+        ({"L": 6 * point}, "SP"),  # of L 8 points are asked
+        ({"L": 9 * point, "P": 6 * point}, "PL"),
+        ({"G": 20 * point, "S": 10 * point}, "SG"),
+        ({"G": 20 * point, "S": 130 * point}, "S"),  # 97 points without G are enough
+    ):
+        assert screening.setting(screening.responses(screened(effects, noise=8 * point))) == expected
+    noisy = screening.responses(screened({"S": 6 * point, "L": 9 * point}, noise=20 * point))  # a standard error of 5 points
+    assert screening.setting(noisy) == "S"
+
+
+def test_the_policy_to_deploy_by_its_rule():
+    point = screening.UNIT / 100
+    better = screened({}, {"average 0.999": 4 * point, "checkpoint 5": 5 * point})
+    assert screening.deployed(better) == "checkpoint 5"
+    assert screening.deployed(screened({}, {"average 0.999": 2.9 * point})) is None
+    for losses, expected in ((3, "checkpoint 5"), (4, None)):
+        found = screened({}, {"checkpoint 5": 20 * point})
+        for one in found.found[:losses]:
+            for row in one.about["curve"][-10:]:
+                row["deployed"]["checkpoint 5"] = [row["returns"][0] - 3.1 * point] * 10
+        assert screening.deployed(found) == expected
+
+
+def test_nothing_is_decided_before_all_runs_are_there():
+    found = screened({"S": 900.0}, {"checkpoint 5": 900.0})
+    lacking = Results(found.found[:-1])
+    assert screening.responses(lacking) is None
+    assert screening.deployed(lacking) is None
+    assert screening.section(lacking)[0].startswith("31 of 32 runs are there: nothing is decided.")
+    assert screening.section(Results([])) == []
+    text = "\n".join(screening.section(found))
+    assert "The setting (A2): S, predicted at" in text
+    assert f"where the code still has {LIVE}" in text
+    assert "The policy to deploy (A3): checkpoint 5." in text
+
+
+def test_the_deployed_policy_is_judged_beside_denses():
+    found = screened({}, {"checkpoint 5": 900.0}).found
+    for method, gain in (("live", 100.0), ("dense", 20.0)):
+        for seed in range(3):
+            one = result(method, seed, 100.0)
+            for row in one.about["curve"][-10:]:
+                row["deployed"] = {"checkpoint 5": [100.0 + gain] * 10}
+            found.append(Result(one.about))
+    found.append(result("dense", 3, 100.0))  # of before policies were scored
+    header, _, *rows = (line.strip("| ").split(" | ") for line in goal.verdicts(Results(found)).splitlines())
+    shown = dict(zip(header, rows[1][1:], strict=True))
+    assert shown["RLx2-live, current policy"] == "reached: **100.0 %** (100.0 to 100.0, 3 / 4 seeds)"
+    assert shown["RLx2-live, deployed policy (checkpoint 5)"] == "reached: **166.7 %** (166.7 to 166.7, 3 / 3 seeds)"
+
+
+def test_the_recipe_is_what_the_screening_chose():
+    found = screening.responses(load())
+    assert (screening.FALLBACK if found is None else screening.setting(found)) == LIVE
+    assert screening.deployed(load()) in (None, *PROBES)
+
+
+def test_our_own_methods_have_columns_where_there_is_a_run(results):
+    assert "RLx2-live" not in tables.table_2(results, 1_000_000)
+    found = Results([*results.found, *(result(method, 20, 110) for method in OURS)])
+    header, _, row, papers = (line.strip("| ").split(" | ") for line in tables.table_2(found, 1_000_000).splitlines())
+    assert dict(zip(header, row[1:], strict=True))["Pruning"] == "**110.0 %** (1 / 2 seeds)"
+    assert dict(zip(header, papers[1:], strict=True))["RLx2-live, half the size"] == "-"
+    assert list(plots.curve_groups(found)["td3_Hopper-v4_1000000"])[-3:] == [METHODS[method].label for method in OURS]
+
+
 def test_table_3_is_shown_at_lengths_that_have_an_ablation(results, monkeypatch):
     monkeypatch.setattr(report, "load", lambda _: Results([*results.found, result("rlx2", 0, 90, steps=3_000_000)]))
-    assert "Table 2 of the paper, at 3,000,000 steps" in report.report()
-    assert "Table 3" not in report.report()
+    assert "## Table 2, 3,000,000 steps" in report.full_report()
+    assert "## Table 3" not in report.full_report()
     monkeypatch.setattr(report, "load", lambda _: Results([*results.found, result("rlx2-n1", 0, 90)]))
-    assert report.report().count("Table 3 of the paper, at 1,000,000 steps") == 1
     assert report.full_report().count("## Table 3") == 1
 
 
@@ -174,7 +316,7 @@ def test_what_is_missing_is_counted():
 def test_another_folders_results_are_only_shown(tmp_path, capsys):
     before = {path: path.read_bytes() for path in (report.RESULTS_MD, readme.README, *report.PLOTS.glob("*"))}
     report.write(tmp_path)
-    assert "InvertedPendulum" not in capsys.readouterr().out
+    assert report.NOT_YET in capsys.readouterr().out
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -218,7 +360,8 @@ def test_stored_results_are_shown():
     """README.md and RESULTS.md are what the report makes of the stored results, and each picture that they show is there."""
     assert report.RESULTS_MD.read_text() == report.full_report()
     shown = readme.README.read_text()
-    assert readme.splice("returns", report.report(), shown) == shown
+    assert readme.splice("returns", report.pictures(), shown) == shown
+    assert readme.splice("hours", report.hours_report(), shown) == shown
     assert {path.stem for path in report.PLOTS.glob("*.png")} == set(plots.picture_names(load()))
 
 
@@ -232,6 +375,8 @@ def test_stored_cells_are_those_of_the_grid():
     for one in load().found:
         cell = Cell(**{field.name: one.about[field.name] for field in fields(Cell)})
         assert cell.name in CELLS
-        own = arguments(cell, make_env(cell.env)).items()
         stored = one.about["arguments"]
+        # The first cells stored no defaults, which were the intervals that are written into all cells now.
+        own = [(name, value) for name, value in arguments(cell, make_env(cell.env)).items() if name in stored]
+        assert arguments(cell, make_env(cell.env)).keys() - stored.keys() <= INTERVALS.keys()
         assert {name: "inf" if value == math.inf else value for name, value in own} == {name: stored[name] for name, _ in own}

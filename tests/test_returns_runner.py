@@ -11,19 +11,24 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from benchmarks.returns import grid, status, training
+from benchmarks.returns import grid, probes, status, training
 from benchmarks.returns.__main__ import main, parse
 from benchmarks.returns.agents import agent_class
-from benchmarks.returns.cells import SETS, Cell
+from benchmarks.returns.cells import EPISODES, SETS, Cell
 from benchmarks.returns.grid import Grid
-from benchmarks.returns.training import CHECKPOINT, MODEL, PROGRESS, Places
-from sb3_rlx2.storage import MAX_RETRIES, _bury, _retry_dead_trials, open_storage
+from benchmarks.returns.training import BEGUN, CHECKPOINTS, EARLIER, MODEL, PROGRESS, Places
+from sb3_rlx2.checkpoint import generations
+from sb3_rlx2.studies import timing
+from sb3_rlx2.studies.storage import open_storage
+from sb3_rlx2.studies.workers import _bury, _retry_dead_trials
 from tests import postgres
 from tests.checks import assert_equal
+from tests.compilers import needs
 
 ROOT = Path(__file__).parent.parent
 SMOKE = SETS["smoke"]
@@ -37,11 +42,12 @@ def places(folder):
 
 def learned(result):
     cost = result["cost"] | {"disk_bytes": None}  # the zip also holds when training began
-    return {name: value for name, value in result.items() if name not in TIMING} | {"cost": cost}
+    curve = [{name: value for name, value in row.items() if name not in TIMING} for row in result["curve"]]
+    return {name: value for name, value in result.items() if name not in TIMING} | {"cost": cost, "curve": curve}
 
 
 def start(folder, *names, cores=1):
-    command = [sys.executable, "-m", "benchmarks.returns", "run", *names, "--cores", str(cores), "--checkpoint-every", "0"]
+    command = [sys.executable, "-m", "benchmarks.returns", "run", *names, "--cores", str(cores), "--checkpoint-every", "100"]
     command += ["--folder", str(folder / "work"), "--results", str(folder / "results")]
     with (folder / "log").open("a") as log:
         return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
@@ -55,26 +61,31 @@ def children(process):
     return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
+@pytest.mark.filterwarnings("ignore:backend='auto' takes 'masked'")  # pruning begins dense
 @pytest.mark.parametrize(
     ("cell", "kills"),
     [
         (Cell("rlx2", "td3", "Pendulum-v1", 0, 3_400, 200), (1, 2_600)),
         (Cell("rlx2-set", "td3", "Pendulum-v1", 0, 2_400, 200), (1_800,)),
+        (Cell("pruning", "td3", "Pendulum-v1", 0, 2_000, 200), (1_600,)),
         (Cell("dense", "sac", "Pendulum-v1", 0, 1_250, 200), (1_000,)),
+        (Cell("interplay_predictive-fixed", "dqn", "MinAtar/SpaceInvaders-v1", 0, 2_400, 200), (1_800,)),
     ],
-    ids=["rlx2", "set", "dense"],
+    ids=["rlx2", "set", "pruning", "dense", "structure"],
 )
 def test_a_killed_cell_goes_on_as_if_nothing_had_happened(cell, kills, tmp_path):
     """Killed with SIGKILL behind a checkpoint, and once more in its second process."""
+    if cell.env.startswith("MinAtar"):
+        needs("minatar")
     expected = training.train(cell, places(tmp_path / "undisturbed"))
-    if cell.method != "dense":  # links have moved before the last kill and after it
+    if cell.method in ("rlx2", "rlx2-set"):  # links have moved before the last kill and after it
         kept = [row for row in expected["curve"] if row["step"] <= kills[-1]]
         assert 0 < kept[-1]["critic_updates"] < expected["curve"][-1]["critic_updates"]
     if cell.method == "rlx2":  # the buffer has forgotten before the last kill and after it
@@ -83,17 +94,20 @@ def test_a_killed_cell_goes_on_as_if_nothing_had_happened(cell, kills, tmp_path)
     code = (
         "from pathlib import Path; from benchmarks.returns.cells import Cell; from benchmarks.returns.training import *;"
         "from benchmarks.returns import training; training.REVISION = 'older';"
-        f"train({cell!r}, Places(Path({str(tmp_path / 'work')!r}), Path({str(tmp_path / 'results')!r})), 0.0)"
+        f"train({cell!r}, Places(Path({str(tmp_path / 'work')!r}), Path({str(tmp_path / 'results')!r})), 100)"
     )
-    path = tmp_path / "work" / cell.name / CHECKPOINT
+    path = tmp_path / "work" / cell.name / CHECKPOINTS
     for at_least in kills:
 
         def reached(at_least=at_least):
-            return path.exists() and training.checkpoint.read(path)["run"]["rows"][-1]["step"] >= at_least
+            names = [generations.NAME.fullmatch(each.name) for each in (path.iterdir() if path.exists() else ())]
+            return any(name is not None and int(name["step"]) >= at_least for name in names)
 
         process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT)
-        wait_for(lambda: reached() or process.poll() is not None)  # noqa: B023
-        process.kill()
+        try:
+            wait_for(lambda: reached() or process.poll() is not None)  # noqa: B023
+        finally:
+            process.kill()
         assert process.wait() == -signal.SIGKILL
     assert not places(tmp_path).result(cell).exists()
     result = training.train(cell, places(tmp_path))
@@ -108,6 +122,31 @@ def test_a_killed_cell_goes_on_as_if_nothing_had_happened(cell, kills, tmp_path)
     assert_equal(weights, expected_weights)
 
 
+@pytest.mark.parametrize("method", ["rlx2", "dense"])
+def test_other_policies_are_scored_towards_the_end_and_training_does_not_notice(method, tmp_path, monkeypatch):
+    cell = Cell(method, "td3", "Pendulum-v1", 0, 2_000, 200)
+    result = training.train(cell, places(tmp_path / "scored"))
+    assert [row["step"] for row in result["curve"] if "deployed" in row] == [2_000]
+    scored = result["curve"][-1]["deployed"]
+    assert list(scored) == [*probes.PROBES]
+    assert [len(returns) for returns in scored.values()] == [EPISODES] * len(scored)
+    # The fifth episode of the policy's own ended at this step: that checkpoint is the current policy, with the same starts.
+    assert [name for name, returns in scored.items() if returns == result["curve"][-1]["returns"]] == ["checkpoint 5"]
+    assert np.all(np.diff([row["seconds"] for row in result["curve"]]) >= 0)
+    assert not hasattr(agent_class(cell).load(tmp_path / "scored" / "work" / cell.name / MODEL), "deployed_actor")
+
+    monkeypatch.setattr(probes.Probes, "_on_step", lambda _: True)
+    monkeypatch.setattr(probes.Probes, "_on_rollout_start", lambda _: None)
+    plain = training.train(cell, places(tmp_path / "plain"))
+    assert plain["curve"][-1]["deployed"] == {}
+    assert [row["returns"] for row in plain["curve"]] == [row["returns"] for row in result["curve"]]
+    weights, plain_weights = (
+        agent_class(cell).load(tmp_path / name / "work" / cell.name / MODEL).policy.state_dict()
+        for name in ("scored", "plain")
+    )
+    assert_equal(weights, plain_weights)
+
+
 def test_two_workers_share_a_grid_and_nothing_is_trained_twice(tmp_path):
     run = start(tmp_path, "smoke", cores=2)
     assert run.wait(300) == 0, (tmp_path / "log").read_text()
@@ -118,7 +157,7 @@ def test_two_workers_share_a_grid_and_nothing_is_trained_twice(tmp_path):
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()}
     assert len(before) == len(SMOKE)
-    Grid(["smoke"], SMOKE, str(tmp_path / "work" / "grid.log"), places(tmp_path), 0.0).work()
+    Grid(["smoke"], SMOKE, str(tmp_path / "work" / "grid.log"), places(tmp_path), 100).work()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").iterdir()} == before
 
     # Another machine, which shares the storage alone, gets the results from there.
@@ -128,17 +167,16 @@ def test_two_workers_share_a_grid_and_nothing_is_trained_twice(tmp_path):
 
 
 def test_workers_do_not_outlive_a_killed_run_and_a_stopped_one_gives_its_cell_back(tmp_path):
-    name, progress = SMOKE[0].name, tmp_path / "work" / SMOKE[0].name / CHECKPOINT
+    name, place = SMOKE[0].name, tmp_path / "work" / SMOKE[0].name / CHECKPOINTS
     run = start(tmp_path, name)
-    wait_for(progress.exists)
+    wait_for(lambda: generations.exist(place))
     (worker,) = children(run.pid)
     run.kill()
     run.wait()
     wait_for(lambda: not Path(f"/proc/{worker}").exists())
 
-    progress.unlink()
     run = start(tmp_path, SMOKE[1].name)
-    wait_for((tmp_path / "work" / SMOKE[1].name / CHECKPOINT).exists)
+    wait_for(lambda: generations.exist(tmp_path / "work" / SMOKE[1].name / CHECKPOINTS))
     run.terminate()
     assert run.wait() == 143
     trials = the_study(tmp_path, SMOKE[1].name).get_trials()
@@ -162,7 +200,7 @@ def trained(monkeypatch):
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # of the trials that are asked for by hand
 def test_trials_of_other_cells_leave_none_untrained(tmp_path, trained):
     """Of an earlier version of a set, or of a cell that had other arguments then."""
-    shared = Grid(["smoke"], SMOKE[:2], str(tmp_path / "grid.log"), places(tmp_path), 0.0)
+    shared = Grid(["smoke"], SMOKE[:2], str(tmp_path / "grid.log"), places(tmp_path), 100)
     older = [SMOKE[2], replace(SMOKE[3], steps=10), replace(SMOKE[0], steps=10)]
     for cell in older:
         trial = shared.study.ask()
@@ -180,7 +218,7 @@ def test_trials_of_other_cells_leave_none_untrained(tmp_path, trained):
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 def test_a_cell_whose_worker_was_stopped_goes_to_one_other_worker_only(tmp_path, trained):
-    shared = Grid(["smoke"], SMOKE[:3], str(tmp_path / "grid.log"), places(tmp_path), 0.0)
+    shared = Grid(["smoke"], SMOKE[:3], str(tmp_path / "grid.log"), places(tmp_path), 100)
     stopped = shared.study.ask()
     hold(stopped, SMOKE[0])
     trials = shared.study.get_trials()
@@ -193,8 +231,8 @@ def test_a_cell_whose_worker_was_stopped_goes_to_one_other_worker_only(tmp_path,
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
 def test_a_cell_that_kills_its_workers_is_given_up_until_the_next_run(tmp_path, trained, monkeypatch):
-    shared = Grid(["smoke"], SMOKE[:2], str(tmp_path / "grid.log"), places(tmp_path), 0.0)
-    for _ in range(MAX_RETRIES + 1):
+    shared = Grid(["smoke"], SMOKE[:2], str(tmp_path / "grid.log"), places(tmp_path), 100)
+    for _ in range(timing.MAX_RETRIES + 1):
         deadly = shared.study.ask()  # the retry, if there is one
         hold(deadly, SMOKE[0])
         _bury(shared.storage, deadly._trial_id, worker_died=True)
@@ -211,7 +249,7 @@ def test_a_cell_that_kills_its_workers_is_given_up_until_the_next_run(tmp_path, 
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path):
     run = start(tmp_path, SMOKE[0].name)
-    wait_for((tmp_path / "work" / SMOKE[0].name / CHECKPOINT).exists)
+    wait_for(lambda: generations.exist(tmp_path / "work" / SMOKE[0].name / CHECKPOINTS))
     (worker,) = children(run.pid)
     os.kill(worker, signal.SIGKILL)
     assert run.wait(300) == 0, (tmp_path / "log").read_text()
@@ -221,9 +259,9 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # of the trial that is asked for by hand
 @pytest.mark.parametrize("kind", ["journal", "postgresql"])
 def test_a_lost_workers_cell_is_taken_over(kind, tmp_path, monkeypatch, trained):
-    monkeypatch.setattr("sb3_rlx2.storage.GRACE_PERIOD", 1)
+    monkeypatch.setattr("sb3_rlx2.studies.timing.GRACE_PERIOD", 1)
     with contextlib.nullcontext(str(tmp_path / "grid.log")) if kind == "journal" else postgres.server() as storage:
-        shared = Grid(["smoke"], SMOKE[:1], storage, places(tmp_path), 0.0)
+        shared = Grid(["smoke"], SMOKE[:1], storage, places(tmp_path), 100)
         lost = shared.study.ask()  # of a worker that dies while it trains
         shared.storage.record_heartbeat(lost._trial_id)
         hold(lost, SMOKE[0])
@@ -239,7 +277,7 @@ def test_a_lost_workers_cell_is_taken_over(kind, tmp_path, monkeypatch, trained)
 
 def test_a_broken_cell_is_named_and_tried_again_by_the_next_run(tmp_path, monkeypatch):
     own = places(tmp_path)
-    shared = Grid(["smoke"], SMOKE[:2], str(tmp_path / "work" / "grid.log"), own, 0.0)
+    shared = Grid(["smoke"], SMOKE[:2], str(tmp_path / "work" / "grid.log"), own, 100)
     broken = {SMOKE[0].name}
     trained = []
 
@@ -269,31 +307,39 @@ def test_a_finished_cell_is_never_trained_again(tmp_path, monkeypatch):
     assert training.train(SMOKE[0], places(tmp_path))["curve"][0]["returns"] == [1.0]
 
 
-def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch, capsys):
+def test_a_full_disk_does_not_end_training(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     cell = Cell("static", "td3", "Pendulum-v1", 0, 1_050, 500)
     folder = tmp_path / "work" / cell.name
-    monkeypatch.setattr(training.checkpoint.pickle, "dump", full)
-    write_text = Path.write_text
-    monkeypatch.setattr(Path, "write_text", lambda path, text: full() if "progress" in path.name else write_text(path, text))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # as in a worker
-        assert len(training.train(cell, places(tmp_path), 0.0)["curve"]) == 2
-    assert "no checkpoint at step 2" in capsys.readouterr().err
-    assert not list(folder.glob("*.part"))
-    assert not (folder / PROGRESS).exists()
+    monkeypatch.setattr("sb3_rlx2.checkpoint.generations.write", full)
+    write = training.write_text
+    monkeypatch.setattr(training, "write_text", lambda path, text: full() if path.name == PROGRESS else write(path, text))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert len(training.train(cell, places(tmp_path), 400)["curve"]) == 2
+    assert any("no checkpoint at step 400: " in str(warning.message) for warning in said)
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", MODEL, training.RESULT]
 
 
 def test_a_cell_does_not_go_on_with_other_arguments(tmp_path, monkeypatch):
     cell = Cell("static", "td3", "Pendulum-v1", 0, 450, 200)
-    monkeypatch.setattr(training.checkpoint, "restore", lambda *_: pytest.fail("went on"))
-    run = training.Run(cell, places(tmp_path), 0.0)
-    begun = run.arguments | {"update_interval": 250}
-    training.checkpoint.write(run.folder / CHECKPOINT, {"run": {"arguments": begun}})
+    monkeypatch.setattr(training.agents, "make", lambda *_: pytest.fail("went on"))
+    run = training.Run(cell, places(tmp_path), 100)
+    (run.folder / BEGUN).write_text(json.dumps(run.arguments | {"update_interval": 250}))
     with pytest.raises(ValueError, match="was begun with update_interval=250, which is 500 now"):
         run.train()
+
+
+@pytest.mark.filterwarnings("ignore:learning_starts=1000 is not below")
+def test_a_cell_that_an_earlier_version_began_begins_anew(tmp_path, capsys):
+    cell = Cell("static", "td3", "Pendulum-v1", 0, 450, 200)
+    earlier = places(tmp_path).folder(cell) / EARLIER
+    earlier.write_bytes(b"a pickle")
+    assert training.train(cell, places(tmp_path))["interruptions"] == 0
+    assert f"{earlier} is of an earlier version; {cell.name} is trained from its beginning" in capsys.readouterr().err
+    assert not earlier.exists()
 
 
 @pytest.mark.filterwarnings("ignore:learning_starts=1000 is not below")
@@ -318,7 +364,7 @@ def test_a_teacher_whose_result_is_stored_is_trained_again_without_touching_it(t
     cell = Cell("rigl-q*", "td3", "Pendulum-v1", 0, 450, 200)
     own, stored = places(tmp_path), '{"of": "the repository"}'
     own.store(training.teacher_of(cell), stored)
-    path = training.Run(cell, own, 300.0)._teacher()
+    path = training.Run(cell, own, 100)._agent_before()
     assert Path(path).exists()
     assert own.result(training.teacher_of(cell)).read_text() == stored
 
@@ -328,6 +374,7 @@ def test_misuse_is_refused(capsys):
         (["run"], "needs the name of a set"),
         (["run", "pendulm"], "did you mean 'pendulum'"),
         (["run", "smoke", "--cores", "0"], "--cores=0"),
+        (["run", "smoke", "--checkpoint-every", "0"], "--checkpoint-every=0 must be at least 1"),
     ):
         with pytest.raises(SystemExit) as exit_:
             parse(arguments)

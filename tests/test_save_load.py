@@ -7,38 +7,53 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
 from torch import nn
 
-from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseMLP, SparseSACPolicy, SparseTD3Policy
+from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, RLx2TD3, SparseMLP
 from tests.checks import assert_equal, assert_sound, learned, sparse_mlps
 from tests.envs import DriftDictEnv, DriftEnv
+from tests.every import (
+    ACTOR_CRITIC,
+    ALGORITHMS,
+    DELAYS,
+    MAXIMUM_ENTROPY,
+    POLICIES,
+    STOCK,
+    WITH_DICTS,
+    env_for,
+    is_discrete,
+    keywords,
+    learner,
+    small,
+    sparsities,
+)
 
-ALGORITHMS = [RLx2TD3, RLx2SAC]
 OBSERVATIONS = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
 SETTINGS = {
     "learning_starts": 20,
     "batch_size": 16,
     "buffer_size": 200,
-    "actor_sparsity": 0.6,
-    "critic_sparsity": 0.5,
+    "train_freq": 1,
     "update_interval": 10,
     "n_steps_delay": 0.2,
     "buffer_min_size": 30,
     "buffer_check_interval": 25,
-    "policy_kwargs": {"net_arch": [16, 16]},
     "seed": 0,
 }
 
 
-def build(algorithm, env=None, policy="MlpPolicy", **kwargs):
-    return algorithm(policy, env or DriftEnv(), **deepcopy(SETTINGS) | kwargs)
+def build(algorithm, env=None, policy="MlpPolicy", policy_kwargs=None, **kwargs):
+    own = sparsities(algorithm, 0.6, 0.5) | {"policy_kwargs": small(algorithm, **(policy_kwargs or {"net_arch": [16, 16]}))}
+    return algorithm(policy, env or env_for(algorithm)(), **deepcopy(SETTINGS) | own | kwargs)
 
 
 def actions(model):
+    """Give actions without noise; instead of discrete ones the values that they are chosen by, which tell more."""
+    if not hasattr(model, "actor"):
+        return model.policy.acting_network(th.from_numpy(OBSERVATIONS)).detach().numpy()
     return model.predict(OBSERVATIONS, deterministic=True)[0]
 
 
@@ -66,7 +81,7 @@ def test_all_that_was_learned_comes_back(algorithm, init, topology, tmp_path):
     assert updates(loaded) == updates(model)
     assert min(updates(loaded).values()) > 0
     assert loaded.policy.topology_updater.progress == 1.0
-    for name in ("topology", "init", *SETTINGS):
+    for name in ("topology", "init", "policy_kwargs", *keywords(algorithm), *SETTINGS):
         assert getattr(loaded, name) == getattr(model, name)
     # the loaded one is a model of its own
     for mlp in sparse_mlps(loaded.policy):
@@ -82,7 +97,7 @@ def test_progress_and_n_step_state_come_back(algorithm, tmp_path):
     model.save(tmp_path / "model")
     model.save_replay_buffer(tmp_path / "buffer")
 
-    loaded = algorithm.load(tmp_path / "model", env=DriftEnv())
+    loaded = algorithm.load(tmp_path / "model", env=env_for(algorithm)())
     assert loaded.replay_buffer.size() == 0
     loaded.load_replay_buffer(tmp_path / "buffer")
     assert loaded.replay_buffer.n_steps == 3
@@ -90,7 +105,7 @@ def test_progress_and_n_step_state_come_back(algorithm, tmp_path):
     assert loaded.policy.topology_updater.drop_fraction == 0.0  # at rest until training starts
     # The zoo's -i counts steps from 0 again: neither n nor the drop fraction goes back.
     for reset in (True, False):
-        again = algorithm.load(tmp_path / "model", env=DriftEnv())
+        again = algorithm.load(tmp_path / "model", env=env_for(algorithm)())
         again.learn(200, StopTraining(after=30), reset_num_timesteps=reset)  # 5 % of it
         assert again.replay_buffer.n_steps == 3
         assert again.policy.topology_updater.progress == 0.6
@@ -100,15 +115,15 @@ def test_progress_and_n_step_state_come_back(algorithm, tmp_path):
 @pytest.mark.parametrize(("saved", "other"), [("csr", "masked"), ("masked", "csr"), ("auto", "masked"), ("csr", "auto")])
 def test_other_backend(algorithm, saved, other):
     model = build(algorithm, backend=saved).learn(60)
-    loaded = through_zip(model, backend=other, env=DriftEnv())
+    loaded = through_zip(model, backend=other, env=env_for(algorithm)())
     assert loaded.backend == other
     assert {mlp.backend for mlp in sparse_mlps(loaded.policy)} == {other}
     assert_equal(learned(loaded), learned(model))
     np.testing.assert_allclose(actions(loaded), actions(model), atol=1e-5)
-    before = updates(loaded)["critic"]
+    before = updates(loaded)[learner(algorithm)]
     loaded.policy.topology_updater.progress = 0.0
     loaded.learn(40, reset_num_timesteps=True)
-    assert updates(loaded)["critic"] > before
+    assert updates(loaded)[learner(algorithm)] > before
     assert_sound(loaded.policy)
     assert through_zip(loaded).backend == other
 
@@ -116,14 +131,14 @@ def test_other_backend(algorithm, saved, other):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_changed_update_interval(algorithm):
     model = build(algorithm, drop_fraction=1.0).learn(50)
-    assert model.policy.topology_updater.networks["critic"].steps == 30
+    assert model.policy.topology_updater.networks[learner(algorithm)].steps == 30
     counts = []
     for interval in (10, 3, 1000):
-        loaded = through_zip(model, env=DriftEnv(), update_interval=interval)
+        loaded = through_zip(model, env=env_for(algorithm)(), update_interval=interval)
         loaded.policy.topology_updater.progress = 0.0
-        before = updates(loaded)["critic"]
+        before = updates(loaded)[learner(algorithm)]
         loaded.learn(200, StopTraining(after=31), reset_num_timesteps=False)  # behind 30 more gradient steps
-        counts.append(updates(loaded)["critic"] - before)
+        counts.append(updates(loaded)[learner(algorithm)] - before)
     assert counts == [3, 10, 0]
 
 
@@ -139,9 +154,9 @@ class StopTraining(BaseCallback):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_changed_topology(algorithm):
     model = build(algorithm, topology="static").learn(50)
-    assert updates(model) == {"actor": 0, "critic": 0}
+    assert set(updates(model).values()) == {0}
     for topology in ("rigl", "set", "static"):
-        loaded = through_zip(model, env=DriftEnv(), topology=topology)
+        loaded = through_zip(model, env=env_for(algorithm)(), topology=topology)
         loaded.policy.topology_updater.progress = 0.0
         loaded.learn(40, reset_num_timesteps=False)
         assert (min(updates(loaded).values()) > 0) == (topology != "static")
@@ -151,7 +166,7 @@ def test_changed_topology(algorithm):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_changed_n_steps(algorithm):
     model = build(algorithm).learn(50)
-    loaded = through_zip(model, env=DriftEnv(), n_steps=5)
+    loaded = through_zip(model, env=env_for(algorithm)(), n_steps=5)
     assert loaded.replay_buffer.final_n_steps == 5
     loaded.learn(30, reset_num_timesteps=False)
     assert loaded.replay_buffer.n_steps == 5
@@ -164,7 +179,7 @@ def test_changed_policy_distance_threshold(algorithm, tmp_path):
     model = build(algorithm, policy_distance_threshold=math.inf).learn(60)
     model.save_replay_buffer(tmp_path / "buffer")
     for threshold, shrinks in ((0.0, True), (math.inf, False)):
-        loaded = through_zip(model, env=DriftEnv(), policy_distance_threshold=threshold)
+        loaded = through_zip(model, env=env_for(algorithm)(), policy_distance_threshold=threshold)
         loaded.load_replay_buffer(tmp_path / "buffer")
         assert loaded.replay_buffer.live == 60
         loaded.learn(40, reset_num_timesteps=False)
@@ -173,10 +188,11 @@ def test_changed_policy_distance_threshold(algorithm, tmp_path):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize(
-    "changed",
-    [{"actor_sparsity": 0.7}, {"critic_sparsity": 0.0}, {"critic_sparsity": 0.55}, {"distribution": "uniform"}],
+    ("place", "share"),
+    [(0, 0.7), (-1, 0.0), (-1, 0.55), (None, "uniform")],
 )
-def test_changed_sparsity_is_refused(algorithm, changed):
+def test_changed_sparsity_is_refused(algorithm, place, share):
+    changed = {"distribution" if place is None else keywords(algorithm)[place]: share}
     with pytest.raises(RuntimeError, match="the sparsity, its distribution or net_arch differs from the saved agent's"):
         through_zip(build(algorithm), **changed)
 
@@ -191,9 +207,10 @@ def test_other_shares_of_the_same_number_of_links_are_refused():
         through_zip(model, distribution="uniform")
 
 
-@pytest.mark.parametrize(("algorithm", "stock"), [(RLx2TD3, TD3), (RLx2SAC, SAC)])
-def test_dense_zip_is_refused(algorithm, stock, tmp_path):
-    stock("MlpPolicy", DriftEnv(), buffer_size=10, policy_kwargs={"net_arch": [16, 16]}).save(tmp_path / "dense")
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_dense_zip_is_refused(algorithm, tmp_path):
+    dense = STOCK[algorithm]("MlpPolicy", env_for(algorithm)(), buffer_size=10, policy_kwargs={"net_arch": [16, 16]})
+    dense.save(tmp_path / "dense")
     with pytest.raises(RuntimeError, match=r"of the saved agent is dense.*train a sparse one from scratch"):
         algorithm.load(tmp_path / "dense")
 
@@ -201,17 +218,17 @@ def test_dense_zip_is_refused(algorithm, stock, tmp_path):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_training_goes_on_with_another_environment(algorithm, n_envs, tmp_path):
-    model = build(algorithm, make_vec_env(DriftEnv, n_envs)).learn(60)
+    model = build(algorithm, make_vec_env(env_for(algorithm), n_envs)).learn(60)
     model.save(tmp_path / "model")
     loaded = algorithm.load(tmp_path / "model")
-    loaded.set_env(make_vec_env(DriftEnv, n_envs))
+    loaded.set_env(make_vec_env(env_for(algorithm), n_envs))
     steps = {name: network.steps for name, network in loaded.policy.topology_updater.networks.items()}
     loaded.policy.topology_updater.progress = 0.0
     before = updates(loaded)
     loaded.learn(60, reset_num_timesteps=False)
     assert loaded.num_timesteps == 120
     for name, network in loaded.policy.topology_updater.networks.items():
-        per_step = 2 * n_envs if name == "actor" and algorithm is RLx2TD3 else n_envs
+        per_step = n_envs * (DELAYS.get(algorithm, 1) if name == "actor" else 1)
         assert network.steps == steps[name] + 60 // per_step
         assert network.updates > before[name]
     assert_sound(loaded.policy)
@@ -222,7 +239,8 @@ def test_training_goes_on_with_another_environment(algorithm, n_envs, tmp_path):
 def test_zip_does_not_hold_the_buffer(algorithm, tmp_path):
     sizes = []
     for buffer_size, steps in ((100, 10), (100_000, 3000)):
-        model = build(algorithm, buffer_size=buffer_size, learning_starts=10_000, stats_window_size=1).learn(steps)
+        model = build(algorithm, buffer_size=buffer_size, learning_starts=10_000).learn(steps)
+        model.ep_info_buffer.clear()  # of which 100 are kept
         model.save(tmp_path / "model.zip")
         with zipfile.ZipFile(tmp_path / "model.zip") as archive:
             names = archive.namelist()
@@ -231,9 +249,10 @@ def test_zip_does_not_hold_the_buffer(algorithm, tmp_path):
                 "data",
                 "pytorch_variables.pth",
                 "policy.pth",
-                "actor.optimizer.pth",
-                "critic.optimizer.pth",
-                *(["ent_coef_optimizer.pth"] if algorithm is RLx2SAC else []),
+                "rlx2.json",
+                "rlx2.npz",
+                *(["policy.optimizer.pth"] if is_discrete(algorithm) else ["actor.optimizer.pth", "critic.optimizer.pth"]),
+                *(["ent_coef_optimizer.pth"] if algorithm in MAXIMUM_ENTROPY else []),
                 "_stable_baselines3_version",
                 "system_info.txt",
             ]
@@ -249,7 +268,7 @@ def test_weights_only(algorithm, tmp_path):
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         state = th.load(io.BytesIO(archive.read("policy.pth")), weights_only=True)
     assert_equal(state, model.policy.state_dict())
-    assert state["topology_updater._extra_state"]["counters"]["critic"][0] == 40
+    assert state["topology_updater._extra_state"]["counters"][learner(algorithm)][0] == 40
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -262,7 +281,7 @@ def test_an_index_of_64_bits_is_taken(algorithm):
     assert_equal(model.policy.state_dict(), other.policy.state_dict())
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ACTOR_CRITIC)
 @pytest.mark.parametrize("part", ["actor", "bias", "parameters"])
 def test_parts_of_a_state(algorithm, part):
     """As SB3's ``exact_match=False`` allows."""
@@ -301,15 +320,15 @@ class Deterministic(nn.Module):
 def test_torchscript(algorithm, tmp_path):
     model = build(algorithm).learn(60)
     loaded, obs = through_zip(model, backend="masked"), th.from_numpy(OBSERVATIONS)
-    th.jit.trace(Deterministic(loaded.policy), obs).save(tmp_path / "policy.pt")
-    scaled = model.policy.scale_action(actions(model))
-    np.testing.assert_allclose(th.jit.load(tmp_path / "policy.pt")(obs).detach(), scaled, atol=1e-5)
+    th.jit.trace(Deterministic(loaded.policy).eval(), obs).save(tmp_path / "policy.pt")
+    expected = model.policy.act(OBSERVATIONS)
+    np.testing.assert_allclose(th.jit.load(tmp_path / "policy.pt")(obs).detach(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_loaded_to_play_only(algorithm, n_envs, tmp_path):
-    model = build(algorithm, make_vec_env(DriftEnv, n_envs)).learn(60)
+    model = build(algorithm, make_vec_env(env_for(algorithm), n_envs)).learn(60)
     model.save(tmp_path / "model")
     loaded = algorithm.load(tmp_path / "model", buffer_size=1)
     assert loaded.replay_buffer.observations.shape[0] == 1
@@ -317,13 +336,14 @@ def test_loaded_to_play_only(algorithm, n_envs, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", WITH_DICTS)
 def test_dict_observations(algorithm, tmp_path):
-    model = build(algorithm, DriftDictEnv(), "MultiInputPolicy", policy_kwargs={"net_arch": [16]})
+    make_env = env_for(algorithm, DriftDictEnv)
+    model = build(algorithm, make_env(), "MultiInputPolicy", policy_kwargs={"net_arch": [16]})
     with pytest.warns(UserWarning, match="only the topology evolves"):
         model.learn(40)
     model.save(tmp_path / "model")
-    loaded = algorithm.load(tmp_path / "model", env=DriftDictEnv())
+    loaded = algorithm.load(tmp_path / "model", env=make_env())
     assert_equal(learned(loaded), learned(model))
     with pytest.warns(UserWarning, match="only the topology evolves"):
         loaded.learn(20, reset_num_timesteps=False)
@@ -333,7 +353,7 @@ def test_dict_observations(algorithm, tmp_path):
 def test_saved_by_a_checkpoint_in_the_middle_of_training(algorithm, tmp_path):
     checkpoint = CheckpointCallback(35, str(tmp_path), save_replay_buffer=True)
     build(algorithm).learn(80, callback=checkpoint)
-    loaded = algorithm.load(tmp_path / "rl_model_70_steps.zip", env=DriftEnv())
+    loaded = algorithm.load(tmp_path / "rl_model_70_steps.zip", env=env_for(algorithm)())
     loaded.load_replay_buffer(tmp_path / "rl_model_replay_buffer_70_steps.pkl")
     assert loaded.num_timesteps == 70
     assert 0.8 < loaded.policy.topology_updater.progress < 0.9
@@ -342,22 +362,24 @@ def test_saved_by_a_checkpoint_in_the_middle_of_training(algorithm, tmp_path):
     assert_sound(loaded.policy)
 
 
-@pytest.mark.parametrize(("stock", "policy"), [(TD3, SparseTD3Policy), (SAC, SparseSACPolicy)])
-def test_parts_on_stock_algorithms(stock, policy, tmp_path):
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_parts_on_stock_algorithms(algorithm, tmp_path):
+    stock, policy = STOCK[algorithm], POLICIES[algorithm]
     model = stock(
         policy,
-        DriftEnv(),
+        env_for(algorithm)(),
         learning_starts=20,
+        train_freq=1,
         batch_size=16,
         buffer_size=200,
         replay_buffer_class=RLx2ReplayBuffer,
         replay_buffer_kwargs={"n_steps": 3, "buffer_min_size": 30},
-        policy_kwargs={"net_arch": [16, 16], "actor_sparsity": 0.6, "critic_sparsity": 0.5, "init": "random"},
+        policy_kwargs=small(algorithm, net_arch=[16, 16], init="random", **sparsities(algorithm, 0.6, 0.5)),
         seed=0,
     )
     model.learn(80, callback=RLx2Callback(update_interval=10))
     model.save(tmp_path / "model")
-    loaded = stock.load(tmp_path / "model", env=DriftEnv())
+    loaded = stock.load(tmp_path / "model", env=env_for(algorithm)())
     assert type(loaded.policy) is policy
     assert isinstance(loaded.replay_buffer, RLx2ReplayBuffer)
     assert_equal(learned(loaded), learned(model))
@@ -406,12 +428,12 @@ def test_output_follows_a_loaded_state_dict(algorithm):
 
 
 @pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ACTOR_CRITIC)  # those with action noise
 @pytest.mark.parametrize("n_envs", [1, 2])
 def test_training_goes_on_with_another_number_of_environments(algorithm, n_envs, tmp_path):
     noise = NormalActionNoise(np.zeros(2), 0.3 * np.ones(2))
     build(algorithm, make_vec_env(DriftEnv, 4), action_noise=noise).learn(80).save(tmp_path / "model")
-    loaded = algorithm.load(tmp_path / "model", env=make_vec_env(DriftEnv, n_envs))
+    loaded = algorithm.load(tmp_path / "model", env=make_vec_env(env_for(algorithm), n_envs))
     loaded.learn(80)
     base = loaded.action_noise if n_envs == 1 else loaded.action_noise.base_noise
     assert base._sigma.tolist() == [0.3, 0.3]
@@ -434,3 +456,8 @@ def test_a_loaded_buffer_that_is_too_small_is_refused_and_the_own_one_stays(tmp_
     with pytest.raises(ValueError, match=r"buffer_min_size=300 must be <= 200, the capacity of the buffer in .*buffer"):
         model.load_replay_buffer(tmp_path / "buffer")
     assert model.replay_buffer is own
+
+
+def test_load_takes_the_name_of_an_environment(tmp_path):
+    RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=10).save(tmp_path / "agent")
+    assert RLx2TD3.load(tmp_path / "agent", env="Pendulum-v1").env.num_envs == 1

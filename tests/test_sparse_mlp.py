@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sb3_rlx2 import SparseMLP, backends
-from sb3_rlx2.sparse_mlp import LayerSpec, spawn_generator
+from sb3_rlx2.backends.network import LayerSpec
+from sb3_rlx2.sparse_mlp import spawn_generator
 from tests import reference
 
 OUTPUTS = {"identity": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh}
@@ -284,3 +285,48 @@ def test_auto_takes_dense_arithmetic_for_dense_networks(monkeypatch):
 @pytest.mark.filterwarnings("ignore:backend='auto' takes 'masked'")
 def test_auto_takes_csr_for_small_networks_however_dense(width, csr):
     assert backends.uses_csr(make_mlp([8, width, 2], [8 * width, 2 * width], backend="auto")) == csr
+
+
+def test_live_scale_keeps_each_units_sum_of_squares():
+    linear = nn.Linear(3, 3)
+    with th.no_grad():
+        # Sums of squares 49, 25 and 9; alive are the 6 and the 3, of the second row the 5, of the third nothing.
+        linear.weight.copy_(th.tensor([[2.0, -6.0, 3.0], [5.0, 0.0, 0.0], [1.0, 2.0, -2.0]]))
+    mlp = SparseMLP.from_linears([linear], [3], nn.ReLU(), weight_scale="live")
+    expected = th.tensor([-6.0, 3.0, 5.0]) * th.tensor([(49 / 45) ** 0.5, (49 / 45) ** 0.5, 1.0])
+    th.testing.assert_close(mlp.values.detach(), expected)
+    assert th.equal(mlp.bias, linear.bias)
+
+
+@pytest.mark.parametrize("init", ["magnitude", "random"])
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_live_scale_is_of_any_dense_initialisation(init, orthogonal):
+    th.manual_seed(0)
+    linears = [nn.Linear(17, 64), nn.Linear(64, 64), nn.Linear(64, 2)]
+    for linear in linears if orthogonal else ():
+        nn.init.orthogonal_(linear.weight, 2**0.5)
+    mlp = SparseMLP.from_linears(linears, [100, 130, 128], nn.ReLU(), init=init, weight_scale="live")
+    plain = SparseMLP.from_linears(linears, [100, 130, 128], nn.ReLU(), init=init)
+    if init == "magnitude":
+        assert th.equal(mlp.index, plain.index)
+    for linear, weight in zip(linears, mlp.dense_weights(), strict=True):
+        linked = weight.any(dim=1)
+        th.testing.assert_close(weight.square().sum(1)[linked], linear.weight.square().sum(1)[linked])
+
+
+def test_live_scale_of_torchs_own_initialisation_is_a_third():
+    th.manual_seed(0)
+    mlp = SparseMLP.from_linears([nn.Linear(256, 256)], [1_000], nn.ReLU(), weight_scale="live")
+    sums = mlp.dense_weights()[0].square().sum(1)
+    assert sums[sums > 0].mean().item() == pytest.approx(1 / 3, rel=0.01)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_live_scale_leaves_full_rows_and_zeros_alone(zeros):
+    linears = [nn.Linear(7, 9), nn.Linear(9, 3)]
+    if zeros:
+        nn.init.zeros_(linears[0].weight)
+    plain, scaled = (
+        SparseMLP.from_linears(linears, [63 - 30 * zeros, 27], nn.ReLU(), weight_scale=scale) for scale in ("dense", "live")
+    )
+    assert th.equal(plain.values, scaled.values)

@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import random
 import signal
 import threading
 import time
+from contextlib import suppress
 
 import optuna
 import psycopg
@@ -13,9 +15,12 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
-from sb3_rlx2 import storage
-from sb3_rlx2.database import DatabaseStorage
-from sb3_rlx2.storage import first_attempt, open_storage, run_trials
+from sb3_rlx2.studies import storage as places
+from sb3_rlx2.studies import timing
+from sb3_rlx2.studies import workers as storage
+from sb3_rlx2.studies.database import DatabaseStorage
+from sb3_rlx2.studies.storage import open_storage
+from sb3_rlx2.studies.workers import first_attempt, run_trials
 from tests import postgres
 
 KINDS = ["postgresql", "journal"]
@@ -25,9 +30,9 @@ opened: list = []
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(storage, "HEARTBEAT_INTERVAL", 0.2)
-    monkeypatch.setattr(storage, "GRACE_PERIOD", 1)
-    monkeypatch.setattr(storage, "POLL_INTERVAL", 0.1)
+    monkeypatch.setattr(timing, "HEARTBEAT_INTERVAL", 0.2)
+    monkeypatch.setattr(timing, "GRACE_PERIOD", 1)
+    monkeypatch.setattr(timing, "POLL_INTERVAL", 0.1)
     yield
     while opened:
         last = opened.pop()
@@ -100,6 +105,76 @@ def test_total_is_exact_over_threads_and_processes(url):
     assert [process.exitcode for process in processes] == [0, 0]
     assert len(states(open_study(url))) == 6
     assert set(states(open_study(url))) <= {"COMPLETE", "PRUNED"}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_every_trial_counts_once_whatever_happens(seed, url, monkeypatch):
+    """Three workers are killed and suspended at random times; the database crashes, or writers leave half a line."""
+    monkeypatch.setattr(timing, "MAX_RETRIES", 99)
+    draw, total, faults = random.Random(seed), 12, 10
+
+    def objective(trial):
+        x = trial.suggest_float("x", 0, 1)
+        for step in range(3):
+            time.sleep(0.05)
+            trial.report(x, step)
+        if x < 0.3:
+            raise optuna.TrialPruned
+        return x
+
+    def begin():
+        process = fork.Process(target=lambda: run_trials(open_study(url), objective, total, progress=False))
+        process.start()
+        return process
+
+    for process in harass(begin, url, draw, faults):
+        process.join(90)
+        assert process.exitcode == 0
+    check_all_counted(open_study(url).trials, total)
+
+
+def harass(begin, url, draw, faults):
+    """Give the workers that are left of three, each replaced by a new one when it is killed or suspended."""
+    workers, suspended = [begin() for _ in range(3)], []
+    for fault in range(faults):
+        time.sleep(draw.uniform(0.05, 0.4))
+        at = draw.randrange(3)
+        if fault == faults // 2:
+            disturb(url)
+        elif draw.random() < 0.7:
+            workers[at].kill()
+            workers[at] = begin()
+        elif workers[at].is_alive():
+            os.kill(workers[at].pid, signal.SIGSTOP)
+            suspended.append(workers[at])
+            workers[at] = begin()
+    time.sleep(1.2)  # longer than the others wait for a heartbeat
+    for process in suspended:
+        os.kill(process.pid, signal.SIGCONT)
+    return [*workers, *suspended]
+
+
+def disturb(url):
+    """Have the database end all connections and recover from a crash, or a writer be killed in the middle of a line."""
+    if url.startswith("postgresql"):
+        with suppress(psycopg.Error), psycopg.connect(url) as connection:
+            os.kill(connection.execute("SELECT pg_backend_pid()").fetchone()[0], signal.SIGKILL)
+            connection.execute("SELECT 1")
+    else:
+        with open(url, "ab") as file:
+            file.write(b'{"op_code":6,"worker')
+
+
+def check_all_counted(trials, total):
+    assert sum(trial.state in storage.ENDED for trial in trials) == total
+    for trial in trials:
+        retries = [each for each in trials if each.system_attrs.get("retry_history", [None])[-1] == trial.number]
+        assert trial.state in (*storage.ENDED, TrialState.FAIL)  # nobody runs or waits
+        assert len(retries) == (trial.state == TrialState.FAIL)
+        assert all(retry.params[name] == value for retry in retries for name, value in trial.params.items())
+        if trial.state in storage.ENDED:
+            assert (trial.state == TrialState.PRUNED) == (trial.params["x"] < 0.3)
+            assert list(trial.intermediate_values.values()) == [trial.params["x"]] * 3
 
 
 def test_n_trials_counts_for_this_worker(url):
@@ -203,7 +278,7 @@ def test_interrupted_trial_is_retried(url):
 
 
 def test_trial_that_always_kills_is_given_up(url, monkeypatch, caplog):
-    monkeypatch.setattr(storage, "MAX_RETRIES", 2)
+    monkeypatch.setattr(timing, "MAX_RETRIES", 2)
 
     def deadly(trial):
         if first_attempt(trial) == 0:
@@ -220,7 +295,7 @@ def test_trial_that_always_kills_is_given_up(url, monkeypatch, caplog):
 
 
 def test_interruptions_do_not_use_up_the_retries(url, monkeypatch):
-    monkeypatch.setattr(storage, "MAX_RETRIES", 1)
+    monkeypatch.setattr(timing, "MAX_RETRIES", 1)
 
     def interrupt(trial):
         trial.suggest_float("x", 0, 1)
@@ -337,7 +412,7 @@ def test_database_that_disconnects(database_server):
 
 
 def test_result_waits_for_a_storage_that_went_away(monkeypatch):
-    monkeypatch.setattr(storage, "HEARTBEAT_INTERVAL", 0.01)
+    monkeypatch.setattr(timing, "HEARTBEAT_INTERVAL", 0.01)
     study = open_study(None)
     tell, failures = study.tell, iter([True, True])
 
@@ -414,3 +489,30 @@ def test_storage_that_cannot_be_reached(kind, tmp_path):
 def test_counts_are_positive(name):
     with pytest.raises(ValueError, match=f"{name}=0 must be an integer >= 1"):
         run_trials(open_study(None), objective, **{name: 0})
+
+
+def test_damaged_lines_of_a_journal_are_found(tmp_path, capsys):
+    path = tmp_path / "study.log"
+    run_trials(open_study(str(path)), objective, 2)
+    content, line = path.read_bytes(), path.read_bytes().splitlines()[-1]
+    at = content.rindex(line) + line.index(b":") + 1
+    path.write_bytes(content[:at] + b"7" + content[at + 1 :])  # still JSON
+    open_storage(str(path))
+    assert "held 1 broken line(s)" in capsys.readouterr().out
+    path.write_bytes(b'{"op_code":99,"worker_id":"w"}\n')  # nobody's
+    with pytest.raises(ValueError, match=f"{path} holds what is no record of a study: "):
+        open_storage(str(path))
+
+
+def test_a_database_that_restarts_is_waited_for(tmp_path, monkeypatch):
+    answers = iter([StorageInternalError("recovering"), OSError("away"), None])
+
+    def open_it(*_):
+        error = next(answers)
+        if error is not None:
+            raise error
+        return DatabaseStorage(*_)
+
+    monkeypatch.setattr(places, "DatabaseStorage", open_it)
+    opened.append(open_storage(f"sqlite:///{tmp_path}/study.db"))
+    assert next(answers, "none") == "none"

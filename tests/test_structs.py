@@ -1,38 +1,37 @@
 """A struct in memory is what numba reads there."""
 
 import ctypes
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 import pytest
 from numba import cfunc, float32, int64, types
 from numba.core.errors import TypingError
 
-from sb3_rlx2.backends.pointers import ANY_NUMBER, Pointer, array_at
-from sb3_rlx2.backends.structs import Struct
+from sb3_rlx2.kernels.annotations import Matrix, Numbers, Tiles, Vector
+from sb3_rlx2.kernels.pointers import Pointer, array_at
+from sb3_rlx2.kernels.signatures import numba_type, signature
+from sb3_rlx2.kernels.structs import Struct
 
 
 class Inner(NamedTuple):
-    vector: np.ndarray
+    vector: Vector
     number: int
 
 
 class Outer(NamedTuple):
     inner: Inner
     several: tuple[Inner, ...]
-    matrix: np.ndarray
-    arrays: tuple[np.ndarray, ...]
-    out: np.ndarray
+    matrix: Tiles
+    arrays: tuple[Vector, Vector]
+    out: Numbers
 
 
-INNER = types.NamedTuple((float32[::1], int64), Inner)
-OUTER = types.NamedTuple(
-    (INNER, types.UniTuple(INNER, 3), float32[:, :, ::1], types.UniTuple(float32[::1], 2), types.float64[::1]), Outer
-)
+FIELDS = [*get_type_hints(Outer, include_extras=True).items()]
 
 
-def run(function, target, struct):
-    compiled = cfunc(types.void(Pointer(target)))(function)
+def run(function, annotation, struct):
+    compiled = cfunc(types.void(Pointer(numba_type(annotation, "float32", length=3))))(function)
     ctypes.CFUNCTYPE(None, ctypes.c_int64)(compiled.address)(struct.address)
 
 
@@ -46,7 +45,12 @@ def outer():
     return Outer(Inner(vector(5, 6), 7), several, matrix, (vector(1), vector(2, 3)), np.zeros(10))
 
 
-def test_fields_and_items():
+@pytest.mark.parametrize(
+    "fields", [FIELDS, FIELDS[::-1], [("added", Matrix), *FIELDS], [*FIELDS[:2], ("added", int), *FIELDS[2:]]]
+)
+def test_fields_and_items(fields):
+    """Wherever a field stands: the order is written down once."""
+
     def read(struct):
         out = struct.out
         out[0] = struct.inner.number
@@ -59,8 +63,10 @@ def test_fields_and_items():
         out[7] = struct.matrix[1].sum()
         out[8] = struct.arrays[1][1] + struct.arrays[0].size
 
-    struct = Struct(outer())
-    run(read, OUTER, struct)
+    reordered = NamedTuple("Reordered", fields)
+    values = {"added": np.ones((2, 2), np.float32) if fields[0] == ("added", Matrix) else 5} | outer()._asdict()
+    struct = Struct(reordered(**{name: values[name] for name, _ in fields}))
+    run(read, reordered, struct)
     matrix = struct.arrays.matrix
     assert struct.arrays.out.tolist() == [7, 11, 7, 18, 29, 9, 26, matrix[1].sum(), 4, 0]
 
@@ -71,7 +77,7 @@ def test_arrays_are_shared_not_copied():
         struct.matrix[0, 1] = -1
 
     struct = Struct(outer())
-    run(write, OUTER, struct)
+    run(write, Outer, struct)
     assert struct.arrays.several[2].vector.tolist() == [100, 3, 4, 5]
     assert (struct.arrays.matrix[0, 1] == -1).all()
     assert struct.arrays.matrix.sum() == np.arange(24).sum() - (4 + 5 + 6 + 7) - 4
@@ -85,7 +91,7 @@ def test_any_number_of_items():
             k += 1
 
     struct = Struct((Inner(vector(1, 2), 1), Inner(vector(3), 0), Inner(vector(4), -1)))
-    run(double, types.UniTuple(INNER, ANY_NUMBER), struct)
+    run(double, tuple[Inner, ...], struct)
     assert [inner.vector.tolist() for inner in struct.arrays] == [[2, 4], [6], [4]]
 
 
@@ -96,10 +102,29 @@ def test_array_at_an_address():
             other[i] = several[0].vector[i] + 1
 
     target = vector(0, 0, 9)
-    run(fill, types.UniTuple(INNER, ANY_NUMBER), Struct((Inner(vector(1, 2), target.ctypes.data),)))
+    run(fill, tuple[Inner, ...], Struct((Inner(vector(1, 2), target.ctypes.data),)))
     assert target.tolist() == [2, 3, 9]
 
 
 def test_an_unknown_field():
     with pytest.raises(TypingError, match="Unknown attribute 'missing'"):
-        cfunc(types.void(Pointer(OUTER)))(lambda struct: struct.missing)
+        run(lambda struct: struct.missing, Outer, None)
+
+
+def test_a_signature_is_what_the_annotations_say():
+    def kernel(inner: Inner, row: int, matrix: Matrix, share: float) -> bool: ...
+
+    inner = Pointer(types.NamedTuple((float32[::1], int64), Inner))
+    assert signature(kernel, "float32") == types.boolean(inner, int64, float32[:, ::1], types.float64)
+    assert signature(kernel, "float64").args[2] == types.float64[:, ::1]
+
+
+def test_what_is_not_annotated_is_refused():
+    def kernel(inner: Inner, row) -> None: ...
+
+    def other(array: np.ndarray) -> None: ...
+
+    with pytest.raises(ValueError, match=r"^kernel=kernel must have annotations of \['row'\]"):
+        signature(kernel, "float32")
+    with pytest.raises(ValueError, match=r"^annotation=<class 'numpy.ndarray'> must be one of"):
+        signature(other, "float32")

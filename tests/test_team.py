@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from numba import cfunc, types
 
-from sb3_rlx2 import team as team_module
-from sb3_rlx2.backends import thread_kernels
-from sb3_rlx2.backends.options import OPTIONS
-from sb3_rlx2.backends.pointers import Pointer
-from sb3_rlx2.backends.structs import Struct
-from sb3_rlx2.backends.thread_kernels import ASLEEP, STATE
-from sb3_rlx2.team import Team, usable_threads
+from sb3_rlx2.fast import team as team_module
+from sb3_rlx2.fast.team import Team, usable_threads
+from sb3_rlx2.kernels import mailbox as thread_kernels
+from sb3_rlx2.kernels.mailbox import ASLEEP, STATE
+from sb3_rlx2.kernels.options import OPTIONS
+from sb3_rlx2.kernels.pointers import Pointer
+from sb3_rlx2.kernels.structs import Struct
 
 TILES = 8
 COUNT, SLOW = 0, 1

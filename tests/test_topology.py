@@ -86,6 +86,13 @@ def test_against_reference(data, size):
     assert len(new) == len(index) == len(set(new))
 
 
+def test_nothing_grows_where_a_place_is_taken():
+    index, scores = th.tensor([0, 2]), th.tensor([0.0, 9.0, 0.0, 8.0, -th.inf, 7.0])
+    assert drop_and_grow(index, th.tensor([2.0, 1.0]), scores, 1).tolist() == [0, 1]
+    assert drop_and_grow(index, th.tensor([2.0, 1.0]), scores, 1, taken=th.tensor([1, 3])).tolist() == [0, 5]
+    assert drop_and_grow(index, th.tensor([2.0, 1.0]), scores, 2, taken=th.tensor([1, 3, 0, 2])).tolist() == [4, 5]
+
+
 def test_remap_keeps_and_zeroes():
     old, new = th.tensor([1, 3, 4, 9]), th.tensor([0, 3, 9, 11])
     assert remap(old, new, th.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == [0, 2, 4, 0]

@@ -1,37 +1,38 @@
 """`rlx2 train -optimize` and `--trial-id`: what is searched, what a trial trains with, and what comes back."""
 
 import argparse
-import json
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
+import gymnasium as gym
 import numpy as np
 import optuna
 import pytest
-from rl_zoo3 import ALGOS, exp_manager
+from rl_zoo3 import ALGOS
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from stable_baselines3 import TD3
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
 
-from sb3_rlx2 import metrics, search_space, storage, tuning, zoo
-from sb3_rlx2.storage import open_storage
-from sb3_rlx2.trial_evaluation import TrialEvaluation
+from sb3_rlx2 import metrics
+from sb3_rlx2.checkpoint import Checkpoints, generations
+from sb3_rlx2.studies import timing
+from sb3_rlx2.studies.storage import open_storage
+from sb3_rlx2.tuning import manager as tuning
+from sb3_rlx2.zoo import search_space
+from sb3_rlx2.zoo.trials import trial_checkpoints
 
 HYPERPARAMS = Path(__file__).parents[1] / "hyperparams"
-OURS = ["rlx2td3", "rlx2sac"]
-STOCK = ["td3", "sac"]
+OURS = ["rlx2td3", "rlx2sac", "rlx2crossq", "rlx2dqn", "rlx2qrdqn"]
+STOCK = ["td3", "sac", "crossq", "dqn", "qrdqn"]
 SMALL = {  # what a sampler suggests for small and quick networks
     "one_minus_gamma": 0.02,
     "batch_size_pow": 4,
     "learning_rate": 1e-3,
     "train_freq": 4,
-    "tau": 0.01,
     "net_arch": "small",
-    "noise_type": "normal",
-    "noise_std": 0.3,
-    "actor_density": 0.05,
-    "critic_density": 0.2,
     "topology": "set",
     "drop_fraction": 0.4,
     "update_interval": 100,
@@ -40,6 +41,27 @@ SMALL = {  # what a sampler suggests for small and quick networks
     "policy_distance_threshold": 0.5,
     "buffer_min_size_pow": 10,
 }
+NOISE = {"noise_type": "normal", "noise_std": 0.3}
+DENSITIES = {"actor_density": 0.05, "critic_density": 0.2}
+ACTOR_CRITIC = {"tau": 0.01} | DENSITIES
+VALUE_BASED = {
+    "subsample_steps": 1,
+    "exploration_fraction": 0.2,
+    "exploration_final_eps": 0.1,
+    "target_update_interval": 20,
+    "density": 0.2,
+}
+OWN = {
+    "td3": ACTOR_CRITIC | NOISE,
+    "sac": ACTOR_CRITIC,
+    "crossq": DENSITIES,  # no target networks
+    "dqn": VALUE_BASED,
+    "qrdqn": VALUE_BASED | {"n_quantiles": 5},
+}
+
+
+def small(algo):
+    return SMALL | OWN[algo.removeprefix("rlx2")]
 
 
 @pytest.fixture(autouse=True)
@@ -66,17 +88,19 @@ def models(monkeypatch):
     return made
 
 
-def manage(algo, folder, n_timesteps=120, hyperparams=None, env="Pendulum-v1", n_evaluations=1, **kwargs):
-    manager = zoo.ExperimentManager(
+def manage(algo, folder, n_timesteps=120, hyperparams=None, env=None, n_evaluations=1, **kwargs):
+    value_based = algo.endswith("dqn")
+    manager = tuning.TuningManager(
         argparse.Namespace(),
         algo,
-        env,
+        env or ("CartPole-v1" if value_based else "Pendulum-v1"),
         str(folder / "logs"),
         n_timesteps=n_timesteps,
         n_eval_episodes=1,
-        hyperparams={"learning_starts": 60, "buffer_size": 5000} | (hyperparams or {}),
+        hyperparams={"learning_starts": 60, "buffer_size": 20_000 if value_based else 5000} | (hyperparams or {}),
         config=str(HYPERPARAMS / f"{algo}.yml"),
         n_evaluations=n_evaluations,
+        log_interval=-1,
         no_optim_plots=True,
         sampler="random",
         pruner="none",
@@ -95,8 +119,8 @@ def optimize(algo, folder, *points, **kwargs):
     with closing(open_storage(str(folder / "study.log"))) as opened:
         study = optuna.create_study(storage=opened, study_name="study", direction="maximize", load_if_exists=True)
         for point in points:
-            study.enqueue_trial(SMALL | point)
-        manager, _ = manage(algo, folder, optimize_hyperparameters=True, n_trials=len(points), **kwargs)
+            study.enqueue_trial(small(algo) | point)
+        manager, _ = manage(algo, folder, optimize_hyperparameters=True, n_trials=len(points) or None, **kwargs)
         manager.hyperparameters_optimization()
         return study.trials
 
@@ -115,10 +139,15 @@ def noise_of(model):
 
 
 SETTINGS = (
-    *("gamma", "learning_rate", "batch_size", "tau", "train_freq", "gradient_steps", "actor_sparsity", "critic_sparsity"),
+    *("gamma", "learning_rate", "batch_size", "tau", "train_freq", "gradient_steps"),
+    *("actor_sparsity", "critic_sparsity", "sparsity", "exploration_fraction", "target_update_interval"),
     *("topology", "drop_fraction", "update_interval", "n_steps", "n_steps_delay", "policy_distance_threshold"),
     *("buffer_min_size", "buffer_check_interval", "learning_starts", "buffer_size", "policy_kwargs"),
 )
+
+
+def densities(model):
+    return [metrics.density(network) for network in metrics.trained_networks(model.policy).values()]
 
 
 def settings(model):
@@ -126,7 +155,7 @@ def settings(model):
     found["learning_rate"] = model.lr_schedule(1.0)
     buffer = model.replay_buffer
     found["buffer"] = (buffer.gamma, buffer.final_n_steps, buffer.buffer_min_size)
-    found["density"] = (metrics.density(model.actor), metrics.density(model.critic))
+    found["density"] = densities(model)
     found["layers"] = str(model.policy)
     found["noise"] = noise_of(model)
     return found
@@ -137,15 +166,16 @@ def test_trial_trains_with_what_was_sampled(algo, tmp_path, models):
     (trial,) = optimize(algo, tmp_path, {})
     (model,) = models
     assert trial.state.name == "COMPLETE"
-    assert trial.params == {name: value for name, value in SMALL.items() if algo == "rlx2td3" or "noise" not in name}
-    assert (metrics.density(model.actor), metrics.density(model.critic)) == pytest.approx((0.05, 0.2), abs=0.005)
+    assert trial.params == small(algo)
+    assert densities(model) == pytest.approx([0.05, 0.2] if hasattr(model, "actor") else [0.2], abs=0.005)
     assert (model.gamma, model.replay_buffer.gamma) == pytest.approx((0.98, 0.98))
     assert (model.topology, model.drop_fraction, model.update_interval) == ("set", 0.4, 100)
     assert (model.n_steps, model.replay_buffer.final_n_steps, model.n_steps_delay) == (4, 4, 0.25)
     assert (model.policy_distance_threshold, model.buffer_min_size) == (0.5, 1024)
     assert (model.batch_size, model.train_freq.frequency, model.gradient_steps) == (16, 4, 4)
     assert model.num_timesteps == 120
-    assert trial.user_attrs["actor_sparsity"] == 0.95
+    keywords = list(model.policy.networks.values())
+    assert [trial.user_attrs[keyword] for keyword in keywords] == ([0.95, 0.8] if hasattr(model, "actor") else [0.8])
 
 
 @pytest.mark.parametrize(
@@ -155,21 +185,27 @@ def test_trial_trains_with_what_was_sampled(algo, tmp_path, models):
         ("rlx2td3", {"noise_type": None}),
         ("rlx2td3", {"noise_type": "ornstein-uhlenbeck"}),
         ("rlx2sac", {}),
+        ("rlx2crossq", {}),
+        ("rlx2dqn", {}),
+        ("rlx2qrdqn", {}),
         ("td3", {}),
         ("td3", {"noise_type": None}),
         ("sac", {}),
+        ("crossq", {}),
+        ("dqn", {}),
+        ("qrdqn", {}),
     ],
 )
 def test_trial_id_restores_exactly(algo, point, tmp_path, models):
-    optimize(algo, tmp_path, point, {"tau": 0.05} | point)
+    optimize(algo, tmp_path, point, {"one_minus_gamma": 0.01} | point)
     kinds = {"normal": NormalActionNoise, "ornstein-uhlenbeck": OrnsteinUhlenbeckActionNoise}
     if "td3" in algo:
-        expected = kinds.get((SMALL | point)["noise_type"])
+        expected = kinds.get((small(algo) | point)["noise_type"])
         assert noise_of(models[0]) == (expected and (expected, [0.3], [0.0]))
-    for number, tau in enumerate((0.01, 0.05)):
+    for number, gamma in enumerate((0.98, 0.99)):
         model = restored(algo, tmp_path, number)
         assert settings(model) == settings(models[number])
-        assert model.tau == tau
+        assert model.gamma == gamma
 
 
 @pytest.mark.parametrize("algo", ["rlx2td3", "td3"])
@@ -187,7 +223,7 @@ def test_stock_names_keep_the_sparsity(algo, tmp_path, models):
     trials = optimize(algo, tmp_path, {}, {"one_minus_gamma": 0.01})
     assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE"]
     for model, gamma in zip(models, (0.98, 0.99), strict=True):
-        assert (metrics.density(model.actor), metrics.density(model.critic)) == pytest.approx((0.2, 0.2), abs=1e-3)
+        assert densities(model) == pytest.approx([0.2, 0.2] if hasattr(model, "actor") else [0.05], abs=1e-3)
         assert (model.gamma, model.replay_buffer.gamma) == pytest.approx((gamma, gamma))
         assert model.replay_buffer.final_n_steps == 3
 
@@ -228,64 +264,98 @@ def test_bug_ends_the_study(tmp_path):
         optimize("td3", tmp_path, {}, hyperparams={"policy": "MlpPolicy"})  # dense, with the YAML file's sparsities
 
 
+@pytest.fixture
+def behind_checkpoint(monkeypatch):
+    """Give a function that has something happen behind a checkpoint of a trial, by default an interruption, once."""
+
+    def happen(number=1, act=None):
+        written = Checkpoints._write
+
+        def write(self):
+            written(self)
+            if len(self._rows.segments) == number:
+                monkeypatch.setattr(Checkpoints, "_write", written)
+                raise KeyboardInterrupt if act is None else act()
+
+        monkeypatch.setattr(Checkpoints, "_write", write)
+
+    return happen
+
+
 @pytest.mark.parametrize("normalize", [False, True])
-def test_retry_goes_on_from_the_last_evaluation(normalize, tmp_path, monkeypatch, capsys, models):
+def test_retry_goes_on_from_the_last_evaluation(normalize, tmp_path, behind_checkpoint, capsys, models):
     keywords = {"hyperparams": {"normalize": normalize}, "n_timesteps": 240, "n_evaluations": 3}
-    save = TrialEvaluation._save
-
-    def interrupt(self):
-        save(self)
-        if self.eval_idx == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(TrialEvaluation, "_save", interrupt)
+    behind_checkpoint(2)
     with pytest.raises(ValueError, match="has no completed trial"):
         optimize("rlx2td3", tmp_path, {}, **keywords)
-    (folder,) = (tmp_path / "logs/rlx2td3/study_study").glob("trial_0_*/*")
-    reported = json.loads((folder / "reported.json").read_text())
-    assert len(reported) == 2
-    monkeypatch.setattr(TrialEvaluation, "_save", save)
     interrupted = models.pop()
     manager, _ = manage("rlx2td3", tmp_path, optimize_hyperparameters=True, max_total_trials=1, **keywords)
     manager.hyperparameters_optimization()
-    assert "Trial 1 goes on from step 160" in capsys.readouterr().out
+    assert "Training goes on from step 160" in capsys.readouterr().out
     (model,) = models
-    assert model.num_timesteps == 240
+    assert model.num_timesteps == model.replay_buffer.pos == 240
     assert model._n_updates > interrupted._n_updates
-    assert model.replay_buffer.pos == 239  # SB3 saves before it stores the step
     with closing(open_storage(str(tmp_path / "study.log"))) as opened:
         trials = optuna.load_study(storage=opened, study_name="study").trials
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
     assert trials[1].system_attrs["retry_history"] == [0]
-    assert list(trials[1].intermediate_values.values())[:2] == reported == list(trials[0].intermediate_values.values())
+    reported = list(trials[0].intermediate_values.values())
+    assert len(reported) == 2
+    assert list(trials[1].intermediate_values.values())[:2] == reported
     assert list(trials[1].intermediate_values) == [1, 2, 3]
     assert not (tmp_path / "logs/rlx2td3/study_study").exists()
     if normalize:
         assert model.get_vec_normalize_env().obs_rms.count > 230
 
 
-def test_damaged_checkpoint_starts_the_trial_anew(tmp_path, monkeypatch, models):
-    folder = tmp_path / "trial/60_0"
-    folder.mkdir(parents=True)
-    monkeypatch.setattr(tuning.TuningManager, "_checkpoints", lambda *_: folder.parent)
-    (folder / "model.zip").write_bytes(b"PK")
-    with pytest.warns(UserWarning, match="60_0 cannot be used"):
-        (trial,) = optimize("rlx2td3", tmp_path, {})
+def test_a_retry_of_a_trial_that_had_come_to_its_end(tmp_path, behind_checkpoint, models):
+    behind_checkpoint(2)
+    with pytest.raises(ValueError, match="has no completed trial"):
+        optimize("rlx2td3", tmp_path, {}, n_evaluations=2)
+    trials = optimize("rlx2td3", tmp_path, n_evaluations=2, max_total_trials=1)
+    assert models[1]._n_updates == models[0]._n_updates
+    assert trials[1].intermediate_values == trials[0].intermediate_values
+    assert trials[1].value == trials[0].intermediate_values[2]
+
+
+def test_damaged_checkpoints_start_the_trial_anew(tmp_path, behind_checkpoint, models):
+    behind_checkpoint()
+    with pytest.raises(ValueError, match="has no completed trial"):
+        optimize("rlx2td3", tmp_path, {}, n_evaluations=3)
+    (manifest,) = tmp_path.glob("logs/rlx2td3/study_study/trial_0_*/0/*/manifest.json")
+    manifest.write_text("")
+    cannot = pytest.warns(UserWarning, match="trial_0_.*/0 cannot be used: no checkpoint in .* is whole")
+    with cannot, pytest.warns(UserWarning, match="000001_step_40 is left out"):
+        *_, trial = optimize("rlx2td3", tmp_path, n_evaluations=3, max_total_trials=1)
     assert trial.state.name == "COMPLETE"
     assert models[-1].num_timesteps == 120
 
 
-def test_a_new_study_of_the_same_name_goes_on_from_nothing(tmp_path, monkeypatch, capsys, models):
-    save = TrialEvaluation._save
+@pytest.mark.filterwarnings("ignore:the run in .* goes on, but")  # to another end
+def test_a_worker_that_was_taken_for_dead_leaves_its_retry_alone(tmp_path, models):
+    """It writes on where it did, and the retry goes on from what was there when it began."""
+    folder, (first, second) = tmp_path / "trial", (SimpleNamespace(number=number) for number in (0, 3))
+    env = gym.make("Pendulum-v1")
 
-    def interrupt(self):
-        save(self)
-        raise KeyboardInterrupt
+    def learn(steps, *callbacks):
+        model = TD3("MlpPolicy", env, learning_starts=10, buffer_size=100, policy_kwargs={"net_arch": [8]})
+        return model.learn(steps, callback=[*callbacks])
 
-    monkeypatch.setattr(TrialEvaluation, "_save", interrupt)
+    (suspended,) = trial_checkpoints(folder, first, learn(0), 20)
+    learn(40, suspended)
+    assert trial_checkpoints(None, second, learn(0), 20) == []
+    (own,) = trial_checkpoints(folder, second, learn(0), 20)
+    assert generations.newest(folder / "3").step == 40
+    learn(60, suspended)
+    assert learn(60, own).num_timesteps == 60
+    assert generations.newest(folder / "3").step == 60
+    assert generations.newest(folder / "0").step == 60
+
+
+def test_a_new_study_of_the_same_name_goes_on_from_nothing(tmp_path, behind_checkpoint, capsys, models):
+    behind_checkpoint()
     with pytest.raises(ValueError, match="has no completed trial"):
         optimize("rlx2td3", tmp_path, {}, n_evaluations=3)
-    monkeypatch.setattr(TrialEvaluation, "_save", save)
     for path in tmp_path.glob("study.log*"):
         path.rename(path.with_name(f"earlier-{path.name}"))
     (trial,) = optimize("rlx2td3", tmp_path, {}, n_evaluations=3)
@@ -294,33 +364,23 @@ def test_a_new_study_of_the_same_name_goes_on_from_nothing(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("error", "message"), [(ValueError, "has no completed trial"), (TypeError, "NaN")])
-def test_a_trial_that_breaks_down_leaves_no_checkpoints(error, message, tmp_path, monkeypatch, models):
-    save = TrialEvaluation._save
+def test_a_trial_that_breaks_down_leaves_no_checkpoints(error, message, tmp_path, behind_checkpoint, models):
+    def break_down():
+        assert list((tmp_path / "logs/rlx2td3/study_study").glob("trial_0_*/0/rows/*.npz"))
+        return error("NaN")
 
-    def break_down(self):
-        save(self)
-        assert list((tmp_path / "logs/rlx2td3/study_study").glob("trial_0_*/*/replay_buffer.pkl"))
-        raise error("NaN")
-
-    monkeypatch.setattr(TrialEvaluation, "_save", break_down)
+    behind_checkpoint(act=break_down)
     with pytest.raises(error, match=message):
         optimize("rlx2td3", tmp_path, {}, n_evaluations=3)
     assert not (tmp_path / "logs/rlx2td3/study_study").exists()
 
 
-def test_a_trial_that_is_given_up_leaves_no_checkpoints(tmp_path, monkeypatch, models):
-    save = TrialEvaluation._save
-
-    def interrupt(self):
-        save(self)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(TrialEvaluation, "_save", interrupt)
+def test_a_trial_that_is_given_up_leaves_no_checkpoints(tmp_path, behind_checkpoint, monkeypatch, models):
+    behind_checkpoint()
     with pytest.raises(ValueError, match="has no completed trial"):
         optimize("rlx2td3", tmp_path, {}, n_evaluations=3)
     assert (tmp_path / "logs/rlx2td3/study_study").exists()
-    monkeypatch.setattr(TrialEvaluation, "_save", save)
-    monkeypatch.setattr(storage, "MAX_RETRIES", -1)
+    monkeypatch.setattr(timing, "MAX_RETRIES", -1)
     trials = optimize("rlx2td3", tmp_path, {}, max_total_trials=1)
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE"]
     assert not (tmp_path / "logs/rlx2td3/study_study").exists()
@@ -414,14 +474,13 @@ def test_every_sampled_point_converts(algo):
             std = converted.get("noise_std")
             sigma = None if sampled["action_noise"] is None else sampled["action_noise"]._sigma
             assert (sigma is None and converted["noise_type"] is None) or np.array_equal(sigma, [std, std])
-        assert 0.01 <= 1 - converted["actor_sparsity"] <= 0.5
-        assert 0.01 <= 1 - converted["critic_sparsity"] <= 0.5
+        assert all(0.01 <= 1 - converted[keyword] <= 0.5 for keyword in ALGOS[algo].sparse_policy_class.networks.values())
 
 
 def test_densities_are_searched_by_their_logarithm():
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trial = study.ask()
-    search_space.sample_rlx2sac(trial, 1, 1, {"using_her_replay_buffer": False})
+    search_space.SAMPLERS["rlx2sac"](trial, 1, 1, {"using_her_replay_buffer": False})
     assert all(trial.distributions[f"{network}_density"].log for network in ("actor", "critic"))
 
 
@@ -439,8 +498,14 @@ def test_hindsight_settings_come_back(algo):
 
 
 def test_storage_is_the_managers(tmp_path):
-    assert issubclass(zoo.ExperimentManager, exp_manager.ExperimentManager)
     manager, _ = manage("rlx2td3", tmp_path, storage="study.txt", optimize_hyperparameters=True)
     with pytest.raises(ValueError, match=r"storage='study\.txt' must be postgresql://"):
         manager.hyperparameters_optimization()
-    assert storage.GRACE_PERIOD > 2 * storage.HEARTBEAT_INTERVAL
+    assert timing.GRACE_PERIOD > 2 * timing.HEARTBEAT_INTERVAL
+
+
+def test_a_trial_of_anybodys_study_runs_no_code(tmp_path):
+    assert tuning.combine({}, {"replay_buffer_kwargs": "{'n_steps': 3}"}) == {"replay_buffer_kwargs": {"n_steps": 3}}
+    with pytest.raises(ValueError, match="malformed"):
+        tuning.combine({}, {"replay_buffer_kwargs": f"__import__('os').mkdir('{tmp_path}/made')"})
+    assert not (tmp_path / "made").exists()

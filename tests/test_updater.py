@@ -1,4 +1,6 @@
 from copy import deepcopy
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import torch as th
 from stable_baselines3 import SAC, TD3
 
 from sb3_rlx2 import RLx2SAC, RLx2TD3, SparseMLP
+from sb3_rlx2.backends.network import LayerSpec
 from sb3_rlx2.topology import TOPOLOGIES, RigL
 from sb3_rlx2.updater import TopologyUpdater
 
@@ -101,7 +104,7 @@ def assert_moved(before, after):
 def test_growth_gradient_is_of_the_critics_own_loss(algorithm, backend, monkeypatch):
     """Actor steps lie between: their loss also goes backward through the critic."""
     model = build(algorithm, backend, update_interval=5, **({"policy_delay": 1} if algorithm is RLx2TD3 else {}))
-    model._array_steps = lambda: None  # SB3's own `train`, whose loss can be watched; test_gradient_steps.py compares the two
+    model.arrays = False  # SB3's own `train`, whose loss can be watched; test_gradient_steps.py compares the two
     losses, scores = [], []
 
     def mse_loss(q, target):
@@ -214,7 +217,39 @@ def test_churn_counts_new_links():
 
 
 def test_every_topology_is_tested():
-    assert set(TOPOLOGIES) == {"rigl", "set", "static"}
+    assert set(TOPOLOGIES) == {"rigl", "set", "static", "snip", "active", "predictive"}  # the last three in files of their own
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """A toy: links go whose loss of weight would change the loss least, and those that are in their place grow at random."""
+
+    evolves: ClassVar[bool] = True
+    uses_gradient: ClassVar[bool] = True
+
+    def grow_scores(self, size, dense_gradient, generator):
+        return th.rand(size, generator=generator)
+
+    def drop_scores(self, weights, index, dense_gradient, generator):
+        return (weights * dense_gradient().flatten()[index]).abs()
+
+
+@pytest.mark.parametrize("backend", ["csr", "masked"])
+def test_a_method_may_say_what_to_drop(backend, monkeypatch):
+    monkeypatch.setitem(TOPOLOGIES, "sensitivity", Sensitivity())
+    # Two inputs with gradients 1 and 10: the sensitivities are 3, 10 of the first unit, 2, 40 of the second.
+    weights = th.tensor([3.0, 1.0, 2.0, 4.0, 0.0, 0.0])
+    mlp = SparseMLP([LayerSpec(2, 3, 4)], weights[:4], th.zeros(3), th.arange(4), th.nn.ReLU(), th.nn.Identity(), backend)
+    optimizer = th.optim.SGD(mlp.parameters(), lr=1.0)
+    updater = TopologyUpdater(th.Generator())
+    updater.register("actor", [mlp], [], optimizer)
+    updater.configure("sensitivity", 0.5, 1)
+    mlp(th.tensor([[1.0, 10.0]])).sum().backward()
+    scores = th.rand(6, generator=th.Generator())
+    optimizer.step()
+    scores[[1, 3]] = -1  # kept: magnitudes would keep 0 and 3
+    grown = scores.topk(2).indices.tolist()
+    assert mlp.index.tolist() == sorted([1, 3, *grown])
 
 
 class NestedAdam(th.optim.Adam):

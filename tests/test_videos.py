@@ -3,12 +3,14 @@
 import os
 import shutil
 import subprocess
+import sys
+from argparse import Namespace
 from pathlib import Path
 
 import imageio_ffmpeg
 import pytest
 
-from sb3_rlx2 import videos
+from sb3_rlx2.zoo import videos
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TASK = ["--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "logs"]
@@ -56,6 +58,20 @@ def test_record_training(rlx2, monkeypatch):
     assert [command[1:4] for command in calls] == [["-m", "sb3_rlx2", "record_video"]] * 2
     assert all(command[-2:] == ["--gym-packages", "tests.envs"] for command in calls)
     assert frames(VIDEOS / "training.mp4") == 20
+
+
+def test_other_programs_are_called_as_before():
+    calls = []
+
+    def call(*args, **kwargs):
+        calls.append((args, kwargs))
+        return 0
+
+    replaced = videos.record_once_with_ours(call, Namespace(gym_packages=[]))
+    assert replaced(["ffmpeg", "-version"], stdout=-3) == 0
+    assert replaced(["python", "-m", "rl_zoo3.record_video", "--algo", "td3"]) == 0
+    ours = [sys.executable, "-m", "sb3_rlx2", "record_video", "--algo", "td3"]
+    assert calls == [((["ffmpeg", "-version"],), {"stdout": -3}), ((ours,), {})]
 
 
 def test_nothing_is_deleted(rlx2):

@@ -3,18 +3,27 @@
 import argparse
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import rl_zoo3
 import yaml
 from rl_zoo3 import exp_manager
-from stable_baselines3 import SAC, TD3
+from sb3_contrib import QRDQN, TQC, CrossQ
+from stable_baselines3 import DDPG, DQN, SAC, TD3
 from stable_baselines3.common.callbacks import EvalCallback
 
-from sb3_rlx2 import RLx2Callback, RLx2SAC, RLx2TD3, agents, metrics, zoo
+from sb3_rlx2 import RLx2Callback, RLx2TD3, commands, metrics
+from sb3_rlx2.algorithms.keywords import Evolution, names
+from sb3_rlx2.algorithms.table import ALGORITHMS
+from sb3_rlx2.plan import steps_of
+from sb3_rlx2.zoo import agents
+from sb3_rlx2.zoo.experiment import ExperimentManager, weight_report
 
 HYPERPARAMS = Path(__file__).parents[1] / "hyperparams"
-CLASSES = {"rlx2td3": RLx2TD3, "rlx2sac": RLx2SAC, "td3": TD3, "sac": SAC}
+STOCK = {cls.__name__.lower(): cls for cls in (TD3, DDPG, SAC, TQC, CrossQ, DQN, QRDQN)}
+CLASSES = ALGORITHMS | STOCK
 TABLE_2 = {  # of the paper: actor and critic sparsity
     "td3": {"HalfCheetah": (0.90, 0.85), "Hopper": (0.98, 0.95), "Walker2d": (0.97, 0.95), "Ant": (0.96, 0.88)},
     "sac": {"HalfCheetah": (0.90, 0.80), "Hopper": (0.98, 0.95), "Walker2d": (0.90, 0.90), "Ant": (0.90, 0.75)},
@@ -35,7 +44,11 @@ def run(*arguments, cwd, returncode=0):
     return result
 
 
-@pytest.mark.parametrize("algo", ["rlx2td3", "rlx2sac"])
+# The paper has no others; they take the sparsities of the one that they are built on.
+SPARSITIES = TABLE_2 | {"ddpg": TABLE_2["td3"], "tqc": TABLE_2["sac"], "crossq": TABLE_2["sac"]}
+
+
+@pytest.mark.parametrize("algo", ["rlx2td3", "rlx2sac", "rlx2crossq"])
 def test_our_command(algo, tmp_path):
     trained = run("sb3_rlx2", "train", "--algo", algo, "--env", "Hopper-v5", *SHORT, "-params", *SHORT_OURS, cwd=tmp_path)
     path = f"logs/{algo}/Hopper-v5_1/Hopper-v5.zip"
@@ -43,17 +56,17 @@ def test_our_command(algo, tmp_path):
     assert f"Model: {path}" in trained.stdout
     assert "(2.0%)" in trained.stdout  # the actor's live weights
     check_trained(CLASSES[algo].load(tmp_path / path))
-    play = ["--algo", algo, "--env", "Hopper-v5", "-f", "logs", "--no-render", "-n", "200"]
+    play = ["--algo", algo, "--env", "Hopper-v5", "-f", "logs", "--no-render", "-n", "1001"]  # an episode or more
     assert "Mean reward" in run("sb3_rlx2", "enjoy", *play, cwd=tmp_path).stdout
     run("sb3_rlx2", "enjoy", *play, "--load-best", "--n-envs", "2", cwd=tmp_path)
 
 
-@pytest.mark.parametrize("algo", ["td3", "sac"])
+@pytest.mark.parametrize("algo", ["td3", "sac", "crossq"])
 def test_stock_command(algo, tmp_path):
     config = ["-conf", str(HYPERPARAMS / f"{algo}.yml"), "-params", *SHORT_STOCK]
     run("rl_zoo3.train", "--algo", algo, "--env", "Hopper-v5", *SHORT, *config, cwd=tmp_path)
     check_trained(CLASSES[algo].load(tmp_path / f"logs/{algo}/Hopper-v5_1/Hopper-v5.zip"))
-    play = ["--algo", algo, "--env", "Hopper-v5", "-f", "logs", "--no-render", "-n", "200"]
+    play = ["--algo", algo, "--env", "Hopper-v5", "-f", "logs", "--no-render", "-n", "1001"]  # an episode or more
     assert "Mean reward" in run("rl_zoo3.enjoy", *play, cwd=tmp_path).stdout
 
 
@@ -61,6 +74,21 @@ def check_trained(model):
     assert model.policy.topology_updater.networks["critic"].updates > 0
     assert metrics.density(model.actor) == pytest.approx(0.02, abs=1e-3)
     assert metrics.density(model.critic) == pytest.approx(0.05, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("algo", ["rlx2dqn", "rlx2qrdqn", "dqn", "qrdqn"])
+def test_value_based_commands(algo, rlx2):
+    task, ours = ["--algo", algo, "--env", "CartPole-v1", "-f", "logs"], algo.startswith("rlx2")
+    config = [] if ours else ["-conf", HYPERPARAMS / f"{algo}.yml"]
+    short = ["learning_starts:300", "train_freq:4", "gradient_steps:1", *(SHORT_OURS if ours else SHORT_STOCK)[1:]]
+    output = rlx2("train", *task, "-n", "1500", "--seed", "1", "--eval-freq", "700", *config, "-params", *short)
+    name, (live, size) = ("quantile_net", (3_585, 71_680)) if "qr" in algo else ("q_net", (3_355, 67_072))
+    assert f"{name}: {live:,} live weights of {size:,} (5.0%)" in output
+    model = CLASSES[algo].load(f"logs/{algo}/CartPole-v1_1/CartPole-v1.zip", buffer_size=1)
+    assert model.policy.topology_updater.networks[name].updates > 0
+    assert "Mean reward" in rlx2("enjoy", *task, "--no-render", "-n", "100")
+    assert "Mean reward" in rlx2("enjoy", *task, "--no-render", "-n", "100", "--load-best")
 
 
 def test_own_hyperparameter_file(tmp_path):
@@ -99,18 +127,20 @@ def test_help(command, rlx2):
     assert text.startswith(f"usage: rlx2 {command} [-h]")
     assert ZOO_OPTIONS[command] in text
     assert OWN_OPTIONS.get(command, "") in text
-    assert "rlx2td3,rlx2sac" in text or "plot" in command
+    assert "rlx2td3,rlx2ddpg,rlx2sac" in text or "plot" in command
 
 
 def test_commands(rlx2):
-    assert "{train,enjoy,record_video,record_training,plot_train,all_plots,plot_from_file," in rlx2("--help")
-    assert set(ZOO_OPTIONS) <= zoo.COMMANDS.keys()
+    listed = " ".join(rlx2("--help").split())
+    assert f"what to do: {', '.join(commands.COMMANDS)} " in listed
+    assert set(ZOO_OPTIONS) <= commands.COMMANDS.keys()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "rlx2: error: argument command: invalid choice: 'trian' (choose from"),
+        (["trian"], "rlx2: error: argument command: command='trian' is unknown"),
+        (["trian"], "; did you mean 'train' or 'plot_train'?"),
         ([], "rlx2: error: the following arguments are required: command"),
         (["train", "--algo", "rlx2ppo"], "error: argument --algo: invalid choice: 'rlx2ppo' (choose from"),
         (["train", "--algo"], "error: argument --algo: expected one argument"),
@@ -124,7 +154,7 @@ def test_wrong_arguments(arguments, message, rlx2):
 def test_dense_agents_are_weighed_too(tmp_path):
     model = TD3("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs={"net_arch": [4]})
     model.save(tmp_path / "dense.zip")
-    assert zoo.weight_report(str(tmp_path / "dense.zip"), model).count("\n") == 0
+    assert weight_report(str(tmp_path / "dense.zip"), model).count("\n") == 0
 
 
 def test_playing_takes_no_replay_memory(tmp_path):
@@ -148,9 +178,71 @@ assert exp_manager.ExperimentManager is manager
 ENTRIES = [(algo, entry) for algo in CLASSES for entry in yaml.safe_load((HYPERPARAMS / f"{algo}.yml").read_text())]
 
 
-@pytest.mark.parametrize(("algo", "entry"), ENTRIES)
+VALUE_BASED = [(algo, entry) for algo, entry in ENTRIES if algo.endswith("dqn")]
+IS_THERE = {"atari": "ale_py", "LunarLander-v3": "Box2D"}  # what environments need that not everybody has
+PLAYABLE = [(algo, entry) for algo, entry in VALUE_BASED if entry not in IS_THERE or find_spec(IS_THERE[entry])]
+
+
+def env_of(algo, entry):
+    """Give an environment that has the settings."""
+    unlisted = "CliffWalking-v1" if algo.endswith("dqn") else "Reacher-v5"
+    return {"default": unlisted, "atari": "ALE/Pong-v5"}.get(entry, entry)
+
+
+def of_zoo(algo, entry):
+    """Give the zoo's own hyper-parameters of SB3's algorithm."""
+    path = Path(rl_zoo3.__file__).parent / f"hyperparams/{algo.removeprefix('rlx2')}.yml"
+    return yaml.safe_load(path.read_text())[entry]
+
+
+def is_minatar(entry):
+    """Whether the zoo has no settings of its own: those are the suite's, of docs/structures.md."""
+    return entry.startswith("MinAtar/")
+
+
+@pytest.mark.parametrize(("algo", "entry"), [pair for pair in VALUE_BASED if not is_minatar(pair[1])])
+def test_hyperparameters_of_value_based_agents_are_the_zoos(algo, entry):
+    host = {name: value for name, value in of_zoo(algo, entry).items() if not name.startswith(("policy", "optimize_memory"))}
+    own = yaml.safe_load((HYPERPARAMS / f"{algo}.yml").read_text())[entry]
+    assert {name: own[name] for name in host} == host
+
+
+@pytest.mark.parametrize(
+    ("algo", "entry"), [pair for pair in VALUE_BASED if is_minatar(pair[1]) and pair[0].startswith("rlx2")]
+)
+def test_minatar_hyperparameters_are_those_of_the_part_in_the_stock_class(algo, entry):
+    own, stock = (
+        yaml.safe_load((HYPERPARAMS / f"{name}.yml").read_text())[entry] for name in (algo, algo.removeprefix("rlx2"))
+    )
+    shared = (own.keys() & stock.keys()) - {"policy", "policy_kwargs"}
+    assert {"n_timesteps", "learning_rate", "batch_size", "train_freq", "exploration_fraction"} <= shared
+    assert {name: own[name] for name in shared} == {name: stock[name] for name in shared}
+
+
+@pytest.mark.parametrize(("algo", "entry"), PLAYABLE)
+def test_hyperparameters_build_the_value_based_model(algo, entry, tmp_path):
+    config = str(HYPERPARAMS / f"{algo}.yml")
+    manager = exp_manager.ExperimentManager(
+        argparse.Namespace(), algo, env_of(algo, entry), str(tmp_path), config=config, verbose=0, device="cpu"
+    )
+    model, _ = manager.setup_experiment()
+    model.env.close()
+    network = metrics.acting_network(model.policy)
+    if is_minatar(entry):  # the hidden layer alone is sparse
+        hidden, output = metrics.sparse_mlps(network)[0].layers
+        assert 1 - hidden.nnz / hidden.size == pytest.approx(0.91, abs=1e-3)
+        assert output.nnz == output.size
+        assert manager.n_timesteps == 1_000_000
+    else:
+        sparsity = 0.95 if entry == "CartPole-v1" else 0.9
+        assert 1 - metrics.density(network) == pytest.approx(sparsity, abs=1e-3)
+        assert manager.n_timesteps == of_zoo(algo, entry)["n_timesteps"]
+    assert model.replay_buffer.final_n_steps == 3
+
+
+@pytest.mark.parametrize(("algo", "entry"), [pair for pair in ENTRIES if pair not in VALUE_BASED])
 def test_hyperparameters_build_the_model(algo, entry, tmp_path):
-    env_id = "Reacher-v5" if entry == "default" else entry
+    env_id = env_of(algo, entry)
     config = str(HYPERPARAMS / f"{algo}.yml")
     manager = exp_manager.ExperimentManager(
         argparse.Namespace(), algo, env_id, str(tmp_path), eval_freq=-1, config=config, verbose=0, device="cpu"
@@ -158,7 +250,7 @@ def test_hyperparameters_build_the_model(algo, entry, tmp_path):
     model, _ = manager.setup_experiment()
     small = {"Pendulum-v1": (0.8, 0.8), "InvertedPendulum-v5": (0.8, 0.8)}
     task = "HalfCheetah" if entry == "default" else entry.split("-")[0]
-    sparsities = small.get(entry) or TABLE_2[algo.removeprefix("rlx2")][task]
+    sparsities = small.get(entry) or SPARSITIES[algo.removeprefix("rlx2")][task]
     assert (1 - metrics.density(model.actor), 1 - metrics.density(model.critic)) == pytest.approx(sparsities, abs=1e-3)
     assert manager.n_timesteps == {"Pendulum-v1": 20_000, "InvertedPendulum-v5": 50_000}.get(entry, 1_000_000)
     assert model.replay_buffer.final_n_steps == 3
@@ -170,7 +262,7 @@ def test_hyperparameters_build_the_model(algo, entry, tmp_path):
 def test_evaluation_has_the_environment_arguments_of_the_file(own, expected, tmp_path):
     config = tmp_path / "own.yml"
     config.write_text("Pendulum-v1: {n_timesteps: 100, policy: MlpPolicy, env_kwargs: {g: 1.0}}")
-    manager = zoo.ExperimentManager(
+    manager = ExperimentManager(
         argparse.Namespace(), "rlx2td3", "Pendulum-v1", str(tmp_path), config=str(config), verbose=0, device="cpu", **own
     )
     model, _ = manager.setup_experiment()
@@ -192,21 +284,27 @@ def test_modules_in_the_current_folder(rlx2):
     assert "live weights" in output
 
 
-STOCK_PAIRS = [(algo, entry) for algo, entry in ENTRIES if algo in TABLE_2]
+STOCK_PAIRS = [(algo, entry) for algo, entry in ENTRIES if algo in SPARSITIES]
+STOCK_PAIRS += [(algo, entry) for algo, entry in PLAYABLE if not algo.startswith("rlx2")]
 
 
 def settings(algo, entry, folder):
     """What a run by the zoo's command trains with."""
-    env_id = "Reacher-v5" if entry == "default" else entry
+    config = str(HYPERPARAMS / f"{algo}.yml")
     manager = exp_manager.ExperimentManager(
-        argparse.Namespace(), algo, env_id, str(folder), config=str(HYPERPARAMS / f"{algo}.yml"), verbose=0, device="cpu"
+        argparse.Namespace(), algo, env_of(algo, entry), str(folder), config=config, verbose=0, device="cpu"
     )
     model, _ = manager.setup_experiment()
     model.env.close()
     callback = next((one for one in manager.callbacks if isinstance(one, RLx2Callback)), None) or model._make_callback()
-    names = ("batch_size", "tau", "gamma", "learning_starts", "train_freq", "gradient_steps", "buffer_size", "target_entropy")
-    found = {name: getattr(model, name, None) for name in (*names, "policy_delay", "target_policy_noise", "target_noise_clip")}
-    parts = {f"callback.{name}": value for name, value in vars(callback).items() if name in RLx2SAC.callback_keywords}
+    shared = ("batch_size", "tau", "gamma", "learning_starts", "train_freq", "gradient_steps", "buffer_size")
+    own = ("target_entropy", "policy_delay", "target_policy_noise", "target_noise_clip", "target_update_interval")
+    exploration = ("exploration_fraction", "exploration_initial_eps", "exploration_final_eps", "max_grad_norm")
+    found = {name: getattr(model, name, None) for name in (*shared, *own, *exploration)}
+    found["learning_starts"] = steps_of("learning_starts", model.learning_starts, manager.n_timesteps)
+    parts = {f"callback.{name}": getattr(callback, name) for name in (*names(Evolution), "soft_n_step")}
+    if callback.policy_distance_threshold is None:
+        parts["callback.policy_distance_threshold"] = model.policy.distance_threshold
     buffer = model.replay_buffer
     return (
         found
@@ -227,8 +325,15 @@ def test_stock_command_trains_with_the_same_settings(algo, entry, tmp_path):
     assert settings(algo, entry, tmp_path) == settings(f"rlx2{algo}", entry, tmp_path)
 
 
+@pytest.mark.parametrize("algo", ["dqn", "qrdqn"])
+def test_every_classic_task_is_listed(algo):
+    tasks = {"default", "CartPole-v1", "LunarLander-v3", "Acrobot-v1", "MountainCar-v0"}
+    for name in (algo, f"rlx2{algo}"):
+        assert {entry for own, entry in ENTRIES if own == name} >= tasks
+
+
 def test_every_paper_task_is_listed():
-    for algo, table in TABLE_2.items():
+    for algo, table in SPARSITIES.items():
         tasks = {f"{task}-{version}" for task in table for version in ("v4", "v5")}
         expected = tasks | {"default", "Pendulum-v1", "InvertedPendulum-v5"}
         assert {entry for name, entry in ENTRIES if name == algo} == expected

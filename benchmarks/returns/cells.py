@@ -3,12 +3,18 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import yaml
+from gymnasium import spaces
+
+from benchmarks.returns import interplay
+from sb3_rlx2 import minatar  # noqa: F401 registers its games
+from sb3_rlx2.plan import LEAST, is_share, steps_of
 
 HYPERPARAMS = Path(__file__).parents[2] / "hyperparams"
 EPISODES = 10  # of each evaluation, as in the paper
@@ -22,15 +28,21 @@ class Method:
     A way to train an agent: a plain configuration of the public classes.
 
     :param label: its name in tables
-    :param arguments: arguments of ``RLx2TD3`` or ``RLx2SAC`` that differ from the environment's (``hyperparams/``)
-    :param network: ``"sparse"``; ``"tiny"``, two narrow dense layers with as many weights; or ``"dense"``, stock SB3
+    :param arguments: arguments of the algorithm that differ from the environment's (``hyperparams/``); those of the Interplay
+        suite are in ``interplay.py``
+    :param network: ``"sparse"``; ``"tiny"``, two narrow dense layers with as many weights; or ``"dense"``, stock SB3; for the
+        Interplay suite one of those of ``interplay.Structure``
     :param taught: whether a trained agent's frozen critic gives the bootstrap values, see ``teacher.py``
+    :param needs: method whose trained agent, of the same environment, seed and length, gives the links
+    :param size: number of links relative to the paper's sparsities
     """
 
     label: str
     arguments: dict[str, Any] = field(default_factory=dict)
     network: str = "sparse"
     taught: bool = False
+    needs: str | None = None
+    size: float = 1.0
 
 
 ONE_STEP = {"n_steps": 1}
@@ -44,6 +56,25 @@ RIGL = {"topology": "rigl", "init": "magnitude"}
 def _fixed_buffer(transitions: int) -> dict[str, Any]:
     return RIGL | NO_DYNAMIC_BUFFER | {"buffer_size": transitions, "buffer_min_size": min(transitions, 100_000)}
 
+
+# The factors of PROTOCOL.md at +, and the combinations that are run, in the order in which they are: four blocks of four.
+FACTORS: dict[str, dict[str, Any]] = {
+    "S": {"weight_scale": "live"},
+    "P": {"drop_dead_links": True},
+    "G": {"actor_start_sparsity": 0.85, "critic_start_sparsity": 0.85, "prune_begin": 0.2, "prune_end": 0.8},
+    "L": {"learning_rate": 1e-3},
+    "U": {"gradient_steps": 2, "update_interval": 20_000},
+}
+COMBINATIONS = ("", "SP", "SGLU", "PGLU", "GL", "SPGL", "SU", "PU", "GU", "SPGU", "SL", "PL", "LU", "SPLU", "SG", "PG")
+
+
+def _with_factors(letters: str) -> dict[str, Any]:
+    return RIGL | {name: value for letter in letters for name, value in FACTORS[letter].items()}
+
+
+THRESHOLDS = (0.5, math.inf)  # of ALGORITHMS.md, beside the default for discrete actions
+
+LIVE = "SP"  # the recipe: the setting of PROTOCOL.md (A2), which is this one where the screening accepts nothing
 
 METHODS = {
     # Table 2
@@ -65,6 +96,27 @@ METHODS = {
     **{f"rlx2-delay-{delay}": Method(f"delay {delay}", RIGL | {"n_steps_delay": delay}) for delay in (0.0, 0.3)},
     # the motivating figure
     "rigl-q*": Method("RigL + Q*", RIGL | TOPOLOGY_ONLY, taught=True),
+    # PROTOCOL.md
+    **{
+        f"screening-{letters or 'none'}": Method(f"screening: {letters or 'none'}", _with_factors(letters))
+        for letters in COMBINATIONS
+    },
+    "diagnosis-actor": Method("S and P, actor at 85%", _with_factors("SP") | {"actor_sparsity": 0.85}),
+    "diagnosis-critic": Method("S and P, critics at 85%", _with_factors("SP") | {"critic_sparsity": 0.85}),
+    "live": Method("RLx2-live", _with_factors(LIVE)),
+    "live-half": Method("RLx2-live, half the size", _with_factors(LIVE), size=0.5),
+    # dense at first, links of small magnitude go, none grows
+    "pruning": Method(
+        "Pruning", {"topology": "static", "actor_start_sparsity": 0.0, "critic_start_sparsity": 0.0} | TOPOLOGY_ONLY
+    ),
+    # ALGORITHMS.md
+    **{
+        f"threshold-{threshold}": Method(f"threshold {threshold}", RIGL | {"policy_distance_threshold": threshold})
+        for threshold in THRESHOLDS
+    },
+    "tqc-85": Method("RLx2, critics at 85%", RIGL | {"critic_sparsity": 0.85}),
+    # INTERPLAY.md
+    **{name: Method(run.arm.label, network=run.arm.about.network, needs=run.needs) for name, run in interplay.RUNS.items()},
 }
 
 
@@ -74,7 +126,7 @@ class Cell:
     One run.
 
     :param method: key of ``METHODS``
-    :param algorithm: ``"td3"`` or ``"sac"``
+    :param algorithm: name of the host, such as ``"td3"``
     :param env: environment, with its version
     :param seed: seed of the model, of the training environment and of the evaluations
     :param steps: environment steps
@@ -94,15 +146,24 @@ class Cell:
     def name(self) -> str:
         """Name of its files."""
         density = "" if self.sparsity is None else f"_{self.sparsity:g}"
-        return f"{self.algorithm}_{self.env}_{self.method.replace('*', 'star')}{density}_{self.steps}_seed{self.seed}"
+        env = self.env.replace("/", "-")
+        return f"{self.algorithm}_{env}_{self.method.replace('*', 'star')}{density}_{self.steps}_seed{self.seed}"
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the method and the environment say, flat; what is not in it has the default of ``RLx2TD3`` or ``RLx2SAC``."""
+        """What the method and the environment say, flat; what is not in it has the class's default."""
+        if self.method in interplay.RUNS:
+            return interplay.RUNS[self.method].arguments(self.env) | interplay.schedule(self.steps)
         own = hyperparams(self.algorithm, self.env)
+        if self.algorithm not in PAPER:
+            own = {name: steps_of(name, value, self.steps) if name in LEAST else value for name, value in own.items()}
         if self.sparsity is not None:
             own |= {"actor_sparsity": self.sparsity, "critic_sparsity": self.sparsity}
-        return own | METHODS[self.method].arguments
+        method = METHODS[self.method]
+        if method.size != 1.0:
+            smaller = {f"{name}_sparsity": 1 - method.size * (1 - own[f"{name}_sparsity"]) for name in ("actor", "critic")}
+            own |= {name: round(sparsity, 6) for name, sparsity in smaller.items()}
+        return own | method.arguments
 
     @property
     def fingerprint(self) -> str:
@@ -115,21 +176,36 @@ class Cell:
         return asdict(self)
 
 
+# What the paper counts in steps, where the zoo's files have shares; cells of all lengths have these.
+PAPER = {
+    "td3": {"learning_starts": 25_000, "buffer_min_size": 100_000},
+    "sac": {"learning_starts": 25_000, "buffer_min_size": 200_000},
+}
+INTERVALS = {"update_interval": 10_000, "buffer_check_interval": 10_000}  # the same; not written into a cell
+
+
 def hyperparams(algorithm: str, env: str) -> dict[str, Any]:
     """
     Read an environment's hyper-parameters from the zoo's file, without what the zoo itself consumes.
 
-    :param algorithm: ``"td3"`` or ``"sac"``
+    :param algorithm: name of the host, such as ``"td3"``
     :param env: environment
     """
     stored = yaml.safe_load((HYPERPARAMS / f"rlx2{algorithm}.yml").read_text())[env]
-    return {name: value for name, value in stored.items() if name not in ("n_timesteps", "policy", "noise_type", "noise_std")}
+    own = {name: value for name, value in stored.items() if name not in ("n_timesteps", "policy", "noise_type", "noise_std")}
+    if algorithm not in PAPER:
+        return own
+    shares = {name for name, value in own.items() if name in LEAST and is_share(value)}
+    paper = PAPER[algorithm]
+    return {
+        name: paper.get(name) if name in shares else value for name, value in own.items() if name not in shares - paper.keys()
+    }
 
 
 def cells(
     methods: Sequence[str],
     env: str,
-    seeds: int,
+    seeds: Iterable[int],
     steps: int = MILLION,
     algorithm: str = "td3",
     eval_every: int | None = None,
@@ -140,19 +216,22 @@ def cells(
 
     :param methods: keys of ``METHODS``
     :param env: environment
-    :param seeds: number of seeds, from 0 on
+    :param seeds: seeds
     :param steps: environment steps
-    :param algorithm: ``"td3"`` or ``"sac"``
+    :param algorithm: name of the host, such as ``"td3"``
     :param eval_every: steps between evaluations; by default 10,000, and the paper's 5,000 in its 3M steps
     :param sparsity: see ``Cell``
     """
     eval_every = eval_every or (5_000 if steps >= 3 * MILLION else 10_000)
-    return [Cell(method, algorithm, env, seed, steps, eval_every, sparsity) for seed in range(seeds) for method in methods]
+    return [Cell(method, algorithm, env, seed, steps, eval_every, sparsity) for seed in seeds for method in methods]
 
 
 MUJOCO = ("HalfCheetah-v4", "Hopper-v4", "Walker2d-v4", "Ant-v4")
+OURS = ("live", "live-half", "pruning")  # beside the paper's methods in tables
 TABLE_2 = ("dense", "tiny", "static", "set", "rigl", "rlx2")
 ABLATIONS = tuple(method for method in METHODS if method.startswith("rlx2-"))
+SCREENING = tuple(method for method in METHODS if method.startswith("screening-"))
+THRESHOLD_METHODS = tuple(method for method in METHODS if method.startswith("threshold-"))
 TABLE_3_TOPOLOGY = ("rlx2-tiny", "rlx2-static", "rlx2-set")
 TABLE_3_N = ("rlx2-n1", "rlx2-n2", "rlx2-n4", "rlx2-n5")
 BUFFERS = ("rlx2-buffer-100k", "rlx2-buffer-250k", "rlx2-buffer-500k", "rlx2-buffer-unlimited")
@@ -169,62 +248,142 @@ PENDULUM_METHODS = ("static", "rigl", "rigl-q*", "rlx2")
 
 SETS: dict[str, list[Cell]] = {
     # seconds, to see whether it runs
-    "smoke": cells(["rlx2", "static"], "Pendulum-v1", 2, 1_400, eval_every=200),
+    "smoke": cells(["rlx2", "static"], "Pendulum-v1", range(2), 1_400, eval_every=200),
     # short runs that show whether a change still learns
     "learning": [
-        *cells(["rlx2"], "Pendulum-v1", 2, 15_000, eval_every=1_000),
-        *cells(["rlx2"], "HalfCheetah-v4", 2, 300_000),
-        *cells(["rlx2", "static"], "Hopper-v4", 2, 500_000),
+        *cells(["rlx2"], "Pendulum-v1", range(2), 15_000, eval_every=1_000),
+        *cells(["rlx2"], "HalfCheetah-v4", range(2), 300_000),
+        *cells(["rlx2", "static"], "Hopper-v4", range(2), 500_000),
     ],
     # the paper's motivating figure, and the search for its sparsity
     "pendulum-search": [
-        cell for sparsity in PENDULUM_SEARCH for cell in cells(["static", "rlx2"], seeds=3, sparsity=sparsity, **PENDULUM)
+        cell
+        for sparsity in PENDULUM_SEARCH
+        for cell in cells(["static", "rlx2"], seeds=range(3), sparsity=sparsity, **PENDULUM)
     ],
     "pendulum": [
-        *cells(PENDULUM_METHODS, seeds=5, sparsity=PENDULUM_SPARSITY, **PENDULUM),
-        *cells(["dense"], seeds=1, **(PENDULUM | TEACHER)),
-        *cells(["dense"], seeds=3, **PENDULUM),
+        *cells(PENDULUM_METHODS, seeds=range(5), sparsity=PENDULUM_SPARSITY, **PENDULUM),
+        *cells(["dense"], seeds=range(1), **(PENDULUM | TEACHER)),
+        *cells(["dense"], seeds=range(3), **PENDULUM),
     ],
     # Table 2, a third of its steps
     "table-2": [
         cell
         for group in (
-            [cells(["rlx2", "rigl", "static"], env, 3) for env in ("Hopper-v4", "HalfCheetah-v4")]
-            + [cells(["dense", "set", "tiny"], env, 2) for env in ("Hopper-v4", "HalfCheetah-v4")]
+            [cells(["rlx2", "rigl", "static"], env, range(3)) for env in ("Hopper-v4", "HalfCheetah-v4")]
+            + [cells(["dense", "set", "tiny"], env, range(2)) for env in ("Hopper-v4", "HalfCheetah-v4")]
         )
         for cell in group
     ],
     # the ablations that carry the paper's argument
-    "table-3": cells(["rlx2-n1", "rlx2-n5", "rlx2-static", "rlx2-buffer-100k", "rlx2-buffer-unlimited"], "Hopper-v4", 2),
-    "walker": [*cells(["rlx2", "rigl", "static"], "Walker2d-v4", 2), *cells(["dense"], "Walker2d-v4", 1)],
+    "table-3": cells(
+        ["rlx2-n1", "rlx2-n5", "rlx2-static", "rlx2-buffer-100k", "rlx2-buffer-unlimited"], "Hopper-v4", range(2)
+    ),
+    "walker": [*cells(["rlx2", "rigl", "static"], "Walker2d-v4", range(2)), *cells(["dense"], "Walker2d-v4", range(1))],
     # what RLx2 lacks on Walker2d-v4: luck, one of its parts, links, or steps
     "walker-causes": [
-        *cells(["rlx2"], "Walker2d-v4", 3),
-        *cells(["rlx2-n1", "rlx2-static", "rlx2-buffer-unlimited"], "Walker2d-v4", 2),
-        *cells(["rlx2"], "Walker2d-v4", 2, sparsity=0.85),
-        *cells(["rlx2"], "Walker2d-v4", 2, 3 * MILLION),
+        *cells(["rlx2"], "Walker2d-v4", range(3)),
+        *cells(["rlx2-n1", "rlx2-static", "rlx2-buffer-unlimited"], "Walker2d-v4", range(2)),
+        *cells(["rlx2"], "Walker2d-v4", range(2), sparsity=0.85),
+        *cells(["rlx2"], "Walker2d-v4", range(2), 3 * MILLION),
     ],
+    # PROTOCOL.md, in the order in which it is run
+    "screening": cells(SCREENING, "Walker2d-v4", (10, 11)),
+    "diagnosis": cells(["diagnosis-actor", "diagnosis-critic"], "Walker2d-v4", (10, 11)),
+    "confirmation": [
+        cell
+        for seed in range(20, 25)
+        for env in ("Walker2d-v4", "Hopper-v4", "HalfCheetah-v4", "Ant-v4")
+        for cell in cells(["live", "rlx2"] if seed < 23 and env in ("Walker2d-v4", "Hopper-v4") else ["live"], env, [seed])
+    ],
+    "dense-partners": [
+        *(cell for seed in range(3) for env in reversed(MUJOCO) for cell in cells(["dense"], env, [seed])),
+        # those of 0 to 2 on these that had been trained before deployed policies were scored have no part in that score
+        *(
+            cell
+            for seed in (3, 4)
+            for env in ("Walker2d-v4", "Hopper-v4", "HalfCheetah-v4")
+            for cell in cells(["dense"], env, [seed])
+        ),
+    ],
+    "ant": cells(["rlx2", "rigl", "static"], "Ant-v4", range(3)),
     "sac": [
         cell
-        for env in ("Hopper-v4", "HalfCheetah-v4")
-        for cell in cells(["rlx2"], env, 2, algorithm="sac") + cells(["rigl", "dense"], env, 1, algorithm="sac")
+        for env in ("Hopper-v4", "Walker2d-v4", "HalfCheetah-v4", "Ant-v4")
+        for cell in cells(["live"], env, range(20, 23), algorithm="sac")
+        + cells(["rlx2", "dense"], env, range(3), algorithm="sac")
+    ],
+    "pruning": [cell for env in ("Walker2d-v4", "Hopper-v4") for cell in cells(["pruning"], env, range(2))],
+    "table-2-rest": [cell for env in ("Walker2d-v4", "Ant-v4") for cell in cells(["set", "tiny"], env, range(2))],
+    "half-size": [cell for env in MUJOCO for cell in cells(["live-half"], env, (20, 21))],
+    # ALGORITHMS.md; what takes longest first
+    "algorithms": [
+        *cells(["dense", "tqc-85", "rlx2"], "HalfCheetah-v4", range(2), 300_000, "tqc", 5_000),
+        *cells(["rlx2", "dense", *THRESHOLD_METHODS], "LunarLander-v3", range(3), 200_000, "dqn", 2_500),
+        *cells(["rlx2", "dense", *THRESHOLD_METHODS], "CartPole-v1", range(3), 50_000, "dqn", 1_000),
+        *cells(["rlx2", "dense"], "CartPole-v1", range(3), 50_000, "qrdqn", 1_000),
+        *(
+            cell
+            for algorithm in ("tqc", "ddpg", "crossq")
+            for cell in cells(["rlx2"], "Pendulum-v1", range(3), 15_000, algorithm, 250)
+        ),
     ],
     # what is left of the tables at a million steps
-    "ant": cells(["rlx2", "rigl", "static", "dense"], "Ant-v4", 2),
     "table-3-rest": [
-        *cells([*TABLE_3_TOPOLOGY, *TABLE_3_N, *BUFFERS, *DELAYS], "Hopper-v4", 2),
+        *cells([*TABLE_3_TOPOLOGY, *TABLE_3_N, *BUFFERS, *DELAYS], "Hopper-v4", range(2)),
         *(
             cell
             for env in ("HalfCheetah-v4", "Walker2d-v4", "Ant-v4")
-            for cell in cells([*TABLE_3_TOPOLOGY, *TABLE_3_N], env, 2)
+            for cell in cells([*TABLE_3_TOPOLOGY, *TABLE_3_N], env, range(2))
         ),
     ],
     # the paper's own: 3M steps, eight seeds
     "paper-table-2": [
-        cell for algorithm in ("td3", "sac") for env in MUJOCO for cell in cells(TABLE_2, env, 8, 3 * MILLION, algorithm)
+        cell
+        for algorithm in ("td3", "sac")
+        for env in MUJOCO
+        for cell in cells(TABLE_2, env, range(8), 3 * MILLION, algorithm)
     ],
     "paper-table-3": [
-        cell for env in MUJOCO for cell in cells([*TABLE_3_TOPOLOGY, *TABLE_3_N, *BUFFERS, *DELAYS], env, 8, 3 * MILLION)
+        cell
+        for env in MUJOCO
+        for cell in cells([*TABLE_3_TOPOLOGY, *TABLE_3_N, *BUFFERS, *DELAYS], env, range(8), 3 * MILLION)
     ],
 }
+
+
+def interplay_sets(env: str | None = None, has_grid: bool = True) -> dict[str, list[Cell]]:
+    """
+    Give the sets of the Interplay suite, all methods of a game and seed before the next game, all games before the next seed.
+
+    :param env: an environment to run it on in place of the games
+    :param has_grid: whether its observations have the shape (height, width, channels)
+    """
+    return {
+        name: [
+            cell
+            for plan in plans
+            for seed in plan.seeds
+            for env in plan.envs
+            for cell in cells(plan.methods, env, [seed], plan.steps, "dqn", plan.eval_every)
+        ]
+        for name, plans in interplay.plans(env, has_grid).items()
+    }
+
+
+SETS |= interplay_sets()
 CELLS = {cell.name: cell for group in SETS.values() for cell in group}
+
+
+def use_env(env: str) -> None:
+    """
+    Have the sets of the Interplay suite be about another environment.
+
+    :param env: the environment
+    :raises ValueError: if its actions are not discrete, or its observations no arrays
+    """
+    one = gym.make(env)
+    if not isinstance(one.action_space, spaces.Discrete) or not isinstance(one.observation_space, spaces.Box):
+        raise ValueError("the suite is for DQN and its layers: actions must be Discrete and observations a Box")
+    SETS.update(interplay_sets(env, has_grid=len(one.observation_space.shape) == 3))
+    CELLS.update({cell.name: cell for group in SETS.values() for cell in group})

@@ -26,7 +26,9 @@ from benchmarks.machine import thread_variables
 from benchmarks.returns.cells import CELLS, Cell
 from benchmarks.returns.progress import Display
 from benchmarks.returns.training import Places, as_text, train
-from sb3_rlx2.storage import MAX_RETRIES, given_up, open_storage, run_trials
+from sb3_rlx2.studies import timing
+from sb3_rlx2.studies.storage import open_storage
+from sb3_rlx2.studies.workers import given_up, run_trials
 
 ROOT = Path(__file__).parents[2]
 STUDY = "returns: "  # begins the name of each of our studies; the names of sets and cells follow
@@ -41,18 +43,27 @@ class Grid:
     :param cells: the cells, in the order in which they are begun
     :param storage: see ``open_storage``
     :param places: where files go
-    :param checkpoint_every: seconds between checkpoints
+    :param checkpoint_every: steps between checkpoints
+    :param more: arguments of the command line that tell which cells there are
     """
 
     def __init__(
-        self, names: Sequence[str], cells: Sequence[Cell], storage: str, places: Places, checkpoint_every: float
+        self,
+        names: Sequence[str],
+        cells: Sequence[Cell],
+        storage: str,
+        places: Places,
+        checkpoint_every: int,
+        more: Sequence[str] = (),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.names, self.cells, self.places, self.checkpoint_every = names, list(cells), places, checkpoint_every
-        self.url = storage
+        self.url, self.more = storage, list(more)
         places.work.mkdir(parents=True, exist_ok=True)
         self.storage = open_storage(storage)
-        self.study = optuna.create_study(study_name=STUDY + " ".join(names), storage=self.storage, load_if_exists=True)
+        self.study = optuna.create_study(
+            study_name=STUDY + " ".join([*names, *more]), storage=self.storage, load_if_exists=True
+        )
 
     def work(self) -> None:
         """Train cells until none is left; returns when those of other workers are finished too."""
@@ -70,11 +81,13 @@ class Grid:
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.returns", "work", *self.names]
         command += ["--storage", self.url, "--folder", str(self.places.work.resolve())]
         command += ["--results", str(self.places.results.resolve()), "--checkpoint-every", str(self.checkpoint_every)]
+        command += self.more
         paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | thread_variables(1) | {"PYTHONPATH": paths}
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the workers are stopped behind it
-        start = partial(subprocess.Popen, [*command, "--parent", str(os.getpid())], env=environment)
-        workers, restarts = [start() for _ in range(cores)], (MAX_RETRIES + 1) * len(self.cells)
+        # In a session of its own, where Ctrl-C does not reach it: a second signal would end it without a checkpoint.
+        start = partial(subprocess.Popen, [*command, "--parent", str(os.getpid())], env=environment, start_new_session=True)
+        workers, restarts = [start() for _ in range(cores)], (timing.MAX_RETRIES + 1) * len(self.cells)
         try:
             with Display(self.cells, self.places) as display:
                 while any(worker.poll() is None for worker in workers):

@@ -1,6 +1,5 @@
 """The pictures: learning curves, and performance profiles."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,11 +8,11 @@ import matplotlib
 import numpy as np
 
 from benchmarks.returns import statistics, tables
-from benchmarks.returns.cells import ABLATIONS, METHODS, MILLION, MUJOCO, PENDULUM, PENDULUM_METHODS, PENDULUM_SPARSITY
+from benchmarks.returns.cells import ABLATIONS, METHODS, MILLION, MUJOCO, OURS, PENDULUM, PENDULUM_METHODS, PENDULUM_SPARSITY
 from benchmarks.returns.results import Result, Results
 from benchmarks.returns.statistics import Pair
-from benchmarks.returns.tables import SPARSE, lengths, pairs_with_dense
-from sb3_rlx2 import RLx2Callback
+from benchmarks.returns.tables import SPARSE, lengths, pairs_with_dense, sparse_methods
+from sb3_rlx2 import RLx2TD3
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -30,10 +29,13 @@ COLOURS = {  # of methods by their label; what has none here takes the next free
         "rigl": "tab:red",
         "rigl-q*": "tab:purple",
         "rlx2": "tab:blue",
+        "live": "tab:cyan",
+        "live-half": "tab:pink",
+        "pruning": "tab:olive",
     }.items()
 }
 BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # a legend's place, where it hides no curve
-THRESHOLD = inspect.signature(RLx2Callback).parameters["policy_distance_threshold"].default
+THRESHOLD = RLx2TD3.rlx2_defaults()["policy_distance_threshold"]
 THRESHOLDS = np.linspace(0.0, 1.2, 61)
 
 
@@ -89,7 +91,7 @@ def curve_groups(results: Results) -> dict[str, dict[str, list[Result]]]:
     for algorithm, env, steps in results.keys(lambda one: (one.algorithm, one.env, one.steps)):
         if env != PENDULUM["env"]:
             found = results.where(algorithm=algorithm, env=env, steps=steps, sparsity=None)
-            named[f"{algorithm}_{env}_{steps}"] = _by_method(found, ("dense", *SPARSE))
+            named[f"{algorithm}_{env}_{steps}"] = _by_method(found, ("dense", *SPARSE, *OURS))
             if any(one.method in ABLATIONS for one in found):
                 named[f"{algorithm}_{env}_{steps}_ablations"] = _by_method(found, ("dense", "rlx2", *ABLATIONS))
     named["walker_causes"] = {}
@@ -139,7 +141,9 @@ def _buffers(found: list[Result]) -> Figure:
 
 
 def _profiled(results: Results, algorithm: str, steps: int) -> dict[str, list[Pair]]:
-    found = {method: list(pairs_with_dense(results, method, algorithm, steps).values()) for method in SPARSE}
+    found = {
+        method: list(pairs_with_dense(results, method, algorithm, steps).values()) for method in sparse_methods(results, steps)
+    }
     return {method: pairs for method, pairs in found.items() if pairs}
 
 

@@ -1,16 +1,16 @@
-"""Writes ``RESULTS.md``, the pictures and the README's part, from stored results and nothing else."""
+"""Writes ``RESULTS.md``, the pictures the README's parts, and what ``rlx2 advise`` knows, from stored results alone."""
 
 from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks import readme
-from benchmarks.returns import plots, tables
+from benchmarks.returns import goal, lessons, plots, screening, tables
 from benchmarks.returns.cells import ABLATIONS, PENDULUM, PENDULUM_SPARSITY, SETS, TABLE_2
 from benchmarks.returns.results import FINAL_SHARE, HERE, RESULTS, Results, load
 
 PLOTS = HERE / "plots"
 RESULTS_MD = HERE / "RESULTS.md"
-SHOWN_SETS = tuple(name for name in SETS if name != "smoke" and not name.startswith("paper"))
+SHOWN_SETS = tuple(name for name in SETS if name != "smoke" and not name.startswith(("paper", "interplay", "algorithms")))
 NOT_YET = "No cell of this length is finished yet."
 RUN = "python -m benchmarks.returns run"
 READING = f"""\
@@ -41,26 +41,36 @@ CELL_SIZES = (
     "kernels of `csr` derive from the indices and keep besides. Before revision d1e220d3b5c5 an index had 64 bits per "
     "link, not 32, and each target network one of its own."
 )
+GOAL = (
+    "As good as dense at a million steps, in each cell of the paper's Table 2, by the rule of [PROTOCOL.md](PROTOCOL.md) "
+    f"(B2): at least {goal.SEEDS} seeds of both sides, the lower end of the interval at {tables.BELOW:.0%} or above, the mean "
+    "at 100% or above. Numbers of seeds are own / dense. The deployed policy is judged beside dense's by the same rule, once "
+    "the screening has decided which it is."
+)
+HOURS = (
+    f"Hours until a run first holds {tables.BELOW:.0%} of dense's mean score, as the mean of its evaluations over "
+    f"{FINAL_SHARE:.0%} of the steps, at the paper's sparsities; the median over runs, one that never does counting as "
+    "longest. Dense is stock SB3. Wall clock with evaluations, on machines that did other work too; runs that did not note "
+    "when each evaluation was are taken to have been as fast at any time."
+)
+SCREENING = "Which changes bring RLx2 to dense's return, by the design and the rules of [PROTOCOL.md](PROTOCOL.md) (A)."
 BUFFERS = "At each evaluation: return, policy distance (above the dashed line the buffer shrinks), and transitions kept."
 
 
-def report(folder: Path = RESULTS) -> str:
-    """Give the README's part."""
+def pictures(folder: Path = RESULTS) -> str:
+    """Give the README's part on returns: learning curves."""
     results = load(folder)
-    base = "benchmarks/returns/"
-    parts = []
-    if "motivation" in plots.picture_names(results):
-        parts += [_motivation(results), *_shown(["motivation"], base)]
-    lengths = tables.lengths(results)
-    parts += [READING] if lengths else []
-    for steps in lengths:
-        trained_by = _trained_by(steps, TABLE_2)
-        parts += [f"Table 2 of the paper, at {steps:,} steps (`{trained_by}`):", tables.table_2(results, steps)]
-        parts += _shown([f"{algorithm}_{env}_{steps}" for algorithm, env in tables.rows_of(results, steps)], base)
-        if tables.has_ablations(results, steps):
-            trained_by = _trained_by(steps, ABLATIONS)
-            parts += [f"Table 3 of the paper, at {steps:,} steps (`{trained_by}`):", tables.table_3(results, steps)]
-    return "\n\n".join([*parts, *_walker(results, base)])
+    names = [
+        f"{algorithm}_{env}_{steps}" for steps in tables.lengths(results) for algorithm, env in tables.rows_of(results, steps)
+    ]
+    names += [name for name in ("walker_causes",) if name in plots.picture_names(results)]
+    return "\n".join(_shown(names, "benchmarks/returns/")) or NOT_YET
+
+
+def hours_report(folder: Path = RESULTS) -> str:
+    """Give the README's part on time."""
+    table = goal.hours_to_dense(load(folder))
+    return NOT_YET if table is None else f"{HOURS}\n\n{table}"
 
 
 def full_report(folder: Path = RESULTS) -> str:
@@ -79,6 +89,10 @@ def full_report(folder: Path = RESULTS) -> str:
     ]
     for steps in tables.lengths(results):
         parts += _length(results, steps)
+    if (hours := goal.hours_to_dense(results)) is not None:
+        parts += ["## Time to dense's return", HOURS, hours, "## As good as dense", GOAL, goal.verdicts(results)]
+    if screened := screening.section(results):
+        parts += ["## Screening", SCREENING, *screened]
     if walker := _walker(results):
         parts += ["## What RLx2 lacks on Walker2d-v4", *walker]
     if not tables.lengths(results):
@@ -103,6 +117,7 @@ def _length(results: Results, steps: int) -> list[str]:
     below = tables.below_the_paper(results, steps)
     parts = [
         f"## Table 2, {steps:,} steps",
+        f"Trained by `{_trained_by(steps, TABLE_2)}`.",
         tables.table_2(results, steps),
         f"Does the interval of RLx2's mean lie under {tables.BELOW:.0%} of dense as a whole? {below}.",
         f"### Over environments, {steps:,} steps",
@@ -110,7 +125,11 @@ def _length(results: Results, steps: int) -> list[str]:
         *_shown(profiles),
     ]
     if tables.has_ablations(results, steps):
-        parts += [f"## Table 3, {steps:,} steps", tables.table_3(results, steps)]
+        parts += [
+            f"## Table 3, {steps:,} steps",
+            f"Trained by `{_trained_by(steps, ABLATIONS)}`.",
+            tables.table_3(results, steps),
+        ]
     return parts
 
 
@@ -120,9 +139,9 @@ def _trained_by(steps: int, methods: Collection[str]) -> str:
     return " ".join([RUN, *sets])
 
 
-def _walker(results: Results, base: str = "") -> list[str]:
+def _walker(results: Results) -> list[str]:
     table = tables.walker_causes(results)
-    return [] if table is None else [WALKER, table, *_shown(["walker_causes"], base)]
+    return [] if table is None else [WALKER, table, *_shown(["walker_causes"])]
 
 
 def _motivation(results: Results) -> str:
@@ -139,9 +158,11 @@ def _shown(names: list[str], base: str = "") -> list[str]:
 
 
 def write(folder: Path = RESULTS) -> None:
-    """Show the README's part; write it and all the rest if it is made of the repository's own results."""
+    """Show the report; write it and the README's parts if it is made of the repository's own results."""
     if folder.resolve() == RESULTS.resolve():
         plots.write(load(), PLOTS)
         RESULTS_MD.write_text(full_report())
-        readme.write("returns", report())
-    print(report(folder))
+        readme.write("returns", pictures())
+        readme.write("hours", hours_report())
+        lessons.write(load())
+    print(full_report(folder))

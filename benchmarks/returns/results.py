@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.returns.cells import SETS
+from benchmarks.returns.cells import PAPER, SETS, Cell
+from benchmarks.returns.interplay import RUNS
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -25,14 +26,15 @@ class Curve:
     def __init__(self, steps: Iterable[int], returns: Iterable[float]) -> None:
         self.steps, self.returns = np.array(list(steps)), np.array(list(returns))
 
-    def score(self, until: int | None = None) -> float:
+    def score(self, until: int | None = None, share: float = FINAL_SHARE) -> float:
         """
         Give the mean return over the last 5 % of the steps.
 
         :param until: the step up to which the run is looked at, by default its last
+        :param share: another share of the steps
         """
         until = self.steps[-1] if until is None else until
-        return float(self.returns[(self.steps > until * (1 - FINAL_SHARE)) & (self.steps <= until)].mean())
+        return float(self.returns[(self.steps > until * (1 - share)) & (self.steps <= until)].mean())
 
     def first_score(self, goal: float, window: int) -> int | None:
         """
@@ -58,12 +60,40 @@ class Result:
         self.about = about
         self.method, self.algorithm, self.env = about["method"], about["algorithm"], about["env"]
         self.seed, self.steps, self.sparsity = about["seed"], about["steps"], about["sparsity"]
-        self.curve = Curve((row["step"] for row in about["curve"]), (float(np.mean(row["returns"])) for row in about["curve"]))
+        self.curve = _curve({row["step"]: row["returns"] for row in about["curve"]})
 
     @property
     def score(self) -> float:
         """Mean return over the last 5 % of the steps."""
         return self.curve.score()
+
+    @property
+    def training(self) -> Curve:
+        """Mean return of the last hundred training episodes, where there had been any."""
+        rows = [row for row in self.about["curve"] if row.get("training") is not None]
+        return Curve((row["step"] for row in rows), (row["training"] for row in rows))
+
+    @property
+    def deployed(self) -> dict[str, Curve]:
+        """Evaluations of other policies than the current one, by name; those of the last steps, and nothing in older files."""
+        rows = [row for row in self.about["curve"] if row.get("deployed")]
+        names = rows[-1]["deployed"] if rows else {}
+        return {
+            name: _curve({row["step"]: row["deployed"][name] for row in rows if name in row["deployed"]}) for name in names
+        }
+
+    def hours_to(self, goal: float) -> float | None:
+        """
+        Give the hours after which the run first held a return, as the mean of the evaluations of 5 % of the steps; None if it
+        never did. Files that do not say when each evaluation was are taken to have been as fast at any time.
+
+        :param goal: return
+        """
+        step = self.curve.first_score(goal, round(FINAL_SHARE * self.steps))
+        if step is None:
+            return None
+        seconds = {row["step"]: row.get("seconds") for row in self.about["curve"]}[step]
+        return float(self.about["seconds"] * step / self.steps if seconds is None else seconds) / 3600
 
     def trace(self, name: str) -> np.ndarray | None:
         """
@@ -82,6 +112,11 @@ class Result:
         """
         cost, dense = (self.about.get(key, {}).get(name) for key in ("cost", "dense_cost"))
         return cost / dense if cost is not None and dense else None
+
+
+def _curve(returns: dict[int, list[float]]) -> Curve:
+    """Make a curve of the returns of each evaluation, by its step."""
+    return Curve(returns, (float(np.mean(each)) for each in returns.values()))
 
 
 class Results:
@@ -105,6 +140,20 @@ class Results:
 
 
 def load(folder: Path = RESULTS) -> Results:
-    """Read a folder of finished cells, without those that only show whether it runs."""
-    smoke = {cell.name for cell in SETS["smoke"]}
-    return Results([Result(json.loads(path.read_text())) for path in sorted(folder.glob("*.json")) if path.stem not in smoke])
+    """Read a folder of finished cells, of the paper's algorithms, without those that only show whether it runs."""
+    return Results([one for one in _read(folder, SETS["smoke"]) if one.algorithm in PAPER])
+
+
+def load_algorithms(folder: Path = RESULTS) -> Results:
+    """Read the finished cells of the algorithms that the paper does not have, without those of the Interplay suite."""
+    return Results([one for one in _read(folder, ()) if one.algorithm not in PAPER and one.method not in RUNS])
+
+
+def load_suite(folder: Path = RESULTS) -> Results:
+    """Read the finished cells of the Interplay suite, without those that only show whether it runs."""
+    return Results([one for one in _read(folder, SETS["interplay-smoke"]) if one.method in RUNS])
+
+
+def _read(folder: Path, without: Iterable[Cell]) -> list[Result]:
+    smoke = {cell.name for cell in without}
+    return [Result(json.loads(path.read_text())) for path in sorted(folder.glob("*.json")) if path.stem not in smoke]

@@ -8,7 +8,7 @@ from benchmarks.returns.cells import CELLS, SETS
 from benchmarks.returns.grid import collect, failures, studies
 from benchmarks.returns.progress import state_of
 from benchmarks.returns.training import Places
-from sb3_rlx2.storage import open_storage
+from sb3_rlx2.studies.storage import open_storage
 
 
 def overview(names: Sequence[str], places: Places, storage: str) -> str:

@@ -12,6 +12,7 @@ from benchmarks.returns.cells import (
     METHODS,
     MILLION,
     MUJOCO,
+    OURS,
     PENDULUM,
     PENDULUM_SEARCH,
     PENDULUM_SPARSITY,
@@ -84,21 +85,27 @@ def rows_of(results: Results, steps: int) -> list[tuple[str, str]]:
     return [pair for pair in pairs if results.where(algorithm=pair[0], env=pair[1], steps=steps)]
 
 
+def sparse_methods(results: Results, steps: int) -> list[str]:
+    """Give the columns of Table 2: the paper's, and those of ours that have a cell of this length."""
+    return [*SPARSE, *(method for method in OURS if results.where(method=method, steps=steps))]
+
+
 def table_2(results: Results, steps: int) -> str:
     """Lay out the paper's Table 2, with wall-clock time and the dense agent's return besides, over the paper's figures."""
     header = ["", "sparsity of actor / critic", "total size", "FLOPs, training", "exactly", "FLOPs, inference", "hours"]
-    header += ["hours, dense", "Dense, return", *(METHODS[method].label for method in SPARSE)]
+    methods = sparse_methods(results, steps)
+    header += ["hours, dense", "Dense, return", *(METHODS[method].label for method in methods)]
     rows = []
     for algorithm, env in rows_of(results, steps):
         group = {"algorithm": algorithm, "env": env, "steps": steps, "sparsity": None}
         dense = _scores(results.where(method="dense", **group))
         row = [f"{algorithm.upper()} {env}", *_costs(results, group), _mean(dense) if dense else "missing"]
-        rows.append(row + [return_cell(results, method, algorithm, env, steps) for method in SPARSE])
+        rows.append(row + [return_cell(results, method, algorithm, env, steps) for method in methods])
         size, training, inference = (
             paper_cell(paper.cost(algorithm, env, what)) for what in ("size", "training", "inference")
         )
         row = [PAPER, NONE, size, training, NONE, inference, NONE, NONE, NONE]
-        rows.append(row + [paper_cell(paper.returns(algorithm, env, method)) for method in SPARSE])
+        rows.append(row + [paper_cell(paper.returns(algorithm, env, method)) for method in methods])
     return _table(header, rows)
 
 
@@ -122,7 +129,7 @@ def aggregate(results: Results, steps: int) -> str:
     """Lay out the interquartile mean of each method over environments."""
     rows = []
     for algorithm in ("td3", "sac"):
-        for method in SPARSE:
+        for method in sparse_methods(results, steps):
             pairs = pairs_with_dense(results, method, algorithm, steps)
             if pairs:
                 shown = percent(statistics.interquartile_mean(list(pairs.values())))

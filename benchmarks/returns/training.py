@@ -3,7 +3,7 @@
 import contextlib
 import gc
 import json
-import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,16 +21,21 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import PolicyPredictor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks import machine
 from benchmarks.environments import silence_age
-from benchmarks.returns import agents, checkpoint, teacher
+from benchmarks.returns import agents, links, probes, teacher
 from benchmarks.returns.cells import EPISODES, METHODS, TEACHER, Cell
+from benchmarks.returns.interplay import RUNS, UNITS, links_of_a_unit
 from sb3_rlx2 import RLx2Callback, metrics
+from sb3_rlx2.checkpoint import Checkpoints
+from sb3_rlx2.files import replacing, write_text
 
 HERE = Path(__file__).parent
-CHECKPOINT, MODEL, PROGRESS, RESULT = "checkpoint.pkl", "model.zip", "progress.json", "result.json"
+CHECKPOINTS, BEGUN, MODEL, PROGRESS, RESULT = "checkpoints", "begun.json", "model.zip", "progress.json", "result.json"
+EARLIER = "checkpoint.pkl"  # what held the checkpoint of a cell that an earlier version of this file began
 EVALUATION_SEED = 1_000_000  # far from the seeds of training
 
 
@@ -69,8 +74,7 @@ class Places:
 
     def store(self, cell: Cell, text: str) -> None:
         """Write a finished cell's file in one go."""
-        self.results.mkdir(parents=True, exist_ok=True)
-        _write_text(self.result(cell), text)
+        write_text(self.result(cell), text)
 
 
 class Evaluations(BaseCallback):
@@ -78,24 +82,44 @@ class Evaluations(BaseCallback):
     Plays episodes without exploration every so many steps, and notes what the method is doing.
 
     :param cell: what is trained
-    :param rows: evaluations so far, to which it adds
+    :param others: policies that are scored too, towards the end
+    :param seconds: gives how long the run has taken so far
     :param tell: called with the number of steps and the latest mean return
     """
 
-    def __init__(self, cell: Cell, rows: list[dict[str, Any]], tell: Callable[[int, float | None], None]) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        others: probes.Probes,
+        seconds: Callable[[], float],
+        tell: Callable[[int, float | None], None],
+    ) -> None:
         super().__init__()
-        self.cell, self.rows, self.tell = cell, rows, tell
+        self.cell, self.others, self.seconds, self.tell = cell, others, seconds, tell
+        self.rows: list[dict[str, Any]] = []
         self.env = DummyVecEnv([lambda: Monitor(make_env(cell.env))])
 
     def _on_step(self) -> bool:
         if self.num_timesteps % self.cell.eval_every == 0:
-            # A seed for each evaluation, so that a continued run needs nothing of the earlier ones.
-            self.env.seed(EVALUATION_SEED * (1 + self.cell.seed) + self.num_timesteps)
-            returns, _ = evaluate_policy(self.model, self.env, EPISODES, deterministic=True, return_episode_rewards=True)
-            self.rows.append({"step": self.num_timesteps, "returns": [round(r, 2) for r in returns], **self._trace()})
+            row = {"step": self.num_timesteps, "seconds": round(self.seconds(), 1), "returns": self._returns(self.model)}
+            row["training"] = self._training_return()
+            if self.num_timesteps > self.cell.steps * (1 - probes.SHARE):
+                row["deployed"] = {name: self._returns(policy) for name, policy in self.others.policies()}
+            self.rows.append(row | self._trace())
         if self.num_timesteps % 1_000 == 0:
             self.tell(self.num_timesteps, float(np.mean(self.rows[-1]["returns"])) if self.rows else None)
         return True
+
+    def _training_return(self) -> float | None:
+        """Give the mean return of the last hundred training episodes, None before the first has ended."""
+        episodes = self.model.ep_info_buffer
+        return round(float(np.mean([episode["r"] for episode in episodes])), 3) if episodes else None
+
+    def _returns(self, policy: PolicyPredictor) -> list[float]:
+        # A seed for each evaluation, so that a continued run needs nothing of the earlier ones; all policies start alike.
+        self.env.seed(EVALUATION_SEED * (1 + self.cell.seed) + self.num_timesteps)
+        returns, _ = evaluate_policy(policy, self.env, EPISODES, deterministic=True, return_episode_rewards=True)
+        return [round(each, 2) for each in returns]
 
     def _trace(self) -> dict[str, Any]:
         """Note what the method is doing; nothing for a dense agent."""
@@ -105,44 +129,54 @@ class Evaluations(BaseCallback):
         updater, buffer = drivers[0].updater, drivers[0].buffer
         assert buffer is not None
         distance: float | None = round(drivers[0].policy_distance, 4)
-        if np.isnan(distance):  # there has been no check yet, or none since the run was continued
-            distance = self.rows[-1].get("policy_distance") if self.rows else None
+        if np.isnan(distance):  # there has been no check yet
+            distance = None
         trace = {"buffer": buffer.live, "policy_distance": distance}
         for name, network in updater.networks.items():
             trace |= {f"{name}_updates": network.updates, f"{name}_churn": round(network.churn, 4)}
         return trace
 
 
-class Checkpoints(BaseCallback):
-    """
-    Writes checkpoints at the first start of an episode after each interval.
+class Course(BaseCallback):
+    """Counts what a result tells of the processes that trained a cell one after the other. It comes behind the checkpoints."""
 
-    :param path: the file
-    :param interval: seconds between checkpoints
-    :param more: gives what else belongs into it
-    """
-
-    def __init__(self, path: Path, interval: float, more: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.path, self.interval, self.more = path, interval, more
-        self.episode_began = False
-        self.latest = time.monotonic()
         self.seconds = 0.0
-
-    def _on_step(self) -> bool:
-        self.episode_began = bool(self.locals["dones"][0])
-        return True
+        self.interruptions = 0
+        self.revisions: list[str] = []
+        self.process = Process()
 
     def _on_rollout_start(self) -> None:
-        start = time.monotonic()
-        if not self.episode_began or start < self.latest + self.interval:
-            return
-        try:
-            checkpoint.write(self.path, checkpoint.capture(self.model) | self.more())
-        except OSError as error:  # a full disk must not end hours of training; the last checkpoint is still there
-            print(f"no checkpoint at step {self.num_timesteps:,}: {error}", file=sys.stderr, flush=True)
-        self.latest = time.monotonic()
-        self.seconds += self.latest - start
+        if self.process.is_new:
+            self.process.is_new = False
+            self.interruptions += int(self.model.num_timesteps > 0)
+            self.revisions = list(dict.fromkeys([*self.revisions, REVISION]))
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.seconds += self.process.lap()
+
+    def _on_training_end(self) -> None:
+        self._on_rollout_start()  # there was none where training had come to its end before
+
+    def so_far(self) -> float:
+        """Give the seconds of training."""
+        return self.seconds + time.time() - self.process.latest
+
+
+class Process:
+    """What is a process's own, and no state of a run."""
+
+    def __init__(self) -> None:
+        self.is_new, self.latest = True, time.time()
+
+    def lap(self) -> float:
+        """Give the seconds since the last call."""
+        before, self.latest = self.latest, time.time()
+        return self.latest - before
 
 
 class Run:
@@ -151,49 +185,40 @@ class Run:
 
     :param cell: what to train
     :param places: where files go
-    :param checkpoint_every: seconds between checkpoints
+    :param checkpoint_every: steps between checkpoints
     """
 
-    def __init__(self, cell: Cell, places: Places, checkpoint_every: float) -> None:
+    def __init__(self, cell: Cell, places: Places, checkpoint_every: int) -> None:
         self.cell, self.places, self.checkpoint_every = cell, places, checkpoint_every
         self.folder = places.folder(cell)
-        self.began = time.time()
-        self.env = DummyVecEnv([lambda: Monitor(checkpoint.RepeatableReset(make_env(cell.env)))])
+        self.env = DummyVecEnv([lambda: Monitor(make_env(cell.env))])
         self.arguments = agents.all_arguments(cell, self.env.envs[0])
-        self.earlier: dict[str, Any] = {
-            "rows": [],
-            "seconds": 0.0,
-            "checkpoint_seconds": 0.0,
-            "interruptions": 0,
-            "revisions": [],
-        }
+        self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, checkpoint_every)
 
     def train(self) -> dict[str, Any]:
         """Train to the end, from the checkpoint if there is one, and give the result."""
-        teaching_agent = self._teacher()
-        callbacks: list[BaseCallback] = []
-        path = self.folder / CHECKPOINT
-        if path.exists():
-            state = checkpoint.read(path)
-            self._refuse_other_arguments(state["run"].get("arguments", self.arguments))
-            self.earlier |= state["run"] | {"interruptions": state["run"]["interruptions"] + 1}
-            model = checkpoint.restore(agents.agent_class(self.cell), self.env, state)
-            callbacks.append(checkpoint.RestoreGenerators(state["generators"]))
+        agent = self._agent_before()
+        self._begin()
+        self.course = Course()
+        model = agents.make(self.cell, self.env, agent)
+        connections = links.connections(model)
+        others = probes.Probes(self.cell)
+        evaluations = Evaluations(self.cell, others, self.course.so_far, self._tell)
+        model.learn(self.cell.steps, callback=[others, evaluations, self.checkpoints, self.course])
+        with replacing(self.folder / MODEL) as unfinished:
+            model.save(unfinished)
+        return self._result(model, connections, evaluations.rows)
+
+    def _begin(self) -> None:
+        """Note the arguments, or see whether what was begun has the same."""
+        begun, earlier = self.folder / BEGUN, self.folder / EARLIER
+        if earlier.exists():
+            print(f"{earlier} is of an earlier version; {self.cell.name} is trained from its beginning", file=sys.stderr)
+            earlier.unlink()
+        if begun.exists():
+            self._refuse_other_arguments(json.loads(begun.read_text()))
         else:
-            model = agents.make(self.cell, self.env, teaching_agent)
-        self.began = time.time()
-        evaluations = Evaluations(self.cell, self.earlier["rows"], self._tell)
-        self.checkpoints = Checkpoints(path, self.checkpoint_every, lambda: {"run": self._so_far()})
-        fresh = not callbacks
-        model.learn(
-            self.cell.steps - model.num_timesteps,
-            callback=[*callbacks, evaluations, self.checkpoints],
-            reset_num_timesteps=fresh,
-        )
-        unfinished = self.folder / f"unfinished_{MODEL}"
-        model.save(unfinished)
-        _replace(self.folder / MODEL, unfinished)
-        return self._result(model)
+            write_text(begun, json.dumps(self.arguments))
 
     def finished_elsewhere(self) -> str | None:
         """Give the result of another machine that has the same folder but results of its own, None if there is none."""
@@ -205,6 +230,7 @@ class Run:
         return text
 
     def _refuse_other_arguments(self, begun: dict[str, Any]) -> None:
+        begun = agents.defaults(self.cell) | begun  # what is new since then does nothing by default
         differing = [name for name in {**begun, **self.arguments} if begun.get(name) != self.arguments.get(name)]
         if differing:
             name = differing[0]
@@ -213,10 +239,10 @@ class Run:
                 f"go back to the code or the hyper-parameters that began it, or delete {self.folder}"
             )
 
-    def _teacher(self) -> str | None:
-        if not METHODS[self.cell.method].taught:
+    def _agent_before(self) -> str | None:
+        cell = cell_before(self.cell)
+        if cell is None:
             return None
-        cell = teacher_of(self.cell)
         train(cell, self.places, self.checkpoint_every)
         path = self.places.folder(cell) / MODEL
         if not path.exists():  # its result came from another machine
@@ -230,52 +256,51 @@ class Run:
         policy = teacher.load(str(self.places.folder(cell) / MODEL))
         return {"cell": cell.name} | teacher.quality(policy, make_env(cell.env), EPISODES)
 
-    def _so_far(self) -> dict[str, Any]:
-        return self.earlier | {
-            "seconds": self.earlier["seconds"] + time.time() - self.began,
-            "checkpoint_seconds": self.earlier["checkpoint_seconds"] + self.checkpoints.seconds,
-            "arguments": self.arguments,
-            "revisions": list(dict.fromkeys([*self.earlier["revisions"], REVISION])),
-        }
-
     def _tell(self, step: int, mean_return: float | None) -> None:
         """Leave a note for the progress display."""
         note = json.dumps({"step": step, "return": mean_return, "time": time.time()})
-        path = self.folder / PROGRESS
         with contextlib.suppress(OSError):  # as for checkpoints
-            path.with_suffix(".part").write_text(note)
-            path.with_suffix(".part").replace(path)
+            write_text(self.folder / PROGRESS, note)
 
-    def _result(self, model: OffPolicyAlgorithm) -> dict[str, Any]:
-        so_far = self._so_far()
-        dense = agents.dense_reference(self.cell, model.get_env())
+    def _result(self, model: OffPolicyAlgorithm, connections: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
         taught = METHODS[self.cell.method].taught
         return {
             **self.cell.as_dict(),
             "class": type(model).__name__,
             "arguments": self.arguments,
             "teacher": self._about_teacher() if taught else None,
-            "seconds": round(so_far["seconds"], 1),
-            "checkpoint_seconds": round(so_far["checkpoint_seconds"], 1),
-            "interruptions": so_far["interruptions"],
+            "seconds": round(self.course.so_far(), 1),
+            "checkpoint_seconds": round(self.checkpoints.seconds, 1),
+            "interruptions": self.course.interruptions,
             "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-            "revision": ", ".join(so_far["revisions"]),
+            "revision": ", ".join(self.course.revisions),
             "versions": machine.versions(),
             "machine": machine.machine(),
             "cost": asdict(metrics.cost(model)),
-            "dense_cost": asdict(metrics.cost(dense)),
-            "topology": topology(model),
-            "curve": so_far["rows"],
+            **self._beside(model, connections),
+            "topology": links.topology(model),
+            "curve": rows,
+        }
+
+    def _beside(self, model: OffPolicyAlgorithm, before: Any) -> dict[str, Any]:
+        """Give what is compared: with the dense agent, or with other structures, and the connections before and after."""
+        if self.cell.method not in RUNS:
+            return {"dense_cost": asdict(metrics.cost(agents.dense_reference(self.cell, model.get_env())))}
+        after = links.connections(model)
+        return {
+            "trained_parameters": links.trained_parameters(model),
+            "links_of_equal_size": UNITS * links_of_a_unit(agents.shape_of(self.env.envs[0])),
+            "connections": None if after is None else {"first": before, "last": after},
         }
 
 
-def train(cell: Cell, places: Places, checkpoint_every: float = 300.0) -> dict[str, Any]:
+def train(cell: Cell, places: Places, checkpoint_every: int = 10_000) -> dict[str, Any]:
     """
     Train a cell to the end unless it is finished; only one process of those that share the folder does it at a time.
 
     :param cell: what to train
     :param places: where files go
-    :param checkpoint_every: seconds between checkpoints
+    :param checkpoint_every: steps between checkpoints
     :return: the result, as stored
     """
     with FileLock(places.folder(cell) / "lock"):
@@ -291,31 +316,18 @@ def train(cell: Cell, places: Places, checkpoint_every: float = 300.0) -> dict[s
 
 def finish(run: Run, store: Callable[[str], None]) -> None:
     """
-    Train to the end, store the result, and only then let the checkpoint go.
+    Train to the end, store the result, and only then let the checkpoints go.
 
     :param run: what to train
     :param store: takes the result's text
     """
     th.set_num_threads(1)
     text = as_text(run.train())
-    _write_text(run.folder / RESULT, text)
+    write_text(run.folder / RESULT, text)
     store(text)
     gc.collect()  # an agent refers to itself in many ways, and its replay buffer is large
-    (run.folder / CHECKPOINT).unlink(missing_ok=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a file in one go."""
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(text)
-    _replace(path, unfinished)
-
-
-def _replace(path: Path, unfinished: Path) -> None:
-    """Let a file take its place once the disk has it: a checkpoint that is deleted after that may be all that there is."""
-    with unfinished.open("rb+") as file:
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    shutil.rmtree(run.folder / CHECKPOINTS, ignore_errors=True)
+    (run.folder / BEGUN).unlink(missing_ok=True)
 
 
 def as_text(result: dict[str, Any]) -> str:
@@ -330,26 +342,14 @@ def teacher_of(cell: Cell) -> Cell:
     return replace(cell, method="dense", sparsity=None, seed=0, **TEACHER)
 
 
+def cell_before(cell: Cell) -> Cell | None:
+    """Give the cell whose agent a cell needs, None if it needs none."""
+    method = METHODS[cell.method]
+    if method.taught:
+        return teacher_of(cell)
+    return None if method.needs is None else replace(cell, method=method.needs)
+
+
 def make_env(name: str) -> gym.Env:
     silence_age()
     return gym.make(name)
-
-
-def topology(model: Any) -> list[dict[str, Any]]:
-    """Say where the links of the trained agent are; nothing for a dense agent."""
-    rows = []
-    for part in ("actor", "critic"):
-        for number, mlp in enumerate(metrics.sparse_mlps(getattr(model, part))):
-            weights = [weight.detach() != 0 for weight in mlp.dense_weights()]
-            for at, (layer, live) in enumerate(zip(mlp.layers, weights, strict=True)):
-                used = weights[at + 1].any(dim=0) if at + 1 < len(weights) else th.ones(layer.out_features, dtype=th.bool)
-                rows.append(
-                    {
-                        "layer": f"{part}.{number}.{at}",
-                        "shape": list(layer.shape),
-                        "links": layer.nnz,
-                        "inputs_without_links": int((~live.any(dim=0)).sum()),
-                        "units_without_links": int((~(live.any(dim=1) & used)).sum()),
-                    }
-                )
-    return rows

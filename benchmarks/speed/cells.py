@@ -17,15 +17,28 @@ def sparsities(algorithm: str, env: str) -> dict[str, float]:
     return {name: parameters[name] for name in ("actor_sparsity", "critic_sparsity")}
 
 
-def agent(kind: str, algorithm: str, env: str, width: int = 256, **own: Any) -> dict[str, Any]:
+def agent(
+    kind: str,
+    algorithm: str,
+    env: str,
+    width: int = 256,
+    normalize: bool = False,
+    hidden: int = 2,
+    batch: int = 256,
+    **own: Any,
+) -> dict[str, Any]:
     """
     Describe an agent, for ``tasks.make``.
 
     :param kind: ``"rlx2"`` (our algorithm), ``"parts"`` (our parts in SB3's), ``"dense"`` (SB3's) or ``"sbx"``
-    :param algorithm: ``"TD3"`` or ``"SAC"``
+    :param algorithm: name of SB3's or sb3-contrib's algorithm
     :param env: environment
-    :param width: width of both hidden layers
+    :param width: width of the hidden layers
+    :param normalize: whether the environment is wrapped in SB3's ``VecNormalize``
+    :param hidden: number of hidden layers
+    :param batch: minibatch size
     :param own: sparsities, if not the paper's
     """
     own = own or (sparsities(algorithm, env) if kind in ("rlx2", "parts") else {})
-    return {"kind": kind, "algorithm": algorithm, "env": env, "width": width, **own}
+    sizes = {"net_arch": [width] * hidden, "batch": batch}
+    return {"kind": kind, "algorithm": algorithm, "env": env, "normalize": normalize, **sizes, **own}

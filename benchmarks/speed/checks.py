@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.speed.cells import ALGORITHMS
 from benchmarks.speed.kernel_rates import dense_rate, rate
-from benchmarks.speed.results import Section, geometric_mean, line_fit, median, ratio
+from benchmarks.speed.results import Section, faster_way, geometric_mean, line_fit, median, ratio
 from benchmarks.speed.sections import DENSITIES, NNZ_MULTIPLES, PRODUCTS
 
 
@@ -59,6 +58,12 @@ def of_end_to_end(section: Section) -> Iterator[Check]:
             yield Check(f"end to end against {name}, geometric mean", mean, MEAN_TARGETS[opponent])
 
 
+def of_vec_normalize(section: Section) -> Iterator[Check]:
+    for row in section.rows:
+        name = f"end to end with VecNormalize against without, {row['algorithm']}, {row['env']}"
+        yield Check(name, ratio(row, "plain", "normalized"), 0.9)
+
+
 def of_gradient_step(section: Section) -> Iterator[Check]:
     targets = {
         ("TD3", "HalfCheetah-v4"): 3.5,
@@ -69,6 +74,18 @@ def of_gradient_step(section: Section) -> Iterator[Check]:
     for (algorithm, env), target in targets.items():
         row = section.one(algorithm=algorithm, env=env)
         yield Check(f"gradient step of the parts in SB3's {algorithm}, {env}", ratio(row, "dense", "parts"), target)
+
+
+def of_algorithms(section: Section) -> Iterator[Check]:
+    for algorithm, opponent, target in (
+        ("TQC", "dense", 5.0),
+        ("QRDQN", "dense", 6.0),
+        ("DQN", "dense", 8.0),
+        ("DQN", "small dense", 2.5),
+    ):
+        row, size = section.one(algorithm=algorithm), ", as many parameters" if opponent == "small dense" else ""
+        name = f"gradient step of {algorithm} on {row['env']}, against dense{size}"
+        yield Check(name, ratio(row, faster_way(row, opponent), "rlx2"), target)
 
 
 def of_threads(section: Section) -> Iterator[Check]:
@@ -120,15 +137,17 @@ def update_share(section: Section, width: str) -> float:
 def of_startup(section: Section) -> Iterator[Check]:
     slower = ratio(section.one(what="import"), "sb3_rlx2", "stable_baselines3")
     yield Check("`import sb3_rlx2` against stable_baselines3", slower, 1.15, least=False)
-    for algorithm in ALGORITHMS:
-        compiles = section.one(what=f"compile for {algorithm}")
-        yield Check(f"cold compile of {algorithm}'s kernels", median(compiles, "cold"), 8.0, " s", least=False)
-        yield Check("the same from the disk cache", median(compiles, "warm"), 2.0, " s", least=False)
+    for row in section.rows:
+        if "cold" in row["seconds"]:
+            yield Check(f"{row['what']}, cold", median(row, "cold"), 8.0, " s", least=False)
+            yield Check("the same from the disk cache", median(row, "warm"), 2.0, " s", least=False)
 
 
 OF: dict[str, Callable[[Section], Iterator[Check]]] = {
     "end_to_end": of_end_to_end,
+    "vec_normalize": of_vec_normalize,
     "gradient_step": of_gradient_step,
+    "algorithms": of_algorithms,
     "threads": of_threads,
     "predict": of_predict,
     "kernels": of_kernels,

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.machine import machine, thread_variables, versions
 from benchmarks.speed.cells import ROOT
+from sb3_rlx2.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 SBX_PYTHON = ROOT / ".venv-sbx/bin/python"
@@ -148,10 +149,7 @@ class Bench:
             "versions": versions(),
             "sbx_versions": sbx_versions(self.sbx),
         }
-        self.results.mkdir(parents=True, exist_ok=True)
-        partial = self.results / f"{section}.part"
-        partial.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
-        partial.rename(self.results / f"{section}.json")
+        write_text(self.results / f"{section}.json", json.dumps(about | {"rows": rows}, indent=1) + "\n")
 
 
 def summary(row: dict[str, Any]) -> dict[str, dict[str, float]]:

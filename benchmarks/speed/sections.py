@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.speed.cells import ALGORITHMS, CELLS, ROOT, agent
 from benchmarks.speed.measure import Bench, Job, Worker
 from benchmarks.speed.mkl import both_ways
-from sb3_rlx2.team import usable_threads
+from sb3_rlx2.fast.team import usable_threads
 
 Rows = list[dict[str, Any]]
 
@@ -27,6 +27,14 @@ CROSSOVER = (*((256, density) for density in (0.2, 0.4, 0.6, 0.8, 0.9, 1.0)), (3
 LAYERS = (1, 5)  # a layer inside a network costs a quarter of the difference
 NNZ_MULTIPLES = (1, 2, 4, 8, 16)
 NNZ_WIDTH = 1024
+ACTOR_CRITIC = {"actor_sparsity": 0.9, "critic_sparsity": 0.85}
+# Algorithm, environment, what is not as usual about the networks and the batch, sparsity
+OTHER_ALGORITHMS: tuple[tuple[str, str, dict[str, int], dict[str, float]], ...] = (
+    ("TQC", "HalfCheetah-v4", {}, ACTOR_CRITIC),
+    ("DDPG", "HalfCheetah-v4", {}, ACTOR_CRITIC),
+    ("QRDQN", "CartPole-v1", {"width": 64, "batch": 32}, {"sparsity": 0.9}),
+    ("DQN", "Bits-v0", {"width": 1024, "hidden": 1, "batch": 32}, {"sparsity": 0.91}),
+)
 
 
 def end_to_end(bench: Bench) -> Rows:
@@ -44,6 +52,22 @@ def _end_to_end_jobs(bench: Bench, algorithm: str, env: str) -> dict[str, Job]:
     return both_ways(jobs, "dense")
 
 
+def vec_normalize(bench: Bench) -> Rows:
+    """Environment steps as in ``end_to_end``, without and with SB3's ``VecNormalize``."""
+    rows = []
+    for algorithm in ALGORITHMS:
+        jobs = {
+            name: Job(
+                "end_to_end",
+                STEPS["rlx2"],
+                {"warm_up": bench.amount(WARM_UP)} | agent("rlx2", algorithm, "HalfCheetah-v4", normalize=normalize),
+            )
+            for name, normalize in (("plain", False), ("normalized", True))
+        }
+        rows.append({"algorithm": algorithm, "env": "HalfCheetah-v4", "seconds": bench.alternate(jobs)})
+    return rows
+
+
 def gradient_step(bench: Bench) -> Rows:
     """Point 3: the gradient step, ours in SB3's algorithms and in our own."""
     rows = []
@@ -54,6 +78,29 @@ def gradient_step(bench: Bench) -> Rows:
         }
         rows.append({"algorithm": algorithm, "env": env, "seconds": bench.alternate(both_ways(jobs, "dense"))})
     return rows
+
+
+def algorithms(bench: Bench) -> Rows:
+    """The gradient step of the algorithms that the paper does not have, against the host's dense one."""
+    rows = []
+    for algorithm, env, sizes, own in OTHER_ALGORITHMS:
+        kinds = {"dense": agent("dense", algorithm, env, **sizes), "rlx2": agent("rlx2", algorithm, env, **sizes, **own)}
+        if env == "Bits-v0":
+            kinds["small dense"] = agent("dense", algorithm, env, **sizes | {"width": _small_width(sizes["width"], **own)})
+        jobs = {
+            kind: Job("gradient_step", 800 if kind == "rlx2" else 80, {"warm_up": bench.amount(WARM_UP)} | arguments)
+            for kind, arguments in kinds.items()
+        }
+        for kind in kinds.keys() - {"rlx2"}:
+            jobs = both_ways(jobs, kind)
+        rows.append({"algorithm": algorithm, "env": env, "seconds": bench.alternate(jobs)})
+    return rows
+
+
+def _small_width(width: int, sparsity: float, inputs: int = 400, outputs: int = 6) -> int:
+    """Give the width of a dense network that has as many parameters as a sparse one, both with one hidden layer."""
+    parameters = (1 - sparsity) * width * (inputs + outputs) + width
+    return round(parameters / (inputs + outputs + 1))
 
 
 def threads(bench: Bench) -> Rows:
@@ -156,15 +203,17 @@ def _wide(kind: str, width: int, multiple: float = 1.0) -> dict[str, Any]:
 
 
 IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+COMPILED = ("td3", "sac", "tqc", "dqn", "qrdqn")
 COMPILE = """
 import time
 import sb3_rlx2
 start = time.perf_counter()
-from sb3_rlx2.backends.compile import load_kernels
-load_kernels({!r}, critics=2)
-load_kernels("replay", "float64")
-for group in ("single", "forward", "optimizer", "jobs", "threads"):
-    load_kernels(group)
+from sb3_rlx2 import kernels
+kernels.load({!r}, length=2)
+kernels.load(".replay:REPLAY", "float64")
+kernels.load(".replay:ACTIONS")
+for group in (".mlp:SINGLE", ".mlp:FORWARD", ".optimizer:OPTIMIZER", ".mailbox:JOBS", ".mailbox:THREADS"):
+    kernels.load(group)
 print(time.perf_counter() - start)
 """
 
@@ -172,14 +221,15 @@ print(time.perf_counter() - start)
 def startup(bench: Bench) -> Rows:
     """Point 8: imports in fresh processes; all kernels that training on MuJoCo needs (its observations are float64)."""
     imports: dict[str, list[float]] = {"stable_baselines3": [], "sb3_rlx2": []}
-    compiles: dict[str, dict[str, list[float]]] = {name: {"cold": [], "warm": []} for name in ("td3", "sac")}
+    compiles: dict[str, dict[str, list[float]]] = {name: {"cold": [], "warm": []} for name in COMPILED}
     for _ in range(bench.repeats):
         for module, seconds in imports.items():
             seconds.append(_fresh(IMPORT.format(module)))
     for algorithm, _ in product(compiles, range(max(2, bench.repeats // 2))):
+        group = f"sb3_rlx2.algorithms.{algorithm}.kernels:{algorithm.upper()}"
         with tempfile.TemporaryDirectory() as folder:
             for seconds in compiles[algorithm].values():
-                seconds.append(_fresh(COMPILE.format(algorithm), SB3_RLX2_CACHE_DIR=folder))
+                seconds.append(_fresh(COMPILE.format(group), SB3_RLX2_CACHE_DIR=folder))
     by_algorithm = [{"what": f"compile for {name.upper()}", "seconds": seconds} for name, seconds in compiles.items()]
     return [{"what": "import", "seconds": imports}, *by_algorithm]
 
@@ -217,5 +267,7 @@ def _stages(bench: Bench, worker: Worker, ours: dict[str, Any]) -> dict[str, Any
 
 SECTIONS: dict[str, Callable[[Bench], Rows]] = {
     section.__name__: section
-    for section in (end_to_end, gradient_step, threads, predict, kernels, crossover, scaling, startup, stages)
-}
+    for section in (
+        end_to_end, vec_normalize, gradient_step, algorithms, threads, predict, kernels, crossover, scaling, startup, stages,
+    )
+}  # fmt: skip

@@ -6,9 +6,9 @@ from functools import wraps
 from typing import Any
 
 from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, metrics
-from sb3_rlx2.gradient_steps import GradientSteps
-from sb3_rlx2.sac_steps import SACSteps
-from sb3_rlx2.td3_steps import TD3Steps
+from sb3_rlx2.algorithms.sac.steps import SACSteps
+from sb3_rlx2.algorithms.td3.steps import TD3Steps
+from sb3_rlx2.fast.steps import GradientSteps
 
 BATCH = 256
 

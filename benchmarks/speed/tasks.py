@@ -14,7 +14,6 @@ import torch as th
 Run = Callable[[int], Any]
 
 LEARNING_STARTS = 1_000
-BATCH = 256
 # The paper's intervals are 10,000. At these ones, each go of `end_to_end` holds an update of the critics' topology and a
 # look at the policy distance, which makes ours a little slower than it is in a run.
 EVERYTHING_ON = {
@@ -25,25 +24,32 @@ EVERYTHING_ON = {
 BUFFER = {"n_steps": 3, "buffer_min_size": 1_000}
 
 
-def make(kind: str, algorithm: str, env: str, width: int, **sparsity: float) -> Any:
+def make(kind: str, algorithm: str, env: str, normalize: bool, net_arch: list[int], batch: int, **sparsity: float) -> Any:
     """Make an agent; all have the same hyper-parameters. See ``cells.agent``."""
     arguments: dict[str, Any] = {
-        "env": env,
+        "env": _normalized(env) if normalize else env,
         "learning_rate": 3e-4,
         "buffer_size": 100_000,
         "learning_starts": LEARNING_STARTS,
-        "batch_size": BATCH,
+        "batch_size": batch,
         "train_freq": 1,
         "gradient_steps": 1,
-        "policy_kwargs": {"net_arch": [width, width]},
+        "policy_kwargs": {"net_arch": net_arch},
         "seed": 0,
         "device": "cpu",
     }
     model = MAKERS[kind](algorithm, arguments, sparsity)
-    if algorithm == "TD3":
+    if algorithm in ("TD3", "DDPG"):
         _add_noise(model)
     _pretend_long_run(model)
     return model
+
+
+def _normalized(env: str) -> Any:
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    return VecNormalize(make_vec_env(env))
 
 
 def _make_rlx2(algorithm: str, arguments: dict[str, Any], sparsity: dict[str, float]) -> Any:
@@ -65,7 +71,11 @@ def _make_parts(algorithm: str, arguments: dict[str, Any], sparsity: dict[str, f
 def _make_dense(algorithm: str, arguments: dict[str, Any], sparsity: dict[str, float]) -> Any:
     import stable_baselines3
 
-    return getattr(stable_baselines3, algorithm)("MlpPolicy", **arguments)
+    if hasattr(stable_baselines3, algorithm):
+        return getattr(stable_baselines3, algorithm)("MlpPolicy", **arguments)
+    import sb3_contrib
+
+    return getattr(sb3_contrib, algorithm)("MlpPolicy", **arguments)
 
 
 def _make_sbx(algorithm: str, arguments: dict[str, Any], sparsity: dict[str, float]) -> Any:
@@ -106,7 +116,7 @@ def trained(warm_up: int, agent: dict[str, Any]) -> Any:
     model = make(**agent)
     callback = None
     if agent["kind"] == "parts":
-        from sb3_rlx2 import RLx2Callback
+        from sb3_rlx2.callbacks import RLx2Callback
 
         callback = RLx2Callback(**EVERYTHING_ON)
     model.learn(LEARNING_STARTS + warm_up, callback=callback)
@@ -130,7 +140,7 @@ def end_to_end(warm_up: int, **agent: Any) -> Run:
 
 
 def gradient_step(warm_up: int, **agent: Any) -> Run:
-    """Calls of ``train(1, 256)``."""
+    """Calls of ``train(1, batch_size)``."""
     return _steps(trained(warm_up, agent))
 
 
@@ -144,7 +154,7 @@ def topology_update(warm_up: int, **agent: Any) -> Run:
 def _steps(model: Any) -> Run:
     def run(n: int) -> None:
         for _ in range(n):
-            model.train(1, BATCH)
+            model.train(1, model.batch_size)
 
     return run
 
@@ -193,8 +203,8 @@ def line_transfer() -> Run:
     """A cache line that goes to another core and comes back."""
     from numba import njit
 
-    from sb3_rlx2.backends.thread_kernels import load_state, store_state
-    from sb3_rlx2.team import new_mailbox
+    from sb3_rlx2.fast.team import new_mailbox
+    from sb3_rlx2.kernels.mailbox import load_state, store_state
 
     @njit(nogil=True)
     def bounce(own: Any, other: Any, n: int, begins: bool) -> None:
@@ -246,7 +256,7 @@ def memory(warm_up: int, **agent: Any) -> Run:
 
 
 def _bytes(model: Any) -> dict[str, int]:
-    from sb3_rlx2.metrics import sparse_mlps
+    from sb3_rlx2.sparse_mlp import sparse_mlps
 
     policy = model.policy
     nets, targets = (policy.actor, policy.critic), [getattr(policy, f"{name}_target", None) for name in ("actor", "critic")]
@@ -305,7 +315,7 @@ def _repeat(call: Callable[[], Any]) -> Run:
 
 
 def _random_mlp(width: int, layers: int, density: float) -> Any:
-    from sb3_rlx2 import SparseMLP
+    from sb3_rlx2.sparse_mlp import SparseMLP
 
     th.manual_seed(0)
     linears = [th.nn.Linear(width, width) for _ in range(layers)]

@@ -5,17 +5,17 @@ The one place that chooses how sparse networks are computed.
 touch live weights only, on CPU, for the activations that it has.
 """
 
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch as th
 from torch import nn
 
-from sb3_rlx2.backends import masked
-
-if TYPE_CHECKING:
-    from sb3_rlx2.sparse_mlp import SparseMLP
+from sb3_rlx2.backends import csr, masked, renormed, squashed
+from sb3_rlx2.backends.batch_renorm import Renorm
+from sb3_rlx2.backends.network import SparseNetwork
+from sb3_rlx2.hooks import has_hooks
+from sb3_rlx2.warning import warn
 
 BACKENDS: dict[str, str] = {name: name for name in ("auto", "csr", "masked")}
 
@@ -32,7 +32,7 @@ MASKED_FROM_WEIGHTS = 30_000
 _warned: set[str] = set()
 
 
-def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, ...]:
+def forward(networks: Sequence[SparseNetwork], x: th.Tensor) -> tuple[th.Tensor, ...]:
     """
     Compute networks that read one input (such as twin critics).
 
@@ -40,14 +40,23 @@ def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, .
     :param x: input, ``[..., in_features]``
     :return: output of each network, ``[..., out_features]``
     """
-    if uses_csr(networks[0]):
-        from sb3_rlx2.backends import csr  # late, because importing numba costs more than the rest of the package
-
-        return csr.forward(networks, x)
-    return masked.forward(networks, x)
+    if not uses_csr(networks[0]):
+        return masked.forward(networks, x)
+    return csr.forward(networks, x) if networks[0].norms is None else renormed.forward(networks, x)
 
 
-def squash(raw: th.Tensor, noise: th.Tensor, network: "SparseMLP") -> tuple[th.Tensor, th.Tensor]:
+def infer(network: SparseNetwork, x: np.ndarray) -> np.ndarray:
+    """
+    Run one network that ``csr`` serves, in evaluation mode and not to go backward.
+
+    :param network: the network
+    :param x: input, ``[batch, in_features]``
+    :return: output, ``[batch, out_features]``
+    """
+    return csr.infer(csr.structure_of(network), x) if network.norms is None else renormed.infer(network, x)
+
+
+def squash(raw: th.Tensor, noise: th.Tensor, network: SparseNetwork) -> tuple[th.Tensor, th.Tensor]:
     """
     Compute a squashed Gaussian's actions ``tanh(mean + std * noise)`` and their log-probability, as SB3's distribution does.
 
@@ -57,13 +66,11 @@ def squash(raw: th.Tensor, noise: th.Tensor, network: "SparseMLP") -> tuple[th.T
     :return: actions, ``[batch, A]``, and their log-probability, ``[batch]``
     """
     if raw.dtype == th.float32 and uses_csr(network):
-        from sb3_rlx2.backends import gaussian  # late, as above
-
-        return gaussian.squash(raw, noise)
+        return squashed.squash(raw, noise)
     return masked.squash(raw, noise)
 
 
-def uses_csr(network: "SparseMLP") -> bool:
+def uses_csr(network: SparseNetwork) -> bool:
     """
     Tell which backend serves a network.
 
@@ -79,22 +86,34 @@ def uses_csr(network: "SparseMLP") -> bool:
         and values.dtype in CSR_DTYPES  # type: ignore[union-attr]
         and type(modules["hidden_activation"]) in CSR_HIDDEN
         and type(modules["output_activation"]) in CSR_OUTPUT
+        and not (has_hooks(modules["hidden_activation"]) or has_hooks(modules["output_activation"]))  # type: ignore[arg-type]
+        and (modules["norms"] is None or _why_not_norms(network) is None)
         and (
             values.numel() <= max(MASKED_FROM * network.size, MASKED_FROM_WEIGHTS)  # type: ignore[union-attr]
             or network.backend == "csr"
         )
     ):
         return True
-    reason = why_not_csr(network) or _why_not_worth_it(network)
+    reason = why_masked(network)
     if reason is None:
         return True
     if reason not in _warned:
         _warned.add(reason)
-        warnings.warn(f"backend='auto' takes 'masked' (dense arithmetic) because {reason}", stacklevel=2)
+        warn(f"backend='auto' takes 'masked' (dense arithmetic) because {reason}")
     return False
 
 
-def why_not_csr(network: "SparseMLP") -> str | None:
+def why_masked(network: SparseNetwork) -> str | None:
+    """
+    Say why dense arithmetic serves a network.
+
+    :param network: the network
+    :return: the reason, or None if ``csr`` serves it
+    """
+    return "backend='masked'" if network.backend == "masked" else why_not_csr(network) or _why_not_worth_it(network)
+
+
+def why_not_csr(network: SparseNetwork) -> str | None:
     """
     Say what keeps ``csr`` from serving a network.
 
@@ -109,10 +128,23 @@ def why_not_csr(network: "SparseMLP") -> str | None:
         return f"'csr' has kernels for ReLU hidden layers, not for {network.hidden_activation}"
     if type(network.output_activation) not in CSR_OUTPUT:
         return f"'csr' has kernels for identity, ReLU and tanh outputs, not for {network.output_activation}"
+    if has_hooks(network.hidden_activation) or has_hooks(network.output_activation):
+        return "an activation has a hook, which only dense arithmetic calls"
+    return None if network.norms is None else _why_not_norms(network)
+
+
+def _why_not_norms(network: SparseNetwork) -> str | None:
+    for norm in network.norms or ():
+        if not isinstance(norm, Renorm) or type(norm).forward is not Renorm.forward:
+            return f"'csr' has kernels for CrossQ's BatchRenorm1d, not for {norm}"
+        if has_hooks(norm):
+            return "a normalisation has a hook, which only dense arithmetic calls"
+    if type(network.output_activation) is not nn.Identity:
+        return f"'csr' has kernels for normalised networks without output activation, not with {network.output_activation}"
     return None
 
 
-def _why_not_worth_it(network: "SparseMLP") -> str | None:
+def _why_not_worth_it(network: SparseNetwork) -> str | None:
     if network.backend == "csr" or network.nnz <= max(MASKED_FROM * network.size, MASKED_FROM_WEIGHTS):
         return None
     return (
@@ -121,11 +153,12 @@ def _why_not_worth_it(network: "SparseMLP") -> str | None:
     )
 
 
-def check(network: "SparseMLP") -> None:
+def check(network: SparseNetwork) -> None:
     """
     Refuse an explicit ``csr`` that cannot be served.
 
     :param network: the network
+    :raises ValueError: if it cannot, with the reason
     """
     reason = why_not_csr(network) if network.backend == "csr" else None
     if reason is not None:

@@ -1,35 +1,33 @@
 """Sparse arithmetic on CPU: each network is one call into the kernels, forward and backward."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch as th
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from sb3_rlx2.backends.compile import load_kernels
-from sb3_rlx2.backends.networks import IDENTITY, RELU, TANH, Network
-from sb3_rlx2.backends.structs import Struct
-from sb3_rlx2.backends.tiles import TILE_BYTES
+from sb3_rlx2 import kernels
+from sb3_rlx2.backends.network import SparseNetwork
+from sb3_rlx2.kernels.network import IDENTITY, RELU, TANH, Network
+from sb3_rlx2.kernels.structs import Struct
+from sb3_rlx2.kernels.tiling import Workspace, array, tiles
 
-if TYPE_CHECKING:
-    from sb3_rlx2.sparse_mlp import SparseMLP
-
-FLOAT = np.dtype(np.float32)
 OUTPUT_CODES: dict[type[nn.Module], int] = {nn.Identity: IDENTITY, nn.ReLU: RELU, nn.Tanh: TANH}
 
 
-def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, ...]:
+def forward(networks: Sequence[SparseNetwork], x: th.Tensor) -> tuple[th.Tensor, ...]:
     """
     Compute networks that read one input.
 
     :param networks: sparse networks
     :param x: input, ``[..., in_features]``
     :return: output of each network, ``[..., out_features]``
+    :raises ValueError: if the last dimension of ``x`` is another
     """
     width = networks[0].layers[0].in_features
     if x.shape[-1:] != (width,):  # kernels look at no bounds
@@ -49,6 +47,7 @@ class Structure:
     :param outputs: number of outputs of all layers together
     :param dtype: name of the parameters' dtype
     :param origin: what it was derived from, to notice a change
+    :param companions: what else is derived from it, by name
     """
 
     network: Network
@@ -56,17 +55,18 @@ class Structure:
     outputs: int
     dtype: str
     origin: tuple[int, ...]
+    companions: dict[str, Any] = field(default_factory=dict)
 
     def kernels(self, group: str) -> SimpleNamespace:
         """
         Give compiled kernels for the parameters' dtype; training in arrays has its own, so these wait until they are needed.
 
-        :param group: see ``compile.py``
+        :param group: see :func:`sb3_rlx2.kernels.load`
         """
-        return load_kernels(group, self.dtype)
+        return kernels.load(group, self.dtype)
 
 
-def structure_of(mlp: "SparseMLP") -> Structure:
+def structure_of(mlp: SparseNetwork) -> Structure:
     """
     Derive the kernels' arrays, again only if topology or memory have changed (an update, ``load_state_dict``, ``to``).
 
@@ -84,7 +84,7 @@ def structure_of(mlp: "SparseMLP") -> Structure:
     return cached
 
 
-def _derive(mlp: "SparseMLP", origin: tuple[int, ...]) -> Structure:
+def _derive(mlp: SparseNetwork, origin: tuple[int, ...]) -> Structure:
     row_counts, column_counts, all_rows, all_columns, orders = [], [], [], [], []
     for number, layer in enumerate(mlp.layers):
         rows, columns = np.divmod(mlp.layer_index(number).numpy(), layer.in_features)
@@ -106,70 +106,13 @@ def _derive(mlp: "SparseMLP", origin: tuple[int, ...]) -> Structure:
         rows=np.concatenate(all_rows).astype(np.int32),
         order=np.concatenate(orders).astype(np.int32),
         output_activation=OUTPUT_CODES[type(mlp.output_activation)],
+        frozen_layers=mlp.frozen_layers,
     )
     return Structure(network, Struct(network), sum(widths[1:]), values.dtype.name, origin)
 
 
 def _pointers(counts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int32)
-
-
-def lanes(dtype: Any) -> int:
-    """
-    Give the number of samples in a tile.
-
-    :param dtype: type of the numbers
-    """
-    return int(TILE_BYTES // dtype.itemsize)
-
-
-def tiles(batch: int, dtype: Any) -> int:
-    """
-    Give the number of tiles that a batch takes.
-
-    :param batch: number of samples
-    :param dtype: type of the numbers
-    """
-    return -(-batch // lanes(dtype))
-
-
-def tiled(count: int, features: int, dtype: Any) -> np.ndarray:
-    """
-    Allocate an array of tiles, aligned as the CPU likes it (torch aligns to 64 bytes, numpy does not).
-
-    :param count: number of tiles
-    :param features: number of features
-    :param dtype: type of the numbers
-    :return: zeros, ``[count, features, lanes]``
-    """
-    like = th.from_numpy(np.empty(0, dtype))
-    zeros: np.ndarray = th.zeros(count, features, lanes(np.dtype(dtype)), dtype=like.dtype).numpy()
-    return zeros
-
-
-class Workspace:
-    """
-    A borrowed array of tiles: fresh memory costs page faults. It goes back when the last reference to it goes, so a pass
-    that may still go backward keeps its own, however many others have run since.
-
-    :param count: number of tiles
-    :param features: number of features
-    :param dtype: type of the numbers
-    """
-
-    _free: ClassVar[dict[tuple[int, int, Any], list[np.ndarray]]] = {}
-
-    def __init__(self, count: int, features: int, dtype: Any) -> None:
-        key = (count, features, dtype)
-        self._home = self._free.get(key) or self._free.setdefault(key, [])
-        try:
-            self.array = self._home.pop()
-        except IndexError:
-            self.array = tiled(count, features, dtype)
-
-    def __del__(self) -> None:
-        if len(self._home) < 8:
-            self._home.append(self.array)
 
 
 @dataclass
@@ -187,7 +130,7 @@ class Pass:
     activations: Workspace
 
 
-def run_forward(mlp: "SparseMLP", x: Workspace, y: np.ndarray, keep: bool = True) -> Pass:
+def run_forward(mlp: SparseNetwork, x: Workspace, y: np.ndarray, keep: bool = True) -> Pass:
     """
     Run one network.
 
@@ -196,17 +139,21 @@ def run_forward(mlp: "SparseMLP", x: Workspace, y: np.ndarray, keep: bool = True
     :param y: receives the output, ``[batch, out]``
     :param keep: whether to keep what the backward pass needs
     """
-    s, count = structure_of(mlp), len(x.array)
+    return _run(structure_of(mlp), x, y, keep)
+
+
+def _run(s: Structure, x: Workspace, y: np.ndarray, keep: bool) -> Pass:
+    count = len(x.array)
     activations = Workspace(count if keep else 1, s.outputs, x.array.dtype)
     output = np.empty((count, y.shape[1], x.array.shape[2]), x.array.dtype)
-    kernels = s.kernels("forward")
-    kernels.mlp_forward(s.struct.address, x.array, activations.array, output, 0, 0, count)
-    kernels.from_tiles(output, y)
+    compiled = s.kernels(".mlp:FORWARD")
+    compiled.mlp_forward(s.struct.address, x.array, activations.array, output, 0, 0, count)
+    compiled.from_tiles(output, y)
     return Pass(s, x, activations)
 
 
 def run_backward(
-    mlp: "SparseMLP",
+    mlp: SparseNetwork,
     done: Pass,
     grad_y: np.ndarray,
     grad_parameters: tuple[np.ndarray, np.ndarray] | None,
@@ -226,19 +173,19 @@ def run_backward(
     records = mlp.records_dense_gradient and grad_parameters is not None
     gradients = Workspace(count if records else 1, s.outputs, x.dtype)
     gy = np.empty((count, grad_y.shape[1], width), x.dtype)
-    s.kernels("forward").to_tiles(grad_y, gy)
+    s.kernels(".mlp:FORWARD").to_tiles(grad_y, gy)
     gx = np.empty((count, 0 if grad_x is None else grad_x.shape[1], width), x.dtype)
     memory = done.activations.array, gradients.array, np.empty_like(s.network.values)
     into = grad_parameters or (np.empty(0, x.dtype), np.empty(0, x.dtype))
-    s.kernels("backward").mlp_backward(s.struct.address, x, *memory, gy, *into, gx, 0, 0, count)
+    s.kernels(".mlp:BACKWARD").mlp_backward(s.struct.address, x, *memory, gy, *into, gx, 0, 0, count)
     if grad_x is not None:
-        s.kernels("forward").from_tiles(gx, grad_x)
+        s.kernels(".mlp:FORWARD").from_tiles(gx, grad_x)
     if records:
         record_dense_gradients(mlp, x, done.activations.array, gradients.array, (done, gradients))
 
 
 def record_dense_gradients(
-    mlp: "SparseMLP", x: np.ndarray, activations: np.ndarray, gradients: np.ndarray, keep: Any = None
+    mlp: SparseNetwork, x: np.ndarray, activations: np.ndarray, gradients: np.ndarray, keep: Any = None
 ) -> None:
     """
     Tell a network where the dense gradients of its layers lie, for topology growth.
@@ -252,33 +199,41 @@ def record_dense_gradients(
     inputs, stop = x[:, : mlp.layers[0].in_features], 0
     for number, layer in enumerate(mlp.layers):
         outputs = slice(stop, stop + layer.out_features)
-        mlp.record_dense_gradient(number, partial(_dense_gradient, inputs, gradients[:, outputs], keep))
+        if number >= mlp.frozen_layers:  # below that the kernels compute none
+            mlp.record_dense_gradient(number, partial(dense_gradient, inputs, gradients[:, outputs], keep))
         inputs, stop = activations[:, outputs], outputs.stop
 
 
-def _dense_gradient(x: np.ndarray, gradients: np.ndarray, keep: Any) -> th.Tensor:
-    flat = (th.from_numpy(tiles).permute(1, 0, 2).flatten(1) for tiles in (gradients, x))
-    return next(flat) @ next(flat).T
+def dense_gradient(x: np.ndarray, gradients: np.ndarray, keep: Any = None) -> th.Tensor:
+    """
+    Compute the gradient by all weights of a layer.
+
+    :param x: its input, ``[tiles, in, lanes]``
+    :param gradients: the gradient by its output before the activation, 0 in padding, ``[tiles, out, lanes]``
+    :param keep: what has to live as long as the arrays are needed
+    :return: ``[out, in]``
+    """
+    flat_gradients, flat_x = (th.from_numpy(tiles).permute(1, 0, 2).flatten(1) for tiles in (gradients, x))
+    return flat_gradients @ flat_x.T
 
 
-def infer(mlp: "SparseMLP", x: np.ndarray) -> np.ndarray:
+def infer(s: Structure, x: np.ndarray) -> np.ndarray:
     """
     Run one network, not to go backward.
 
-    :param mlp: the network
+    :param s: its structure
     :param x: input, ``[batch, in_features]``
     :return: output, ``[batch, out_features]``
     """
-    y = np.empty((len(x), mlp.layers[-1].out_features), x.dtype)
+    y = np.empty((len(x), s.network.widths[-1]), x.dtype)
     if len(x) != 1:
-        run_forward(mlp, to_tiles(mlp, x), y, keep=False)
+        _run(s, _cut(s, x), y, keep=False)
         return y
-    s = structure_of(mlp)
-    s.kernels("single").mlp_single(s.struct.address, x[0], np.empty(x.shape[1] + s.outputs, x.dtype), y[0])
+    s.kernels(".mlp:SINGLE").mlp_single(s.struct.address, x[0], np.empty(x.shape[1] + s.outputs, x.dtype), y[0])
     return y
 
 
-def to_tiles(mlp: "SparseMLP", x: np.ndarray) -> Workspace:
+def to_tiles(mlp: SparseNetwork, x: np.ndarray) -> Workspace:
     """
     Cut a network's input into tiles.
 
@@ -286,19 +241,18 @@ def to_tiles(mlp: "SparseMLP", x: np.ndarray) -> Workspace:
     :param x: input, ``[batch, in_features]``
     :return: ``[tiles, in_features, lanes]``
     """
+    return _cut(structure_of(mlp), x)
+
+
+def _cut(s: Structure, x: np.ndarray) -> Workspace:
     workspace = Workspace(tiles(len(x), x.dtype), x.shape[1], x.dtype)
-    structure_of(mlp).kernels("forward").to_tiles(x, workspace.array)
+    s.kernels(".mlp:FORWARD").to_tiles(x, workspace.array)
     return workspace
-
-
-def array(tensor: th.Tensor) -> np.ndarray:
-    """View a tensor as an array; it shares the memory."""
-    return tensor.detach().numpy()
 
 
 class _SparseMLPs(th.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, networks: Sequence["SparseMLP"], x: th.Tensor, *parameters: th.Tensor) -> tuple[th.Tensor, ...]:
+    def forward(ctx: Any, networks: Sequence[SparseNetwork], x: th.Tensor, *parameters: th.Tensor) -> tuple[th.Tensor, ...]:
         ctx.networks = networks
         ctx.x_dtype = x.dtype
         ctx.save_for_backward(*parameters)  # raises if an optimizer changes them before the backward pass

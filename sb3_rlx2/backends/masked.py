@@ -1,22 +1,16 @@
 """Dense arithmetic on scattered weights: the readable definition of a sparse network, for any device and activation."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch as th
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from sb3_rlx2.sparse_mlp import SparseMLP
-
-EPSILON = 1e-6  # as SB3's TanhBijector
-LOG_STD_MIN, LOG_STD_MAX = -20, 2  # as SB3's SAC
-LOG_SQRT_2_PI = math.log(math.sqrt(2 * math.pi))
+from sb3_rlx2.backends.network import SparseNetwork
+from sb3_rlx2.kernels.constants import EPSILON, LOG_SQRT_2_PI, LOG_STD_MAX, LOG_STD_MIN
 
 
-def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, ...]:
+def forward(networks: Sequence[SparseNetwork], x: th.Tensor) -> tuple[th.Tensor, ...]:
     """
     Compute networks that read one input.
 
@@ -27,18 +21,21 @@ def forward(networks: Sequence["SparseMLP"], x: th.Tensor) -> tuple[th.Tensor, .
     return tuple(_forward(network, x) for network in networks)
 
 
-def _forward(network: "SparseMLP", x: th.Tensor) -> th.Tensor:
+def _forward(network: SparseNetwork, x: th.Tensor) -> th.Tensor:
     biases = th.split(network.bias, [layer.out_features for layer in network.layers])
     last = len(network.layers) - 1
     for layer, (weight, bias) in enumerate(zip(network.dense_weights(), biases, strict=True)):
+        if layer < network.frozen_layers:
+            weight, bias = weight.detach(), bias.detach()
         if network.records_dense_gradient and weight.requires_grad:
             weight.register_hook(partial(_record, network, layer))  # type: ignore[no-untyped-call]
+        x = x if network.norms is None else network.norms[layer](x)
         x = F.linear(x, weight, bias)
         x = network.hidden_activation(x) if layer < last else network.output_activation(x)
     return x
 
 
-def _record(network: "SparseMLP", layer: int, gradient: th.Tensor) -> None:
+def _record(network: SparseNetwork, layer: int, gradient: th.Tensor) -> None:
     network.record_dense_gradient(layer, lambda: gradient)
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import optuna
 import torch as th
 
-from sb3_rlx2 import agents, zoo
 from sb3_rlx2.compress.options import NOTHING_WITHIN_TOLERANCE, make_parser
 from sb3_rlx2.compress.results import Results, check_plain, entry
 from sb3_rlx2.compress.search import Plan, Search
-from sb3_rlx2.compress.training import Sparsities, Task, probe
-from sb3_rlx2.storage import open_storage
+from sb3_rlx2.compress.training import Sparsities, Task, keywords, probe
+from sb3_rlx2.studies.storage import open_storage
+from sb3_rlx2.zoo import agents, hyperparams_file
 
 
 def main() -> None:
@@ -35,6 +35,7 @@ def compress(args: argparse.Namespace) -> int:
     :return: exit status
     """
     plan = prepare(args)
+    print(plan.estimate(), flush=True)
     results = Results(args.log_folder, args.algo, args.env)
     try:
         with contextlib.closing(open_storage(args.storage or str(results.folder / "search.log"))) as storage:
@@ -53,6 +54,7 @@ def prepare(args: argparse.Namespace) -> Plan:
 
     :param args: of the command
     :return: what to do
+    :raises ValueError: if something is wrong with them, before anything is written
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if args.num_threads > 0:
@@ -60,7 +62,7 @@ def prepare(args: argparse.Namespace) -> Plan:
     agents.check_env(args.env, args.gym_packages)
     if not args.min_density < args.max_density:
         raise ValueError(f"--min-density {args.min_density:g} must be below --max-density {args.max_density:g}")
-    config = args.conf_file or str(zoo.hyperparams_file(args.algo))
+    config = args.conf_file or str(hyperparams_file(args.algo))
     if not Path(config).is_file():
         raise ValueError(f"--conf-file {config} does not exist")
     task = Task(
@@ -74,8 +76,11 @@ def prepare(args: argparse.Namespace) -> Plan:
         args.env_kwargs,
         args.vec_env,
         args.device,
+        args.deployed,
+        args.objective,
     )
-    hyperparams, n_timesteps = probe(task, Sparsities.from_densities(args.min_density, args.min_density))
+    sparsest = Sparsities.from_densities(args.algo, [args.min_density] * len(keywords(args.algo)))
+    hyperparams, n_timesteps = probe(task, sparsest)
     results = Results(args.log_folder, args.algo, args.env)
     plan = Plan(
         dataclasses.replace(task, n_timesteps=n_timesteps),
@@ -90,7 +95,7 @@ def prepare(args: argparse.Namespace) -> Plan:
         args.study_name or f"{args.algo}-{args.env}",
         results.folder / "finalists",
     )
-    check_plain(entry(plan, Sparsities(0.0, 0.0)))
+    check_plain(entry(plan, sparsest))
     return plan
 
 
@@ -101,6 +106,7 @@ def dense_returns(folder: Path, n_timesteps: int) -> tuple[float, ...]:
     :param folder: holds ``evaluations.npz``, as ``rlx2 train`` writes them, in it or below: one per seed
     :param n_timesteps: at which they are read; each must have an evaluation in the tenth of training before it
     :return: mean return of each run
+    :raises ValueError: if there are no evaluations, or none in time
     """
     files = sorted(folder.rglob("evaluations.npz"))
     if not files:

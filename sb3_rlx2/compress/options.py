@@ -7,8 +7,9 @@ from typing import Any
 
 from rl_zoo3.utils import StoreDict
 
-from sb3_rlx2 import zoo
+from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.compress.search import FRESH_SEEDS
+from sb3_rlx2.compress.training import OBJECTIVES
 from sb3_rlx2.validation import check_integer, check_number
 
 NOTHING_WITHIN_TOLERANCE = 3
@@ -35,8 +36,10 @@ def _add_search(group: Any) -> None:
     add("--n-trials", type=seeds, default=30, help="trainings of the search, over all workers (%(default)s)")
     add("--n-seeds", type=seeds, default=5, help="fresh seeds of a finalist, and seeds of the dense reference (%(default)s)")
     add("--n-finalists", type=whole, default=8, help="finalists at most (%(default)s)")
-    add("--min-density", type=density, default=0.01, help="lowest density of actor and critic (%(default)s)")
-    add("--max-density", type=density, default=0.5, help="highest density of actor and critic (%(default)s)")
+    add("--min-density", type=density, default=0.01, help="lowest density of a network (%(default)s)")
+    add("--max-density", type=density, default=0.5, help="highest density of a network (%(default)s)")
+    what = "what is to be small: all networks with their targets, or the actor alone, which is deployed (%(default)s)"
+    add("--objective", choices=[*OBJECTIVES], default="all", help=what)
     add("-f", "--log-folder", default="logs/compress", help="folder of results (%(default)s)")
     add("--storage", help="postgresql://..., sqlite:///FILE.db or FILE.log that workers share (a journal among the results)")
     add("--study-name", help="name of the search in the storage (ALGO-ENV)")
@@ -51,7 +54,7 @@ def _add_dense(group: Any) -> None:
 
 def _add_training(group: Any) -> None:
     add, whole = group.add_argument, _checked(check_integer, float, 1)
-    add("--algo", choices=list(zoo.ALGORITHMS), required=True, help="algorithm")
+    add("--algo", choices=list(ALGORITHMS), required=True, help="algorithm")
     add("--env", required=True, help="environment ID")
     add("-n", "--n-timesteps", type=whole, default=0, help="steps of one training (those of the hyper-parameter file)")
     add("--n-evaluations", type=whole, default=10, help="evaluations, at which a hopeless training is stopped (%(default)s)")
@@ -64,6 +67,8 @@ def _add_training(group: Any) -> None:
     add("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     add("--vec-env", choices=["dummy", "subproc"], default="dummy", help="vectorised environment (%(default)s)")
     add("--device", default="auto", help="PyTorch device (%(default)s)")
+    deployed = "judge the policies that a callback of sb3_rlx2.deploy has chosen, instead of the last ones"
+    add("--deployed", action="store_true", help=deployed)
     add("--num-threads", type=int, default=-1, help="threads of PyTorch (-1: its default)")
 
 

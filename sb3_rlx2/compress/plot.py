@@ -53,5 +53,5 @@ def plot(plan: Plan, findings: Findings) -> Figure:
     axes.secondary_yaxis("right", functions=(to_return, to_score)).set_ylabel("mean return")
     axes.set_title(f"{plan.task.algo} on {plan.task.env}, {plan.task.n_timesteps:,} steps")
     axes.spines["top"].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=3)
     return figure

@@ -5,22 +5,22 @@ import math
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_sb3 import EnvironmentName
 
-from sb3_rlx2.compress.files import replacing
 from sb3_rlx2.compress.plot import plot
 from sb3_rlx2.compress.rows import Row, interval, rows
 from sb3_rlx2.compress.search import Findings, Plan, Point
 from sb3_rlx2.compress.training import Sparsities, normalization_beside
+from sb3_rlx2.files import replacing, write_text
 
-EXPLANATION = """size: parameters with biases and target networks, relative to dense. search: one seed, which only nominates.
-stopped: a hopeless training, with its last return. finalist, chosen: fresh seeds. The interval is of the score of the mean
-over seeds and holds the noise of the dense and random means too, but not that others were tried before."""
+EXPLANATION = """size: parameters with biases and target networks (with --objective actor, the actor's alone), relative to
+dense. search: one seed, which only nominates. stopped: a hopeless training, with its last return. finalist, chosen: fresh
+seeds. The interval is of the score of the mean over seeds and holds the noise of the dense and random means too, but not that
+others were tried before."""
 
 
 def table(findings: Findings, tolerance: float) -> str:
@@ -30,14 +30,14 @@ def table(findings: Findings, tolerance: float) -> str:
     :param findings: of the search
     :param tolerance: share of the dense agent's score that may be lost
     """
-    lines = [
-        "| agent | actor sparsity | critic sparsity | size | compression | seeds | return | score | 95 % interval | Pareto |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows(findings, tolerance):
+    found = rows(findings, tolerance)
+    names = [keyword.replace("_", " ") for keyword, _ in found[0].sparsities.arguments]
+    header = ["agent", *names, "size", "compression", "seeds", "return", "score", "95 % interval", "Pareto"]
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    for row in found:
         span = f"{row.low:.3f} to {row.high:.3f}" if math.isfinite(row.low) else "-" if math.isnan(row.low) else "unbounded"
         lines.append(
-            f"| {row.kind} | {row.actor_sparsity:.5g} | {row.critic_sparsity:.5g} | {row.size:.2%} | {row.compression:.1f}x | "
+            f"| {row.kind} | {row.sparsities.label('{share:.5g}', ' | ')} | {row.size:.2%} | {row.compression:.1f}x | "
             f"{row.seeds} | {row.mean_return:,.2f} | {row.score:.3f} | {span} | {'yes' if row.pareto else ''} |"
         )
     return "\n".join(lines)
@@ -64,15 +64,15 @@ def verdict(plan: Plan, findings: Findings) -> str:
         )
     assert chosen.sparsities is not None
     low, high = interval(scale, chosen)
+    found = ", ".join(f"{keyword} {share:g}" for keyword, share in chosen.sparsities.arguments)
     proof = (
         "" if low >= 1 - plan.tolerance else f" The interval reaches below {1 - plan.tolerance:g}: more --n-seeds would tell."
     )
     return (
         f"{task.algo} on {task.env} stays within {plan.tolerance:g} of dense at {chosen.share:.2%} of its size, "
-        f"{1 / chosen.share:.1f} times smaller (actor_sparsity {chosen.sparsities.actor:g}, critic_sparsity "
-        f"{chosen.sparsities.critic:g}): score {scale.score(chosen.mean_return):.3f}, 95 % confidence interval {low:.3f} to "
-        f"{high:.3f}, mean return {chosen.mean_return:,.2f} over {len(chosen.returns)} fresh seeds. It is the first to pass "
-        f"of {tried} finalist(s) tried.{proof} {scale_line}"
+        f"{1 / chosen.share:.1f} times smaller ({found}): score {scale.score(chosen.mean_return):.3f}, 95 % confidence "
+        f"interval {low:.3f} to {high:.3f}, mean return {chosen.mean_return:,.2f} over {len(chosen.returns)} fresh seeds. It "
+        f"is the first to pass of {tried} finalist(s) tried.{proof} {scale_line}"
     )
 
 
@@ -84,8 +84,7 @@ def entry(plan: Plan, sparsities: Sparsities) -> dict[str, Any]:
     :param sparsities: of the agent
     """
     given = {"env_kwargs": plan.task.env_kwargs} if plan.task.env_kwargs else {}
-    own = {"actor_sparsity": sparsities.actor, "critic_sparsity": sparsities.critic}
-    return {**plan.hyperparams, "n_timesteps": plan.task.n_timesteps, **given, **own}
+    return {**plan.hyperparams, "n_timesteps": plan.task.n_timesteps, **given, **dict(sparsities.arguments)}
 
 
 def check_plain(hyperparams: Mapping[str, Any]) -> None:
@@ -93,6 +92,7 @@ def check_plain(hyperparams: Mapping[str, Any]) -> None:
     Check that hyper-parameters can be written down, before anything is trained with them.
 
     :param hyperparams: as written
+    :raises ValueError: if one cannot
     """
     for name, value in hyperparams.items():
         try:
@@ -143,7 +143,7 @@ class Results:
             plot(plan, findings).savefig(temporary, dpi=150)
         text += ["![Return against size](points.png)", table(findings, plan.tolerance), EXPLANATION]
         page = "\n\n".join(text) + "\n"
-        _write_text(self.page, page)
+        write_text(self.page, page)
         return page
 
     def _write_chosen(self, plan: Plan, chosen: Point, options: str) -> list[str]:
@@ -164,10 +164,10 @@ class Results:
                     shutil.copyfile(source, temporary)
             elif trained.is_file() or not unchanged:
                 _remove(target)  # of another choice, before more trials or another tolerance
-        _write_text(self.config, config_text)
-        _write_text(self.settings, yaml.safe_dump(hyperparams, sort_keys=False))
+        write_text(self.config, config_text)
+        write_text(self.settings, yaml.safe_dump(hyperparams, sort_keys=False))
         arguments = {"algo": plan.task.algo, "env": plan.task.env, "env_kwargs": plan.task.env_kwargs or None, "seed": seed}
-        _write_text(self.arguments, yaml.safe_dump(arguments, sort_keys=False))
+        write_text(self.arguments, yaml.safe_dump(arguments, sort_keys=False))
         where = str(self.model) if self.model.is_file() else f"lies on {host}: {path}"
         return [
             f"Model of the best seed ({seed}, return {chosen.returns[best]:,.2f}): {where}",
@@ -176,16 +176,11 @@ class Results:
 
     def _write_csv(self, table: list[Row]) -> None:
         with replacing(self.folder / "points.csv") as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, asdict(table[0]).keys())
+            writer = csv.DictWriter(file, table[0].columns().keys())
             writer.writeheader()
-            writer.writerows(asdict(row) for row in table)
+            writer.writerows(row.columns() for row in table)
 
 
 def _remove(*paths: Path) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text)

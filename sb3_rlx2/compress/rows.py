@@ -1,7 +1,8 @@
 """The findings as rows, which the table, the file and the plot share."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from sb3_rlx2.compress.search import Findings, Point
 from sb3_rlx2.compress.statistics import Scale, pareto_front
@@ -10,11 +11,10 @@ from sb3_rlx2.compress.training import Sparsities
 
 @dataclass(frozen=True)
 class Row:
-    """One agent in the table, in the table's columns."""
+    """One agent in the table."""
 
     kind: str
-    actor_sparsity: float
-    critic_sparsity: float
+    sparsities: Sparsities
     size: float
     compression: float
     seeds: int
@@ -24,6 +24,11 @@ class Row:
     high: float
     within: bool
     pareto: bool
+
+    def columns(self) -> dict[str, Any]:
+        """Give the table's columns, in their order."""
+        _, _, *others = (field.name for field in fields(self))
+        return {"kind": self.kind, **dict(self.sparsities.arguments), **{name: getattr(self, name) for name in others}}
 
 
 def rows(findings: Findings, tolerance: float) -> list[Row]:
@@ -39,16 +44,15 @@ def rows(findings: Findings, tolerance: float) -> list[Row]:
     full = [one for one in points if not one.stopped and not (one.kind == "search" and one.sparsities in judged)]
     marks = pareto_front([point.size for point in full], [scale.score(point.mean_return) for point in full])
     front = {id(point) for point, mark in zip(full, marks, strict=True) if mark}
+    none = Sparsities(tuple((keyword, 0.0) for keyword, _ in next(filter(None, (one.sparsities for one in points))).arguments))
     table = []
     for point in sorted(points, key=lambda point: (point.kind != "dense", point.size)):
         score = scale.score(point.mean_return)
         kind = "stopped" if point.stopped else "chosen" if point is findings.chosen else point.kind
-        sparsities = point.sparsities or Sparsities(0.0, 0.0)
         table.append(
             Row(
                 kind,
-                sparsities.actor,
-                sparsities.critic,
+                point.sparsities or none,
                 point.share,
                 1 / point.share,
                 len(point.returns),

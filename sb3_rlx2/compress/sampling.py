@@ -1,7 +1,7 @@
 """Which densities the search tries next, and which of its trainings it stops."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import optuna
@@ -11,20 +11,34 @@ from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial
 
 N_STARTUP_TRIALS = 10
-PARAMETERS = ("actor_density", "critic_density")
-# Roberts' R2 sequence, the additive recurrence of the plastic number: evenly spread in two dimensions after any number of
-# points (https://extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences/).
-STEPS = (0.7548776662466927, 0.5698402909980532)
 HOPELESS = 0.5  # of the score that the slowest successful training had at the same evaluation
+
+
+def even_steps(dimensions: int) -> list[float]:
+    """
+    Give the steps of Roberts' additive recurrence, whose points are evenly spread after any number of them: the golden ratio's
+    in one dimension, the plastic number's in two
+    (https://extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences/).
+
+    :param dimensions: number of dimensions
+    """
+    root = 2.0  # of x^(d + 1) = x + 1
+    for _ in range(60):
+        root = (1 + root) ** (1 / (dimensions + 1))
+    return [root**-number for number in range(1, dimensions + 1)]
 
 
 class DensitySampler(TPESampler):
     """
     TPE, after a start that spreads evenly. The start depends on nothing but a trial's number, so workers share it.
+
+    :param parameters: names of the densities
+    :param seed: of TPE
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, parameters: Sequence[str], seed: int | None = None) -> None:
         super().__init__(n_startup_trials=N_STARTUP_TRIALS, seed=seed)
+        self.steps = dict(zip(parameters, even_steps(len(parameters)), strict=True))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -34,13 +48,13 @@ class DensitySampler(TPESampler):
 
         :param study: the study
         :param trial: the trial
-        :param param_name: one of ``PARAMETERS``
+        :param param_name: name of a density
         :param param_distribution: log-uniform
         """
         if trial.number >= N_STARTUP_TRIALS:
             return super().sample_independent(study, trial, param_name, param_distribution)
         low, high = math.log(param_distribution.low), math.log(param_distribution.high)  # type: ignore[attr-defined]
-        share = (0.5 + (trial.number + 1) * STEPS[PARAMETERS.index(param_name)]) % 1.0
+        share = (0.5 + (trial.number + 1) * self.steps[param_name]) % 1.0
         return math.exp(low + share * (high - low))
 
 

@@ -15,10 +15,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from tqdm import tqdm
 
 from sb3_rlx2.compress import statistics
-from sb3_rlx2.compress.sampling import PARAMETERS, DensitySampler, HopelessPruner
+from sb3_rlx2.compress.sampling import DensitySampler, HopelessPruner
 from sb3_rlx2.compress.statistics import Scale
-from sb3_rlx2.compress.training import Sparsities, Task, random_returns, train
-from sb3_rlx2.storage import first_attempt, run_trials
+from sb3_rlx2.compress.training import Sparsities, Task, keywords, random_returns, step_seconds, train
+from sb3_rlx2.studies.workers import first_attempt, run_trials
+from sb3_rlx2.zoo.trials import forget, trial_folder
 
 FRESH_SEEDS = 1_000  # seeds below it are the finalists' and the dense reference's, those from it on the search's
 LADDER = 1.15  # a finalist is at least so many times as large as the one that failed before it
@@ -55,11 +56,26 @@ class Plan:
     study_name: str
     models: Path
 
+    def estimate(self) -> str:
+        """Say how many trainings there will be at most, and how long they take one after the other."""
+        dense = 0 if self.dense_returns else self.n_seeds
+        finalists = self.n_finalists * self.n_seeds
+        total, steps = dense + self.n_trials + finalists, self.task.n_timesteps
+        sparse = Sparsities.from_densities(self.task.algo, [float(np.mean(self.densities))] * len(keywords(self.task.algo)))
+        took = step_seconds(self.task, sparse) * (self.n_trials + finalists)
+        took += step_seconds(self.task, None) * dense if dense else 0.0
+        return (
+            f"At most {total:,} trainings of {steps:,} steps: {dense} dense, {self.n_trials} of the search, {finalists} of "
+            f"finalists (often fewer). At the speed of some hundred steps just now that is {took * steps / 3600:,.1f} "
+            "hours without evaluations, shared by all workers; those that have ended are kept."
+        )
+
     @property
     def identity(self) -> dict[str, Any]:
         """What must not change while a search goes on, because trainings would no longer compare."""
         task = dataclasses.asdict(self.task)
         shared = {name: task[name] for name in ("algo", "env", "n_timesteps", "eval_episodes", "n_evaluations", "env_kwargs")}
+        shared |= {} if self.task.objective == "all" else {"objective": self.task.objective}
         return {**shared, "hyperparams": self.hyperparams, "densities": list(self.densities), "seed": self.seed}
 
 
@@ -125,7 +141,8 @@ class Search:
         self.plan, self.storage = plan, storage
         self.dense = self._open("dense", "maximize")
         pruner = HopelessPruner(plan.task.n_evaluations, self._successful_curves, lambda value: self.scale.score(value))
-        self.search = self._open("search", "minimize", sampler=DensitySampler(), pruner=pruner)
+        self.parameters = [keyword.replace("sparsity", "density") for keyword in keywords(plan.task.algo)]
+        self.search = self._open("search", "minimize", sampler=DensitySampler(self.parameters), pruner=pruner)
         self.scale: Scale
 
     def run(self) -> Findings:
@@ -173,21 +190,19 @@ class Search:
         if larger or failed is None:
             return min(larger, key=lambda point: point.size).sparsities if larger else None
         assert failed.sparsities is not None
-        grown = [
-            min(GROWTH * (1 - share), self.plan.densities[1]) for share in (failed.sparsities.actor, failed.sparsities.critic)
-        ]
-        sparsities = Sparsities.from_densities(*grown)
+        grown = [min(GROWTH * (1 - share), self.plan.densities[1]) for _, share in failed.sparsities.arguments]
+        sparsities = Sparsities.from_densities(self.plan.task.algo, grown)
         return sparsities if sparsities != failed.sparsities else None
 
     def _judge(self, sparsities: Sparsities) -> Point:
         """Train a finalist on all fresh seeds, or on fewer if it cannot pass any more."""
-        study = self._open(f"actor {sparsities.actor}, critic {sparsities.critic}", "maximize")
+        study = self._open(sparsities.label("{network} {share}", ", "), "maximize")
 
         def objective(trial: Trial) -> float:
             if self._out_of_reach(study):
                 raise optuna.TrialPruned
             seed = self.plan.seed + _place(trial)
-            path = self.plan.models / f"actor{sparsities.actor}-critic{sparsities.critic}-seed{seed}.zip"
+            path = self.plan.models / f"{sparsities.label('{network}{share}', '-')}-seed{seed}.zip"
             trial.set_user_attr("model", f"{socket.gethostname()}:{path.resolve()}")
             return self._train(trial, "finalist", seed, sparsities, path)
 
@@ -218,11 +233,10 @@ class Search:
         return self._train(trial, "dense", self.plan.seed + _place(trial), None)
 
     def _train_candidate(self, trial: Trial) -> float:
-        densities = [trial.suggest_float(name, *self.plan.densities, log=True) for name in PARAMETERS]
+        densities = [trial.suggest_float(name, *self.plan.densities, log=True) for name in self.parameters]
+        sparsities = Sparsities.from_densities(self.plan.task.algo, densities)
         try:
-            value = self._train(
-                trial, "search", self.plan.seed + FRESH_SEEDS + _place(trial), Sparsities.from_densities(*densities)
-            )
+            value = self._train(trial, "search", self.plan.seed + FRESH_SEEDS + _place(trial), sparsities)
         except optuna.TrialPruned:
             value = _last_return(trial.storage.get_trial(trial._trial_id))
             trial.set_constraint("within tolerance", 1.0 - self.plan.tolerance - self.scale.score(value))
@@ -234,7 +248,13 @@ class Search:
     def _train(self, trial: Trial, kind: str, seed: int, sparsities: Sparsities | None, save_to: Path | None = None) -> float:
         """Train for a trial. An agent whose training breaks down is worth what the random policy is."""
         trial.set_user_attr("seed", seed)
-        mean_return = train(self.plan.task, seed, sparsities, trial, save_to)
+        folder = trial_folder(self.plan.models.parent, trial.study, trial)
+        try:
+            mean_return = train(self.plan.task, seed, sparsities, trial, save_to, folder)
+        except optuna.TrialPruned:
+            forget(folder)
+            raise
+        forget(folder)
         if mean_return is None:
             mean_return = float(np.mean(self.dense.user_attrs["random_returns"]))
         trial.set_user_attr("mean_return", mean_return)
@@ -276,7 +296,8 @@ class Search:
             value = trial.user_attrs.get("mean_return", _last_return(trial))
             if math.isnan(value):  # a finalist's seed that was left out
                 continue
-            sparsities = Sparsities.from_densities(*(trial.params[name] for name in PARAMETERS)) if trial.params else None
+            densities = [trial.params[name] for name in self.parameters if trial.params]
+            sparsities = Sparsities.from_densities(self.plan.task.algo, densities) if densities else None
             sizes = trial.user_attrs["size"], trial.user_attrs["dense_size"]
             stopped = trial.state == TrialState.PRUNED
             points.append(Point(kind, sparsities, *sizes, (value,), (trial.user_attrs["seed"],), stopped))

@@ -49,6 +49,7 @@ class Scale:
 
         :param returns: one per seed, two or more
         :return: lower and upper end; infinite where the dense and the random returns cannot be told apart
+        :raises ValueError: if there are fewer
         """
         if len(returns) < 2:
             raise ValueError(f"returns={tuple(returns)!r} must hold two or more: one return has no confidence interval")

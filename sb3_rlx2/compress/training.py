@@ -2,32 +2,44 @@
 
 import argparse
 import contextlib
-import inspect
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from rl_zoo3.callbacks import TrialEvalCallback
+from rl_zoo3 import ALGOS, exp_manager
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import set_random_seed
-from stable_baselines3.common.vec_env import VecEnv, sync_envs_normalization
+from stable_baselines3.common.vec_env import sync_envs_normalization
 from tqdm import tqdm
 
-from sb3_rlx2 import metrics, zoo
-from sb3_rlx2.algorithms import BUFFER_KEYWORDS, POLICY_KEYWORDS, RLX2_KEYWORDS
-from sb3_rlx2.buffers import RLx2ReplayBuffer
-from sb3_rlx2.compress.files import replacing
+from sb3_rlx2 import metrics
+from sb3_rlx2.algorithms.policies import SparsePolicy
+from sb3_rlx2.algorithms.table import ALGORITHMS
+from sb3_rlx2.deploy import ATTRIBUTE, deployed_policy
+from sb3_rlx2.files import replacing
+from sb3_rlx2.patching import patched
+from sb3_rlx2.plan import steps_of
+from sb3_rlx2.zoo.dense_twin import dense_hyperparams, stock_name
+from sb3_rlx2.zoo.experiment import check_keywords
+from sb3_rlx2.zoo.trials import TrialEvaluation, trial_checkpoints
 
 RANDOM_EPISODES = 50
+FIRST, TIMED = 300, 500  # steps before the speed is measured, and while it is
+SILENCE = 60.0  # seconds between two lines of progress where there is no terminal
+OBJECTIVES: dict[str, Callable[[Any], Any]] = {
+    "all": lambda policy: policy,
+    "actor": metrics.acting_network,
+}  # what is weighed
 
 
 @dataclass(frozen=True)
@@ -35,20 +47,43 @@ class Sparsities:
     """
     What is searched.
 
-    :param actor: share of zeros in the actor
-    :param critic: share of zeros in each critic
+    :param arguments: name of the algorithm's argument and share of zeros, for each sparse network
     """
 
-    actor: float
-    critic: float
+    arguments: tuple[tuple[str, float], ...]
 
     @classmethod
-    def from_densities(cls, actor: float, critic: float) -> "Sparsities":
-        """Round to what is readable in a YAML file; all else works with the rounded ones."""
-        return cls(round(1.0 - actor, 5), round(1.0 - critic, 5))
+    def from_densities(cls, algo: str, densities: Sequence[float]) -> "Sparsities":
+        """
+        Round to what is readable in a YAML file; all else works with the rounded ones.
+
+        :param algo: the algorithm
+        :param densities: share of live weights of each of its sparse networks
+        """
+        shares = [round(1.0 - density, 5) for density in densities]
+        return cls(tuple(zip(keywords(algo), shares, strict=True)))
+
+    def label(self, template: str, separator: str) -> str:
+        """
+        Write them down, for people and for files.
+
+        :param template: of one of them, with ``{network}``, its ``{share}`` of zeros or its ``{density}``
+        :param separator: stands between two
+        """
+        networks = [(keyword.removesuffix("sparsity").rstrip("_") or "network", share) for keyword, share in self.arguments]
+        return separator.join(template.format(network=name, share=share, density=1 - share) for name, share in networks)
 
     def __str__(self) -> str:
-        return f"actor {1 - self.actor:.2%}, critic {1 - self.critic:.2%}"
+        return self.label("{network} {density:.2%}", ", ")
+
+
+def keywords(algo: str) -> list[str]:
+    """
+    Name the arguments that say how sparse an algorithm's networks are.
+
+    :param algo: its name in the zoo
+    """
+    return list(ALGORITHMS[algo].sparse_policy_class.networks.values())
 
 
 @dataclass(frozen=True)
@@ -56,7 +91,7 @@ class Task:
     """
     What all trainings of a search share.
 
-    :param algo: ``rlx2td3`` or ``rlx2sac``
+    :param algo: our name in the zoo, as ``rlx2td3``
     :param env: id of the environment
     :param n_timesteps: environment steps of one training, 0 for those of the hyper-parameter file
     :param eval_episodes: episodes of one evaluation
@@ -66,6 +101,8 @@ class Task:
     :param env_kwargs: for the environment
     :param vec_env: ``dummy`` or ``subproc``
     :param device: for PyTorch
+    :param deployed: whether what counts is the policy that a callback of ``sb3_rlx2.deploy`` has chosen
+    :param objective: of ``OBJECTIVES``, what an agent's size is
     """
 
     algo: str
@@ -78,24 +115,23 @@ class Task:
     env_kwargs: dict[str, Any] = field(default_factory=dict)
     vec_env: str = "dummy"
     device: str = "auto"
+    deployed: bool = False
+    objective: str = "all"
 
 
-class Experiment(zoo.ExperimentManager):
+class Experiment:
     """
-    The zoo's experiment of one training, without files.
+    One training as ``rlx2 train`` does it, without files: the zoo reads and makes everything.
 
     :param task: what is trained
     :param seed: as of ``rlx2 train``
     :param sparsities: None for the dense reference: SB3's own algorithm with the same hyper-parameters
-    :param trial: gets the evaluations and may end the training; None goes without
     """
 
-    eval_env: VecEnv
-    evaluation: TrialEvalCallback
-
-    def __init__(self, task: Task, seed: int, sparsities: Sparsities | None, trial: optuna.Trial | None = None) -> None:
-        own = {} if sparsities is None else {"actor_sparsity": sparsities.actor, "critic_sparsity": sparsities.critic}
-        super().__init__(
+    def __init__(self, task: Task, seed: int, sparsities: Sparsities | None) -> None:
+        own = {} if sparsities is None else dict(sparsities.arguments)
+        self.seed = seed
+        self.zoo = zoo = exp_manager.ExperimentManager(
             argparse.Namespace(),
             task.algo,
             task.env,
@@ -111,74 +147,50 @@ class Experiment(zoo.ExperimentManager):
             device=task.device,
             config=task.config,
         )
-        self.task, self.trial = task, trial
-        self.sparse = sparsities is not None
-
-    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Keep those that are written down apart from those that preprocessing changes."""
-        hyperparams, saved = super().read_hyperparameters()
-        return hyperparams, deepcopy(saved)
-
-    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
-        hyperparams, *rest = super()._preprocess_hyperparams(hyperparams)
-        if not self.sparse:
-            self.algo = stock_name(self.task.algo)
-            hyperparams = dense_hyperparams(self.task.algo, hyperparams)
-        return hyperparams, *rest
-
-    def create_callbacks(self) -> None:
-        """Evaluate as the zoo's tuning does, and show progress."""
-        if self.trial is None:
-            return
-        self.eval_env = self.create_envs(self.n_eval_envs, eval_env=True)
-        self.evaluation = TrialEvalCallback(
-            self.eval_env,
-            self.trial,
-            n_eval_episodes=self.n_eval_episodes,
-            eval_freq=max(self.n_timesteps // self.n_evaluations // self.n_envs, 1),
-            deterministic=self.deterministic_eval,
-        )
-        self.bar = tqdm(total=self.n_timesteps, unit="step", position=1, leave=False, disable=None)  # below that of the trials
-        self.callbacks += [self.evaluation, _Steps(self.bar)]
-
-    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = True) -> VecEnv:
-        """Create environments as the zoo does, without log files."""
-        return super().create_envs(n_envs, eval_env, no_log=True)
-
-    def evaluate(self, model: Any) -> float:
-        """
-        Give the mean return of the trained model.
-
-        :param model: the model
-        """
-        if model.get_vec_normalize_env() is not None:
-            sync_envs_normalization(model.get_env(), self.eval_env)
-        mean, _ = evaluate_policy(model, self.eval_env, self.n_eval_episodes, deterministic=self.deterministic_eval)
-        return float(mean)  # type: ignore[arg-type]
-
-    def create_log_folder(self) -> None:
-        """Trainings of a search leave no files."""
-
-    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
-        pass
+        set_random_seed(seed)
+        with _quiet():
+            hyperparams, written = zoo.read_hyperparameters()
+            self.written = deepcopy(written)  # preprocessing changes nested ones
+            hyperparams, zoo.env_wrapper, zoo.callbacks, zoo.vec_env_wrapper = zoo._preprocess_hyperparams(hyperparams)
+        zoo.eval_env_kwargs = zoo.env_kwargs  # those of the file, too, which the zoo gives to training only
+        check_keywords(ALGOS[task.algo], hyperparams)
+        if sparsities is None:
+            zoo.algo = stock_name(task.algo)
+            hyperparams = dense_hyperparams(task.algo, hyperparams, zoo.n_timesteps)
+        self.hyperparams = hyperparams
 
     @contextlib.contextmanager
-    def model(self) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """Give the untrained model and the hyper-parameters as written, and release the environments after use."""
-        set_random_seed(self.seed)
-        with contextlib.redirect_stdout(io.StringIO()):  # what the zoo prints is the same for each training
-            experiment = self.setup_experiment()
-        assert experiment is not None
-        try:
-            yield experiment
-        finally:
-            for resource in (experiment[0].get_env(), getattr(self, "eval_env", None), getattr(self, "bar", None)):
-                if resource is not None:
-                    resource.close()
+    def model(self) -> Iterator[Any]:
+        """Give the untrained model, and close its environments after use."""
+        zoo = self.zoo
+        with contextlib.closing(zoo.create_envs(zoo.n_envs, no_log=True)) as env:
+            with _quiet():
+                hyperparams = zoo._preprocess_action_noise(self.hyperparams, self.written, env)
+            # An agent without a path breaks down when it is to learn, as a candidate that has a size.
+            with patched(SparsePolicy, check_connected=lambda _: None):
+                model = ALGOS[zoo.algo](env=env, seed=self.seed, verbose=0, device=zoo.device, **hyperparams)
+            yield model
+
+    @contextlib.contextmanager
+    def evaluation(self, trial: optuna.Trial) -> Iterator[TrialEvaluation]:
+        """
+        Give what evaluates a training as the zoo's tuning does, and close its environments after use.
+
+        :param trial: gets the evaluations and may end the training
+        """
+        zoo = self.zoo
+        with contextlib.closing(zoo.create_envs(zoo.n_eval_envs, eval_env=True)) as env:
+            frequency = max(zoo.n_timesteps // zoo.n_evaluations // zoo.n_envs, 1)
+            yield TrialEvaluation(env, trial, zoo.n_eval_episodes, frequency, zoo.deterministic_eval)
 
 
 def train(
-    task: Task, seed: int, sparsities: Sparsities | None, trial: optuna.Trial, save_to: Path | None = None
+    task: Task,
+    seed: int,
+    sparsities: Sparsities | None,
+    trial: optuna.Trial,
+    save_to: Path | None = None,
+    checkpoints: Path | None = None,
 ) -> float | None:
     """
     Train and evaluate.
@@ -188,27 +200,52 @@ def train(
     :param sparsities: None for the dense reference
     :param trial: gets the agent's size and the evaluations, and may end the training, by Optuna's ``TrialPruned``
     :param save_to: the model's file, beside which the statistics of ``VecNormalize`` go
+    :param checkpoints: what :func:`sb3_rlx2.zoo.trials.trial_folder` gave, None for none
     :return: mean return of the evaluation after training, None if training broke down: NaN in a gradient, an observation or
         a reward
+    :raises TrialPruned: if Optuna's pruner ends the training
     """
-    experiment = Experiment(task, seed, sparsities, trial)
-    with experiment.model() as (model, _):
-        size, dense_size = metrics.parameter_bytes(model.policy)
+    try:
+        mean_return = _train(Experiment(task, seed, sparsities), task, trial, save_to, checkpoints)
+    except ValueError as error:
+        if sparsities is None:
+            raise
+        tqdm.write(f"training with {sparsities} and seed {seed} broke down: {error}")
+        return None
+    return mean_return if math.isfinite(mean_return) else None
+
+
+def _train(experiment: Experiment, task: Task, trial: optuna.Trial, save_to: Path | None, checkpoints: Path | None) -> float:
+    with experiment.evaluation(trial) as evaluation, experiment.model() as model:
+        size, dense_size = metrics.parameter_bytes(OBJECTIVES[task.objective](model.policy))
         trial.set_user_attr("size", size)
         trial.set_user_attr("dense_size", dense_size)
-        try:
-            model.learn(experiment.n_timesteps, callback=experiment.callbacks)
-        except ValueError as error:
-            if sparsities is None:
-                raise
-            tqdm.write(f"training with {sparsities} and seed {seed} broke down: {error}")
-            return None
-        if experiment.evaluation.is_pruned:
+        steps = experiment.zoo.n_timesteps
+        # The bar is below that of the trials.
+        with tqdm(total=steps, unit="step", position=1, leave=False, disable=None) as bar:
+            resumed = trial_checkpoints(checkpoints, trial, model, every=evaluation.eval_freq * experiment.zoo.n_envs)
+            model.learn(steps, callback=[*experiment.zoo.callbacks, evaluation, _Steps(bar), *resumed])
+        evaluation.catch_up()
+        if evaluation.is_pruned:
             raise optuna.TrialPruned
-        mean_return = experiment.evaluate(model)
+        mean_return = evaluate(deployed_policy(model) if task.deployed else model, model, evaluation)
         if save_to is not None:
             _save(model, save_to)
-        return mean_return if math.isfinite(mean_return) else None
+        return mean_return
+
+
+def evaluate(player: Any, model: Any, evaluation: TrialEvaluation) -> float:
+    """
+    Give the mean return of a trained agent.
+
+    :param player: the model itself, or a policy of its
+    :param model: the model
+    :param evaluation: holds the environments
+    """
+    if model.get_vec_normalize_env() is not None:
+        sync_envs_normalization(model.get_env(), evaluation.eval_env)
+    mean, _ = evaluate_policy(player, evaluation.eval_env, evaluation.n_eval_episodes, deterministic=evaluation.deterministic)
+    return float(mean)  # type: ignore[arg-type]
 
 
 def probe(task: Task, sparsities: Sparsities) -> tuple[dict[str, Any], int]:
@@ -218,17 +255,44 @@ def probe(task: Task, sparsities: Sparsities) -> tuple[dict[str, Any], int]:
     :param task: what would be trained
     :param sparsities: the sparsest that may come up
     :return: hyper-parameters as written, without the sparsities, and environment steps of one training
+    :raises ValueError: if nothing would be trained, or an argument of the task is wrong
     """
     experiment = Experiment(task, 0, sparsities)
-    with experiment.model() as (model, hyperparams):
-        if model.learning_starts >= experiment.n_timesteps:
+    zoo = experiment.zoo
+    with experiment.model() as model:
+        starts = steps_of("learning_starts", model.learning_starts, zoo.n_timesteps)
+        if starts >= zoo.n_timesteps:
             raise ValueError(
-                f"--n-timesteps {experiment.n_timesteps} must be more than learning_starts={model.learning_starts}, before "
-                "which nothing is trained"
+                f"--n-timesteps {zoo.n_timesteps} must be more than learning_starts={starts}, before which nothing is trained"
             )
-        model.learn(experiment.n_envs, callback=experiment.callbacks)
-        own = ("actor_sparsity", "critic_sparsity", "n_timesteps")
-        return {name: value for name, value in hyperparams.items() if name not in own}, experiment.n_timesteps
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "learning_starts=.* nothing is trained")  # nor is it meant to be
+            model.learn(zoo.n_envs, callback=zoo.callbacks)
+        if task.deployed and not hasattr(model, ATTRIBUTE):
+            raise ValueError(
+                "--deployed needs a callback that chooses what to deploy: "
+                "-params callback:\"'sb3_rlx2.deploy.DeployAverageCallback'\""
+            )
+    own = (*keywords(task.algo), "n_timesteps")
+    return {name: value for name, value in experiment.written.items() if name not in own}, zoo.n_timesteps
+
+
+def step_seconds(task: Task, sparsities: Sparsities | None) -> float:
+    """
+    Measure a step of training, behind the first ones, in which kernels are compiled; without evaluations.
+
+    :param task: what would be trained
+    :param sparsities: None for the dense reference
+    :return: seconds of an environment step with its gradient steps
+    """
+    experiment = Experiment(task, 0, sparsities)
+    with experiment.model() as model, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is no training
+        model.learning_starts = FIRST // 2
+        model.learn(FIRST)
+        began, before = time.monotonic(), model.num_timesteps
+        model.learn(TIMED, reset_num_timesteps=False)
+        return float((time.monotonic() - began) / (model.num_timesteps - before))
 
 
 def random_returns(task: Task, seed: int) -> list[float]:
@@ -239,58 +303,17 @@ def random_returns(task: Task, seed: int) -> list[float]:
     :param seed: of environment and actions
     :return: returns of its episodes
     """
-    experiment = Experiment(task, seed, Sparsities(0.5, 0.5))
-    with experiment.model():
-        env = experiment.create_envs(1, eval_env=True)
-        try:
-            env.action_space.seed(seed)
-            policy = _RandomPolicy(env.action_space)
-            returns, _ = evaluate_policy(policy, env, RANDOM_EPISODES, return_episode_rewards=True)
-        finally:
-            env.close()
+    experiment = Experiment(task, seed, Sparsities.from_densities(task.algo, [0.5] * len(keywords(task.algo))))
+    with contextlib.closing(experiment.zoo.create_envs(1, eval_env=True)) as env:
+        env.action_space.seed(seed)
+        policy = _RandomPolicy(env.action_space)
+        returns, _ = evaluate_policy(policy, env, RANDOM_EPISODES, return_episode_rewards=True)
     return [float(value) for value in returns]  # type: ignore[union-attr]
 
 
-def stock_name(algo: str) -> str:
-    """
-    Name SB3's own algorithm beneath one of ours.
-
-    :param algo: our name in the zoo
-    """
-    return algo.removeprefix("rlx2")
-
-
-def dense_hyperparams(algo: str, hyperparams: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Turn a sparse agent's hyper-parameters into those of SB3's own algorithm: RLx2's go, our other defaults stay.
-
-    :param algo: our name in the zoo
-    :param hyperparams: as the zoo preprocessed them, before it makes the action noise
-    """
-    parameters = inspect.signature(zoo.ALGORITHMS[algo]).parameters.values()
-    dense = {one.name: one.default for one in parameters if one.default is not one.empty and one.name != "_init_setup_model"}
-    dense |= hyperparams
-    dense = {name: value for name, value in dense.items() if name not in RLX2_KEYWORDS}
-    if not isinstance(dense["policy"], str):
-        raise ValueError(
-            f"policy={dense['policy'].__name__} has no dense counterpart, which compress trains as the reference: name "
-            "'MlpPolicy', 'CnnPolicy' or 'MultiInputPolicy', or give --dense-return"
-        )
-    if hyperparams.get("noise_type") is not None:
-        dense.pop("action_noise", None)
-    elif isinstance(dense.get("action_noise"), Real):
-        dense |= {"noise_type": "normal", "noise_std": dense.pop("action_noise")}
-    dense["policy_kwargs"] = {"net_arch": [256, 256]} | _without(dense.get("policy_kwargs"), POLICY_KEYWORDS)
-    buffer = dense.get("replay_buffer_class")
-    if buffer is not None and issubclass(buffer, RLx2ReplayBuffer):
-        del dense["replay_buffer_class"]
-    if dense.get("replay_buffer_kwargs"):
-        dense["replay_buffer_kwargs"] = _without(dense["replay_buffer_kwargs"], BUFFER_KEYWORDS)
-    return dense
-
-
-def _without(given: Mapping[str, Any] | None, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in (given or {}).items() if name not in names}
+def _quiet() -> contextlib.redirect_stdout[io.StringIO]:
+    """Keep back what the zoo prints, which is the same for each training."""
+    return contextlib.redirect_stdout(io.StringIO())
 
 
 def normalization_beside(model: Path) -> Path:
@@ -304,7 +327,6 @@ def normalization_beside(model: Path) -> Path:
 
 def _save(model: Any, path: Path) -> None:
     """Save whole or not at all, at the place where the zoo looks for the parts of an agent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if model.get_vec_normalize_env() is not None:
         with replacing(normalization_beside(path)) as temporary:
             model.get_vec_normalize_env().save(str(temporary))
@@ -325,12 +347,26 @@ class _RandomPolicy:
 
 
 class _Steps(BaseCallback):
-    """Moves a bar with the steps of a training."""
+    """Moves a bar with the steps of a training, or writes lines where a bar cannot be shown."""
 
     def __init__(self, bar: Any) -> None:
         super().__init__()
         self.bar = bar
+        self.began = self.said = time.monotonic()
 
     def _on_step(self) -> bool:
-        self.bar.update(self.num_timesteps - self.bar.n)
+        if self.bar.disable:
+            self._say()
+        else:
+            self.bar.update(self.num_timesteps - self.bar.n)
         return True
+
+    def _say(self) -> None:
+        """Write a line now and then, for a log."""
+        now = time.monotonic()
+        if now - self.said >= SILENCE:
+            self.said, speed = now, self.num_timesteps / (now - self.began)
+            left = (self.model._total_timesteps - self.num_timesteps) / speed / 60
+            tqdm.write(
+                f"  step {self.num_timesteps:,} of {self.model._total_timesteps:,}, {speed:,.0f} steps/s, {left:,.0f} min left"
+            )

@@ -1,26 +1,23 @@
 """A saved agent, read for its networks alone: no environment, no replay buffer, no optimizer."""
 
-import re
-import zipfile
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.sac.policies import SACPolicy
-from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
 from sb3_rlx2 import metrics
-from sb3_rlx2.algorithms import POLICY_KEYWORDS
-from sb3_rlx2.sparse_mlp import SparseMLP
-
-CHECKPOINT = re.compile(r".*_(\d+)_steps")  # as SB3's CheckpointCallback names them
+from sb3_rlx2.algorithms.policies import SparsePolicy
+from sb3_rlx2.checkpoint.archive import CHECKPOINT, read_pickled, why_no_agent
+from sb3_rlx2.paths import find_paths
+from sb3_rlx2.plan import LEAST, gradient_steps_per_step, is_share, steps_of
+from sb3_rlx2.sparse_mlp import SparseMLP, sparse_mlps
 
 
 @dataclass(frozen=True)
@@ -28,17 +25,35 @@ class Network:
     """
     A head of an agent.
 
+    :param kind: ``"actor"``, ``"critic"``; twins are of one kind
     :param name: ``"actor"``, ``"critic 1"``
+    :param attribute: the policy's, as which it is logged, too
     :param weights: weights of each layer, ``[out, in]``; NaN where there is no link
+    :param alive: whether a link lies on a path from an input to an output, likewise
+    :param units: number of inputs, of units of each layer and of outputs that lie on such a path
     """
 
+    kind: str
     name: str
+    attribute: str
     weights: Sequence[np.ndarray]
+    alive: Sequence[np.ndarray]
+    units: Sequence[int]
 
     @property
     def layers(self) -> list[tuple[int, int]]:
         """Number of links of each layer, and of a dense one's."""
         return [(int(np.isfinite(weight).sum()), weight.size) for weight in self.weights]
+
+    @property
+    def shape(self) -> list[int]:
+        """Number of inputs, of units of each layer and of outputs."""
+        return [self.weights[0].shape[1], *(len(weight) for weight in self.weights)]
+
+    @property
+    def idle_links(self) -> int:
+        """Number of links on no path."""
+        return sum(int((np.isfinite(weight) & ~alive).sum()) for weight, alive in zip(self.weights, self.alive, strict=True))
 
     @property
     def input_links(self) -> np.ndarray:
@@ -55,45 +70,52 @@ class Agent:
     :param algorithm: name of the class of its policy
     :param steps: environment steps of training when it was saved
     :param total_steps: environment steps that its training was to have
-    :param networks: actor and critics; empty if it is neither TD3's nor SAC's
+    :param settings: RLx2's settings that it was saved with
+    :param networks: those that choose actions first; empty if it is no off-policy agent
     :param is_sparse: whether its networks are sparse
     :param observations: number of observation dimensions, None if a features extractor comes before the networks
-    :param parameter_bytes: bytes of all parameters with targets, and of a dense agent's
-    :param index_bytes: bytes of the positions of the links
-    :param inference_flops: FLOPs for one action, and a dense agent's; None if it is dense
-    :param settings: RLx2's settings that it was saved with
+    :param counters: optimizer steps and topology updates of each network, by its attribute; empty if it is dense
+    :param has_warm_up_links: whether its first layers were chosen by what the warm-up showed
+    :param acting_bytes: bytes of the parameters of the network that acts, and of a dense one's
+    :param parameter_bytes: bytes of all parameters with targets, likewise
+    :param index_bytes: bytes of the positions of the links of the network that acts, and of all
+    :param inference_flops: FLOPs for one action, and a dense agent's
+    :param dense_step_flops: FLOPs of a dense agent's gradient step, per sample; None if they are not known
     """
 
     path: Path
     algorithm: str
     steps: int
     total_steps: int
-    networks: Sequence[Network]
-    is_sparse: bool
-    observations: int | None
-    parameter_bytes: tuple[int, int]
-    index_bytes: int
-    inference_flops: tuple[float, float] | None
     settings: dict[str, Any]
+    networks: Sequence[Network] = ()
+    is_sparse: bool = False
+    observations: int | None = None
+    counters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    has_warm_up_links: bool = False
+    acting_bytes: tuple[int, int] = (0, 0)
+    parameter_bytes: tuple[int, int] = (0, 0)
+    index_bytes: tuple[int, int] = (0, 0)
+    inference_flops: tuple[float, float] = (0.0, 0.0)
+    dense_step_flops: float | None = None
+
+    @property
+    def kinds(self) -> list[list[Network]]:
+        """The networks, twins together."""
+        kinds = dict.fromkeys(network.kind for network in self.networks)
+        return [[network for network in self.networks if network.kind == kind] for kind in kinds]
 
     @property
     def is_final(self) -> bool:
         """Whether this is what training saved at its end."""
-        return self.path.stem != "best_model" and CHECKPOINT.fullmatch(self.path.stem) is None
+        on_the_way = self.steps < self.total_steps or CHECKPOINT.fullmatch(self.path.stem) is not None
+        return self.path.stem != "best_model" and not on_the_way
 
 
-SETTINGS = ("buffer_size", "buffer_min_size", "policy_distance_threshold", "n_steps", "topology", "update_interval", "seed")
-
-
-def holds_agent(path: Path) -> bool:
-    """
-    Tell whether a file is an archive with the parts of an agent.
-
-    :param path: the file
-    """
-    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        return {"data", "policy.pth"} <= set(archive.namelist())
-    return False
+SETTINGS = (
+    *("learning_starts", "buffer_size", "buffer_min_size", "buffer_check_interval", "policy_distance_threshold"),
+    *("n_steps", "n_steps_delay", "topology", "update_interval", "hidden_weights", "seed"),
+)
 
 
 def read_agent(path: Path) -> Agent:
@@ -101,63 +123,118 @@ def read_agent(path: Path) -> Agent:
     Read a saved agent.
 
     :param path: the file
-    :raise ValueError: if it is no saved agent or damaged
+    :raises ValueError: if it is no saved agent or damaged
     """
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"its part {damaged} is damaged")
-    if not holds_agent(path):  # a torn file may open as the archive inside it
-        raise ValueError("it is not an agent saved by Stable-Baselines3")
+    reason = why_no_agent(path)
+    if reason is not None:
+        raise ValueError(f"it {reason}")
     constants = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0}  # code that another Python may not be able to load
-    data, parameters, _ = load_from_zip_file(path, device="cpu", custom_objects=constants)
+    data, parameters, _ = load_from_zip_file(path, device="cpu", custom_objects=read_pickled(path, constants))
     assert data is not None
     policy = _build_policy(data)
     if policy is not None:
         policy.load_state_dict(parameters["policy"])
-    sparse = metrics.sparse_mlps(policy)
-    flat = policy is not None and isinstance(policy.actor.features_extractor, FlattenExtractor)
-    return Agent(
-        path=path,
-        algorithm=data["policy_class"].__name__.removesuffix("Policy"),
-        steps=int(data["num_timesteps"]),
-        total_steps=int(data.get("_total_timesteps") or 0),
-        networks=[] if policy is None else _networks(policy),
-        is_sparse=bool(sparse),
-        observations=get_flattened_obs_dim(data["observation_space"]) if flat else None,
-        parameter_bytes=(0, 0) if policy is None else metrics.parameter_bytes(policy),
-        index_bytes=sum(index.nbytes for index in {mlp.index.data_ptr(): mlp.index for mlp in sparse}.values()),
-        inference_flops=_inference_flops(policy) if sparse else None,
-        settings={name: data[name] for name in SETTINGS if name in data},
+    own = {"path": path, "algorithm": data["policy_class"].__name__.removesuffix("Policy")}
+    own |= {"steps": int(data["num_timesteps"]), "total_steps": int(data.get("_total_timesteps") or 0)}
+    own["settings"] = {name: _setting(name, data) for name in SETTINGS if name in data}
+    return Agent(**own, **({} if policy is None else _read_networks(policy, data)))
+
+
+def _read_networks(policy: Any, data: dict[str, Any]) -> dict[str, Any]:
+    sparse, acting = sparse_mlps(policy), metrics.acting_network(policy)
+    updater = getattr(policy, "topology_updater", None)
+    flattens = isinstance(acting.features_extractor, FlattenExtractor)
+    return {
+        "networks": _networks(policy),
+        "is_sparse": bool(sparse),
+        "observations": get_flattened_obs_dim(data["observation_space"]) if flattens else None,
+        "counters": {name: (net.steps, net.updates) for name, net in updater.networks.items()} if updater else {},
+        "has_warm_up_links": updater is not None and updater.has_warm_up_links,
+        "acting_bytes": metrics.parameter_bytes(acting),
+        "parameter_bytes": metrics.parameter_bytes(policy),
+        "index_bytes": (_index_bytes(sparse_mlps(acting)), _index_bytes(sparse)),
+        "inference_flops": (metrics.inference_flops(acting), metrics.inference_flops(acting, dense=True)),
+        "dense_step_flops": _dense_step_flops(policy, data),
+    }
+
+
+def _index_bytes(mlps: Sequence[SparseMLP]) -> int:
+    return sum(index.nbytes for index in {mlp.index.data_ptr(): mlp.index for mlp in mlps}.values())
+
+
+def _dense_step_flops(policy: Any, data: dict[str, Any]) -> float | None:
+    """Count as the algorithm does, which is not built."""
+    names = (each.__name__.removesuffix("Policy") for each in type(policy).__mro__)
+    formula = next((metrics.STEP_FLOPS[name] for name in names if name in metrics.STEP_FLOPS), None)
+    if formula is None:
+        return None
+    buffer = SimpleNamespace(n_steps=data.get("n_steps", 1), uses_entropy_bonus=hasattr(policy, "entropy_bonus"))
+    parts = {name: getattr(policy, name, None) for name in ("actor", "critic")}
+    return formula(
+        SimpleNamespace(policy=policy, replay_buffer=buffer, policy_delay=data.get("policy_delay"), **parts), True, True
     )
+
+
+def _setting(name: str, data: dict[str, Any]) -> Any:
+    """Give an argument, in steps where it is a share of the planned ones."""
+    value, total = data[name], data.get("_total_timesteps")
+    if name not in LEAST or not is_share(value) or not total:
+        return value
+    per_step = gradient_steps_per_step(SimpleNamespace(**data)) if name == "update_interval" else 1.0  # type: ignore[arg-type]
+    return steps_of(name, value, total * per_step)
 
 
 def _build_policy(data: dict[str, Any]) -> Any:
     """Build the policy as the algorithm does, which would ask for an environment or a buffer's memory."""
-    policy_class = data["policy_class"]
-    if not issubclass(policy_class, TD3Policy | SACPolicy):
+    if "buffer_size" not in data:  # as off-policy algorithms have it
         return None
-    keywords = data["policy_kwargs"] | {name: data[name] for name in POLICY_KEYWORDS if name in data}
+    policy_class = data["policy_class"]
+    own = policy_class.keywords() if issubclass(policy_class, SparsePolicy) else ()
+    keywords = data["policy_kwargs"] | {name: data[name] for name in own if name in data}
     return policy_class(data["observation_space"], data["action_space"], lambda _: 0.0, **keywords)
 
 
-def _inference_flops(policy: Any) -> tuple[float, float]:
-    return metrics.inference_flops(policy.actor), metrics.inference_flops(policy.actor, dense=True)
+def network_name(attribute: str) -> str:
+    """
+    Say what a network of a policy is.
+
+    :param attribute: the policy's attribute, as which it is logged, too
+    """
+    return {"q_net": "Q-network", "quantile_net": "quantile network"}.get(attribute, attribute)
 
 
 def _networks(policy: Any) -> list[Network]:
-    critics = [Network(f"critic {number}", _weights(net)) for number, net in enumerate(policy.critic.q_networks, 1)]
-    return [Network("actor", _actor_weights(policy.actor)), *critics]
+    networks = []
+    for attribute, module in metrics.trained_networks(policy).items():
+        name = network_name(attribute)
+        twins = [_sparse(mlp) for mlp in sparse_mlps(module)] or [
+            _dense(weights) for weights in _dense_weights(attribute, module)
+        ]
+        for number, parts in enumerate(twins, 1):
+            networks.append(Network(name, f"{name} {number}" if attribute == "critic" else name, attribute, *parts))
+    return networks
 
 
-def _actor_weights(actor: Any) -> list[np.ndarray]:
-    heads = metrics.sparse_mlps(actor)
-    if heads:
-        return _weights(heads[0])
-    if hasattr(actor, "latent_pi"):  # dense SAC: its two last layers together, as our sparse one has them
-        last = [_weights(layer)[0] for layer in (actor.mu, actor.log_std) if not isinstance(layer, nn.Parameter)]
-        return [*_weights(actor.latent_pi), np.concatenate(last)]
-    return _weights(actor.mu)
+def _sparse(mlp: SparseMLP) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
+    """Give weights of each layer, whether they are on a path, and the number of units that are."""
+    paths, weights = find_paths(mlp), _weights(mlp)
+    alive = [np.zeros(weight.shape, bool) for weight in weights]
+    for number, mask in enumerate(alive):
+        mask.flat[mlp.layer_index(number).numpy()] = paths.alive[number].numpy()
+    return weights, alive, paths.units
+
+
+def _dense(weights: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
+    return weights, [np.ones(weight.shape, bool) for weight in weights], [weights[0].shape[1], *map(len, weights)]
+
+
+def _dense_weights(attribute: str, network: Any) -> list[list[np.ndarray]]:
+    if hasattr(network, "q_networks"):
+        return [_weights(net) for net in network.q_networks]
+    if hasattr(network, "latent_pi"):  # dense SAC: its two last layers together, as our sparse one has them
+        last = [_weights(layer)[0] for layer in (network.mu, network.log_std) if not isinstance(layer, nn.Parameter)]
+        return [[*_weights(network.latent_pi), np.concatenate(last)]]
+    return [_weights(network.mu if attribute == "actor" else getattr(network, attribute))]
 
 
 def _weights(net: nn.Module) -> list[np.ndarray]:

@@ -1,216 +1,301 @@
-"""Pictures of an agent's networks and of what they cost, for `rlx2 report`; None where no run has the data."""
+"""Pictures of agents' networks and of what they cost, for `rlx2 report`; None where no run has the data."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from html import escape
+from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, MaxNLocator
 
+from sb3_rlx2.progress_log import FLOPS_RATIO
 from sb3_rlx2.report.agent_file import Agent, Network
+from sb3_rlx2.report.groups import CONFIDENCE, Group
+from sb3_rlx2.report.heat_map import heat_map
+from sb3_rlx2.report.plot import Axis, Plot, facets, percent, share_bars
 from sb3_rlx2.report.run_folder import Run
-from sb3_rlx2.report.style import INK, coloured, label, new_figure, percent, share_bars
 
-# From strong negative over weak (grey, which unlike white is not the paper's colour) to strong positive.
-WEIGHTS = LinearSegmentedColormap.from_list("weights", ["#8c1d1d", "#d6593f", "#c9c7c4", "#3f84c4", "#123f73"])
-CELLS = 256  # rows and columns of a heat map; of a wider layer several links share a cell
+ACTION = "var(--quiet)"  # colour of the critics' inputs that are actions
 
 
 class Cost(NamedTuple):
     """
     What an agent costs.
 
-    :param name: what of
-    :param share: of a dense agent's, in ``[0, 1]``
-    :param amount: in words
+    :param amount: how much
+    :param dense: how much a dense agent of its shape costs
+    :param unit: what is counted, and its factor
     """
 
-    name: str
-    share: float
-    amount: str
+    amount: float
+    dense: float
+    unit: tuple[str, float]
 
 
-def with_networks(runs: Sequence[Run]) -> list[tuple[Run, Agent, str]]:
+ACTING_BYTES = ", bytes"  # ends the name of what is deployed
+KB, KFLOP = ("kB", 1e3), ("kFLOP", 1e3)
+
+
+def with_networks(groups: Sequence[Group]) -> list[tuple[Group, Agent]]:
     """
-    Give the runs whose networks are known, with agent and colour.
+    Give the groups whose networks are known, with the agent that stands for all.
 
-    :param runs: the runs
+    :param groups: the groups
     """
-    return [(run, run.agent, colour) for run, colour in coloured(runs) if run.agent is not None and run.agent.networks]
+    return [(group, group.agent) for group in groups if group.agent is not None]
 
 
-def density(runs: Sequence[Run]) -> Figure | None:
+def cost_of(run: Run) -> dict[str, Cost]:
     """
-    Draw the share of live links of each layer as bars.
-
-    :param runs: the runs
-    """
-    known = with_networks(runs)
-    if not known:
-        return None
-    layers = max(len(agent.networks[0].weights) for _, agent, _ in known)
-    figure, axes = new_figure(0.75 + layers * (0.34 + 0.2 * len(known)), columns=2, sharex=True)
-    for kind, ax in enumerate(axes):
-        networks = [(colour, agent.networks[kind]) for _, agent, colour in known]
-        series = [(colour, {i: _density_bar(*sizes) for i, sizes in enumerate(net.layers)}) for colour, net in networks]
-        share_bars(ax, _layer_names([net for _, net in networks]), series, fontsize=8)
-        ax.set(title=("actor", "each critic")[kind], xlabel="share of the layer's links that live")
-    return figure
-
-
-def _density_bar(live: int, size: int) -> tuple[float, str]:
-    return live / size, f"{live:,} of {size:,}"
-
-
-def _layer_names(networks: Sequence[Network]) -> list[str]:
-    """Name the layers with their shape where all networks share it."""
-    names = []
-    for number in range(max(len(network.weights) for network in networks)):
-        named = {_layer_name(number, net.weights) for net in networks if number < len(net.weights)}
-        names.append(named.pop() if len(named) == 1 else f"layer {number + 1}")
-    return names
-
-
-def cost_rows(run: Run) -> list[Cost]:
-    """
-    Give what is known of what a run's agent costs.
+    Give what is known of what a run's agent costs, by name; the agent that acts comes first.
 
     :param run: the run
     """
-    rows = []
-    agent, ratio = run.agent, run.curve("rlx2/flops_ratio")
-    if agent is not None and agent.inference_flops is not None:
-        own, dense = agent.inference_flops
-        rows.append(Cost("inference FLOPs", own / dense, f"{own / 1e3:,.1f} of {dense / 1e3:,.1f} kFLOP an action"))
-    if ratio is not None:
-        rows.append(Cost("training FLOPs", float(ratio.values[-1]), "of a gradient step, with n in force"))
-    if agent is not None and agent.networks:
-        size, dense_size = agent.parameter_bytes
-        rows.append(
-            Cost("parameter bytes", size / dense_size, f"{size / 1e3:,.1f} of {dense_size / 1e3:,.1f} kB, targets too")
+    agent, ratio = run.agent, run.curve(FLOPS_RATIO)
+    if agent is None or not agent.networks:
+        return (
+            {} if ratio is None else {"training FLOPs, of its own shape": Cost(float(ratio.values[-1]), 1.0, ("dense", 1.0))}
         )
-    return rows
+    acting = agent.networks[0].kind
+    costs = {
+        f"{acting}{ACTING_BYTES}": Cost(*agent.acting_bytes, KB),
+        "inference FLOPs": Cost(*agent.inference_flops, KFLOP),
+        "parameter bytes": Cost(*agent.parameter_bytes, KB),
+    }
+    dense = agent.dense_step_flops
+    if dense is not None and (ratio is not None or not agent.is_sparse):
+        share = 1.0 if ratio is None else float(ratio.values[-1])
+        costs["training FLOPs"] = Cost(share * dense, dense, KFLOP)
+    return costs
 
 
-def costs(runs: Sequence[Run]) -> Figure | None:
+def yardstick(groups: Sequence[Group], environment: str) -> dict[str, float]:
+    """
+    Give the dense costs that all agents of an environment are measured against: the largest shape's.
+
+    :param groups: all groups of the page
+    :param environment: name of the environment
+    """
+    largest: dict[str, float] = {}
+    for group in groups:
+        if group.environment == environment:
+            for name, cost in cost_of(group.first).items():
+                largest[name] = max(cost.dense, largest.get(name, 0.0))
+    return largest
+
+
+def costs(groups: Sequence[Group]) -> str | None:
     """
     Draw FLOPs and bytes against dense.
 
-    :param runs: the runs
+    :param groups: the groups
     """
-    known = [(colour, cost_rows(run)) for run, colour in coloured(runs) if cost_rows(run)]
-    if not known:
-        return None
-    names = list(dict.fromkeys(cost.name for _, costs in known for cost in costs))
-    figure, ax = new_figure(0.5 + len(names) * (0.22 + 0.27 * len(known)))
-    series = [(colour, {names.index(cost.name): (cost.share, cost.amount) for cost in costs}) for colour, costs in known]
-    share_bars(ax, names, series, fontsize=8.5)
-    ax.set_xlabel("share of the dense agent's")
-    return figure
+    known = [(group, cost_of(group.first), yardstick(groups, group.environment)) for group in groups]
+    names = list(dict.fromkeys(name for _, found, _ in known for name in found))
+    rows = []
+    for name in names:
+        bars = [
+            (group.colour, found[name].amount / dense[name], _of(found[name], dense[name], group if len(groups) > 1 else None))
+            for group, found, dense in known
+            if name in found
+        ]
+        rows.append((name[0].upper() + name[1:], bars))
+    return share_bars(rows) if rows else None
 
 
-def live_links(runs: Sequence[Run], network: int) -> Figure | None:
+def _of(cost: Cost, dense: float, group: Group | None) -> str:
+    unit, factor = cost.unit
+    text = f"{cost.amount / factor:,.1f} of {dense / factor:,.1f} {unit}"
+    return text if group is None else f"{text} · {group.label}"
+
+
+def density(groups: Sequence[Group]) -> str | None:
+    """
+    Draw the share of live links of each layer as bars.
+
+    :param groups: the groups
+    """
+    known = with_networks(groups)
+    parts = []
+    for kind in range(max((len(agent.kinds) for _, agent in known), default=0)):
+        networks = [(group, agent.kinds[kind][0]) for group, agent in known if len(agent.kinds) > kind]
+        name = networks[0][1].kind
+        rows = []
+        for number in range(max(len(network.weights) for _, network in networks)):
+            there = [(group, network) for group, network in networks if number < len(network.weights)]
+            named = {layer_name(number, network) for _, network in there}
+            bars = [(group.colour, *_density(group, network, number, len(groups) > 1)) for group, network in there]
+            rows.append((named.pop() if len(named) == 1 else f"layer {number + 1}", bars))
+        parts.append(f"<div><h3>{f'each {name}' if name == 'critic' else name}</h3>{share_bars(rows)}</div>")
+    return facets(parts, len(parts)) if parts else None
+
+
+def _density(group: Group, network: Network, number: int, several: bool) -> tuple[float, str]:
+    live, size = network.layers[number]
+    return live / size, f"{live:,} of {size:,}{f' · {group.label}' if several else ''}"
+
+
+def live_links(groups: Sequence[Group], number: int) -> str | None:
     """
     Draw every layer of a network as a heat map, live links in the colour of their weight.
 
-    :param runs: the runs, one row each
-    :param network: 0 is the actor, then the critics
+    :param groups: the groups, one row each
+    :param number: number of the network among the agent's
     """
-    known = [
-        (run, agent.networks[network], colour) for run, agent, colour in with_networks(runs) if len(agent.networks) > network
-    ]
-    if not known:
-        return None
-    nets = [net for _, net, _ in known]
-    columns = max(len(net.weights) for net in nets)
-    figure, axes = new_figure(0.35 + 2.75 * len(nets), rows=len(nets), columns=columns, squeeze=False)
-    for layer in range(columns):
-        shown = [net.weights[layer] for net in nets if layer < len(net.weights)]
-        scale = max(float(np.nanquantile(np.abs(weight), 0.98)) for weight in shown) or 1.0
-        for row, (run, net, colour) in enumerate(known):
-            ax = axes[row][layer]
-            if layer >= len(net.weights):
-                ax.set_axis_off()
-                continue
-            image = _heat_map(ax, net, layer, scale)
-            if layer == 0 and len(runs) > 1:
-                ax.annotate(label(run, runs), (0, 1.16), xycoords="axes fraction", weight="bold", color=colour)
-        bar = figure.colorbar(image, ax=axes[:, layer], orientation="horizontal", shrink=0.6, aspect=28, pad=0.03)
-        bar.set_label("weight", fontsize=8)
-        bar.outline.set_visible(False)
-        bar.ax.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
-        bar.ax.tick_params(labelsize=7.5)
-    return figure
+    known = [(group, agent.networks[number]) for group, agent in with_networks(groups) if len(agent.networks) > number]
+    parts = []
+    for group, network in known:
+        maps = []
+        for layer in range(len(network.weights)):
+            shown = [other.weights[layer] for _, other in known if layer < len(other.weights)]
+            scale = max(float(np.nanquantile(np.abs(weight), 0.98)) for weight in shown if np.isfinite(weight).any()) or 1.0
+            maps.append(_layer_map(network, layer, scale))
+        name = f'<h3 style="color:{group.colour}">{escape(group.label)}</h3>' if len(groups) > 1 else ""
+        parts.append(name + facets(maps, len(maps)))
+    return "".join(parts) or None
 
 
-def _heat_map(ax: Axes, net: Network, layer: int, scale: float) -> Any:
-    weight = net.weights[layer]
+def _layer_map(network: Network, number: int, scale: float) -> str:
+    weight, (live, size) = network.weights[number], network.layers[number]
     outputs, inputs = weight.shape
-    ax.set_title(f"{_layer_name(layer, net.weights)} · {percent(net.layers[layer][0] / weight.size)} live", pad=6)
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(True)
-    ax.set_xlabel(f"{'input' if layer == 0 else 'hidden unit'} (of {inputs})")
-    ax.set_ylabel(f"{'output' if layer == len(net.weights) - 1 else 'hidden unit'} (of {outputs})")
-    for axis, size in ((ax.xaxis, inputs), (ax.yaxis, outputs)):
-        axis.set_major_locator(FixedLocator(range(size)) if size <= 8 else MaxNLocator(5, integer=True))
-    area = (-0.5, inputs - 0.5, outputs - 0.5, -0.5)
-    cells = np.ma.masked_invalid(strongest(weight, CELLS))
-    return ax.imshow(cells, WEIGHTS, aspect="auto", vmin=-scale, vmax=scale, interpolation="none", extent=area)
+    first, last = number == 0, number == len(network.weights) - 1
+    heard, reached = network.units[number], network.units[number + 1]
+    title = (
+        f"{live:,} of {size:,} links; {heard:,} of {inputs:,} {'inputs' if first else 'units'} and {reached:,} of {outputs:,} "
+        f"{'outputs' if last else 'units'} on a path"
+    )
+    picture = heat_map(weight, network.alive[number], scale)
+    image = f'<img alt="{title}" title="{title}" src="{picture}" style="height:{_height(outputs)}px">'
+    axes = f"→ {'input' if first else 'hidden unit'} (of {inputs:,}), ↓ {'output' if last else 'hidden unit'} (of {outputs:,})"
+    bar = f'<p class="weights"><span>-{scale:.2g}</span><i></i><span>{scale:.2g}</span></p>'
+    name = f"{layer_name(number, network)} · {percent(live / size)} live"
+    return f'<div class="map"><h3>{name}</h3>{image}<p class="axis">{axes}</p>{bar}</div>'
 
 
-def strongest(weight: np.ndarray, cells: int) -> np.ndarray:
+def _height(outputs: int) -> int:
+    return int(np.clip(14 * outputs, 42, 240))
+
+
+class Chance(NamedTuple):
     """
-    Shrink a layer so that no live link gets lost: of the links that share a cell, the one of largest magnitude is kept.
+    The links that inputs would have if chance had placed them.
 
-    :param weight: weights, NaN where there is no link, ``[out, in]``
-    :param cells: rows and columns to keep at most
-    :return: the same, or smaller
+    :param mean: of an input
+    :param band: how far from it chance leaves all inputs, with a confidence of 95 %
     """
-    blocks = [-(-size // cells) for size in weight.shape]
-    padding = [(0, -size % block) for size, block in zip(weight.shape, blocks, strict=True)]
-    padded = np.pad(weight, padding, constant_values=np.nan)
-    rows, columns = (size // block for size, block in zip(padded.shape, blocks, strict=True))
-    parts = padded.reshape(rows, blocks[0], columns, blocks[1]).swapaxes(1, 2).reshape(rows, columns, -1)
-    best = np.nan_to_num(np.abs(parts), nan=-1.0).argmax(axis=2)
-    return np.take_along_axis(parts, best[..., None], axis=2)[..., 0]
+
+    mean: float
+    band: float
 
 
-def input_importance(runs: Sequence[Run]) -> Figure | None:
+def chance(networks: Sequence[Network], seeds: int) -> Chance:
     """
-    Draw how many live links each input has.
+    Say how many links of the first layer chance gives to an input: drawn from all places without replacement, their number is
+    hypergeometric. The band is for all inputs together (Bonferroni).
 
-    :param runs: the runs, one row each
+    :param networks: the networks whose links are summed
+    :param seeds: what their sum is divided by
     """
-    known = with_networks(runs)
-    if not known:
-        return None
-    figure, axes = new_figure(0.5 + 1.9 * len(known), rows=len(known), columns=2, squeeze=False, sharey="col")
-    for row, (run, agent, colour) in enumerate(known):
-        actor, *critics = agent.networks
-        counts = (actor.input_links, sum((critic.input_links for critic in critics), np.zeros(1, int)))
-        for ax, links, name in zip(axes[row], counts, ("actor", "critics, together"), strict=True):
-            first_action = agent.observations
-            colours = [colour if first_action is None or i < first_action else "#b6bac2" for i in range(len(links))]
-            ax.bar(np.arange(len(links)), links, 0.8, color=colours)
-            ax.axhline(links.mean(), color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-            ax.grid(visible=False, axis="x")
-            ax.set_xlim(-0.7, len(links) - 0.3)
-            ax.xaxis.set_major_locator(MaxNLocator(9, integer=True))
-            ax.set_ylabel("live links")
-            ax.set_title(name if len(runs) == 1 else f"{name}, {label(run, runs)}", color=INK if len(runs) == 1 else colour)
-            if row == len(known) - 1:
-                ax.set_xlabel("observation dimension" if first_action is not None else "feature")
-        if agent.observations is not None:
-            actions = len(counts[1]) - agent.observations
-            keys = [Patch(color="#b6bac2", label=f"actions (the last {actions})" if actions > 1 else "action (the last)")]
-            axes[row][1].legend(handles=keys, loc="upper left", ncols=1)
-            axes[row][1].set_ylim(top=max(axes[row][1].get_ylim()[1], counts[1].max() * 1.25))
-    return figure
+    outputs, inputs = networks[0].weights[0].shape
+    size, share = outputs * inputs, 1 / inputs
+    live = [network.layers[0][0] for network in networks]
+    variance = sum(n * share * (1 - share) * (size - n) / max(size - 1, 1) for n in live)
+    quantile = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / (2 * inputs))
+    return Chance(sum(live) * share / seeds, quantile * float(variance) ** 0.5 / seeds)
 
 
-def _layer_name(number: int, weights: Sequence[np.ndarray]) -> str:
-    outputs, inputs = weights[number].shape
+def why_not_moved(run: Run, network: Network) -> str | None:
+    """
+    Say why the links of a network's first layer are where they began; None if updates have moved them.
+
+    :param run: the run
+    :param network: one of its agent's networks
+    """
+    agent = run.agent
+    assert agent is not None
+    live, size = network.layers[0]
+    steps, updates = agent.counters.get(network.attribute, (0, 0))
+    churn = [float(curve.values.sum()) for (_, layer), curve in run.churn().get(network.attribute, {}).items() if layer == 0]
+    reasons = {
+        "it is dense": not agent.is_sparse,
+        "its first layer is full: there is nothing to choose": live == size,
+        "topology='static' leaves links where chance has put them": agent.settings.get("topology") == "static",
+        "hidden_weights='fixed' leaves links where they are": agent.settings.get("hidden_weights") == "fixed",
+        _no_update(agent, steps): updates == 0 and not agent.has_warm_up_links,
+        "no update has moved a link of its first layer": bool(churn) and sum(churn) == 0 and not agent.has_warm_up_links,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _no_update(agent: Agent, steps: int) -> str:
+    interval = agent.settings.get("update_interval")
+    after = f": the first is due after {interval:,} optimizer steps, and it has had {steps:,}" if interval else ""
+    return f"no topology update has come yet{after}"
+
+
+def input_links(group: Group, kind: int) -> tuple[np.ndarray, np.ndarray, Chance]:
+    """
+    Give the links and the sum of the weights' magnitudes of each input, means over the seeds, and what chance gives.
+
+    :param group: the group
+    :param kind: number of the kind of network, twins are added
+    """
+    twins = [network for agent in group.agents for network in agent.kinds[kind]]
+    links = np.sum([network.input_links for network in twins], axis=0) / len(group.agents)
+    weights = np.sum([np.nansum(np.abs(network.weights[0]), axis=0) for network in twins], axis=0) / len(group.agents)
+    return links, weights, chance(twins, len(group.agents))
+
+
+def moved_kinds(group: Group) -> list[int]:
+    """
+    Give the kinds of networks, by number, whose first layers updates have moved in all seeds.
+
+    :param group: the group
+    """
+    runs = [run for run in group.runs if run.agent is not None and run.agent.networks]
+    kinds = range(len(group.agent.kinds)) if group.agent is not None else ()
+    return [kind for kind in kinds if all(why_not_moved(run, run.agent.kinds[kind][0]) is None for run in runs if run.agent)]
+
+
+def input_importance(groups: Sequence[Group]) -> str | None:
+    """
+    Draw how many live links each input has, beside what chance gives.
+
+    :param groups: the groups, one row each
+    """
+    plots = [
+        _input_plot(group, agent, kind, len(groups) > 1).__html__()
+        for group, agent in with_networks(groups)
+        for kind in moved_kinds(group)
+    ]
+    return facets(plots, 2) if plots else None
+
+
+def _input_plot(group: Group, agent: Agent, kind: int, several: bool) -> Plot:
+    links, weights, expected = input_links(group, kind)
+    name = agent.kinds[kind][0].kind
+    title = f"{'critics, together' if name == 'critic' else name}{f', {group.label}' if several else ''}"
+    what = "feature" if agent.observations is None else "observation dimension"
+    x = Axis(-0.7, len(links) - 0.3, what, "{:.0f}".format, whole=True)
+    low, high = max(expected.mean - expected.band, 0.0), expected.mean + expected.band
+    y = Axis.around([*links, high], "live links", "{:,.4g}".format, zero=True)
+    plot = Plot(x, y, title)
+    observations = len(links) if agent.observations is None else agent.observations
+    says = [
+        f"{i if i < observations else f'action {i - observations}'}: {count:,.4g} links, sum of |weights| {weight:.3g}"
+        for i, (count, weight) in enumerate(zip(links, weights, strict=True))
+    ]
+    plot.bars(list(links), [group.colour if i < observations else ACTION for i in range(len(links))], says)
+    plot.zone(low, high)
+    plot.level(expected.mean)
+    return plot
+
+
+def layer_name(number: int, network: Network) -> str:
+    """
+    Name a layer.
+
+    :param number: its number
+    :param network: the network
+    """
+    outputs, inputs = network.weights[number].shape
     return f"layer {number + 1}, {inputs}→{outputs}"

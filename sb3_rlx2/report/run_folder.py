@@ -3,22 +3,23 @@
 import csv
 import io
 import json
-import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 
-from sb3_rlx2.recording import STEP, progress_files
-from sb3_rlx2.report.agent_file import CHECKPOINT, Agent, holds_agent, read_agent
+from sb3_rlx2.checkpoint.archive import CHECKPOINT, why_no_agent
+from sb3_rlx2.progress_log import BUFFER_SIZE, N_STEPS, POLICY_DISTANCE, STEP, layer_of, progress_files
+from sb3_rlx2.report.agent_file import Agent, read_agent
+from sb3_rlx2.settings import read_settings
 
 T = TypeVar("T")
-EXACT = {"rlx2/policy_distance", "rlx2/buffer_size", "rlx2/n_steps"}  # written when they change, at their step
+EXACT = {POLICY_DISTANCE, BUFFER_SIZE, N_STEPS}  # written when they change, at their step
 
 
 class RunError(ValueError):
@@ -107,6 +108,12 @@ class Run:
         return int(total) if isinstance(total, int | float) else None
 
     @property
+    def seed(self) -> int | None:
+        """Its seed, None if it had none or none is known."""
+        seed = self.arguments.get("seed", (self.agent.settings if self.agent else {}).get("seed"))
+        return seed if isinstance(seed, int) and seed >= 0 else None
+
+    @property
     def continues(self) -> str | None:
         """The saved agent from which the run went on."""
         return self.arguments.get("trained_agent") or None
@@ -130,19 +137,17 @@ class Run:
         """
         return self.progress.get(name)
 
-    def churn(self, network: str) -> dict[tuple[int, int], Curve]:
+    def churn(self) -> dict[str, dict[tuple[int, int], Curve]]:
         """
         Give the churn at each topology update.
 
-        :param network: ``"actor"`` or ``"critic"``
-        :return: for each ``(number of the network among its twins, layer)``, the share of links that changed
+        :return: shares of links that changed, by the network's name, as ``"actor"``, and ``(number among its twins, layer)``
         """
-        found = {}
-        for name, curve in self.progress.items():
-            match = re.fullmatch(rf"rlx2/{network}_churn/(\d+)\.(\d+)", name)
-            if match:
-                found[int(match[1]), int(match[2])] = curve
-        return dict(sorted(found.items()))
+        found: dict[str, dict[tuple[int, int], Curve]] = {}
+        places = [(place, curve) for place, curve in ((layer_of(name), each) for name, each in self.progress.items()) if place]
+        for (network, number, layer), curve in sorted(places, key=itemgetter(0)):
+            found.setdefault(network, {})[number, layer] = curve
+        return found
 
 
 def read_run(folder: Path) -> Run:
@@ -150,7 +155,7 @@ def read_run(folder: Path) -> Run:
     Read a run's folder.
 
     :param folder: as `rlx2 train` leaves it, or a folder of one's own with files of the same kinds in it
-    :raise RunError: if it does not exist, holds no run, or a file in it is damaged
+    :raises RunError: if it does not exist, holds no run, or a file in it is damaged
     """
     if not folder.is_dir():
         raise RunError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
@@ -187,12 +192,12 @@ def agent_file(folder: Path) -> Path | None:
     for path in sorted(folder.glob("*.zip")):
         step = CHECKPOINT.fullmatch(path.stem)
         if step:
-            checkpoints.append((int(step[1]), path))
+            checkpoints.append((int(step["steps"]), path))
         elif path.stem == "best_model":
             best = path
         else:
             ends.append((path.stat().st_mtime, path))
-    ends = [end for end in ends if holds_agent(end[1])] or ends  # other archives may lie there too
+    ends = [end for end in ends if why_no_agent(end[1]) is None] or ends  # other archives may lie there too
     latest = max(ends or checkpoints, default=None)
     return best if latest is None else latest[1]
 
@@ -271,29 +276,6 @@ def _columns(parts: list[list[dict[str, float]]]) -> dict[str, Curve]:
     return {name: Curve(*(np.array(axis) for axis in zip(*pairs, strict=True))) for name, pairs in sorted(points.items())}
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Reads what the zoo's ``yaml.dump`` wrote, without making Python objects of it."""
-
-
-def _plain(loader: _PlainLoader, _: str, node: yaml.Node) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    return node.value
-
-
-_PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", _plain)
-
-
 def _read_settings(folder: Path, name: str) -> dict[str, Any]:
     path = next(iter(sorted(folder.glob(f"*/{name}"))), None)
-    return {} if path is None else _read(lambda path: dict(_pairs(yaml.load(path.read_text(), _PlainLoader))), path)
-
-
-def _pairs(content: Any) -> Iterator[tuple[str, Any]]:
-    """The zoo dumps an ordered dict, which is a list of pairs inside a list of arguments."""
-    if isinstance(content, Mapping):
-        yield from content.items()
-    else:
-        yield from ((name, value) for name, value in content[0])
+    return {} if path is None else _read(read_settings, path)

@@ -1,54 +1,83 @@
-"""Pictures of how a run went, for `rlx2 report`; None where no run has the data."""
+"""Pictures of how runs went, for `rlx2 report`; None where no run has the data."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from sb3_rlx2.progress_log import BUFFER_SIZE, DROP_FRACTION, N_STEPS, POLICY_DISTANCE
+from sb3_rlx2.report.agent_file import network_name
+from sb3_rlx2.report.groups import Group, by_environment
+from sb3_rlx2.report.plot import Axis, Plot, facets, key, short
 from sb3_rlx2.report.run_folder import Curve, Run
-from sb3_rlx2.report.style import INK, MUTED, STEPS, coloured, label, new_figure, shade, short, step_axis
 
 EPISODES = 100  # SB3 averages training returns over that many
-TWIN_STYLES: tuple[Literal["-", "--"], ...] = ("-", "--")
+INK, MUTED = "var(--ink)", "var(--muted)"
 
 
-def learning_curve(runs: Sequence[Run]) -> Figure | None:
+def step_axis(groups: Sequence[Group]) -> Axis:
     """
-    Draw returns over steps: evaluations as a line with the standard deviation over episodes, training returns thin.
+    Make an axis of environment steps, long enough for all runs.
 
-    :param runs: the runs
+    :param groups: the groups
     """
-    if all(run.evaluations is None and training_returns(run) is None for run in runs):
+    return Axis(0, 1.01 * max(run.steps for group in groups for run in group.runs) or 1, "environment steps", short)
+
+
+def learning_curve(groups: Sequence[Group]) -> str | None:
+    """
+    Draw returns over steps: evaluations as a line with what they scatter, training returns thin.
+
+    :param groups: the groups
+    """
+    plots = []
+    for name, members in by_environment(groups):
+        lines = [(group, curve) for group in members for curve in _thin_lines(group)]
+        returns = [float(value) for _, curve in lines for value in curve.values]
+        returns += [edge for group in members for edge in _edges(group)]
+        if not returns:
+            continue
+        several = len(list(by_environment(groups))) > 1
+        plot = Plot(step_axis(members), Axis.around(returns, "return of an episode", _amount), name if several else "", 260)
+        for group, curve in lines:
+            plot.curve(curve.steps, curve.values, group.colour, "thin")
+        for group in members:
+            _draw_evaluations(plot, group, len(groups) > 1)
+        plots.append(plot.__html__())
+    if not plots:
         return None
-    groups = by_environment(runs)
-    figure, axes = new_figure(0.6 + 2.9 / len(groups) ** 0.4 * len(groups), rows=len(groups), squeeze=False)
-    for ax, (name, group) in zip(axes[:, 0], groups.items(), strict=True):
-        for run, colour in group:
-            _learning_curve(ax, run, colour)
-        step_axis(ax, [run for run, _ in group])
-        ax.set_ylabel("return of an episode")
-        ax.set_title(name if len(groups) > 1 else "")
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if abs(value) >= 10 else f"{value:g}"))
-    keys = [
-        Line2D([], [], color=MUTED, marker="o", markersize=3, label="evaluation, mean ± standard deviation over episodes"),
-        Line2D([], [], color=MUTED, alpha=0.5, linewidth=1.0, label=f"training, mean of the last {EPISODES} episodes"),
-    ]
-    figure.legend(handles=keys, loc="outside upper left", ncols=2)
-    return figure
+    spread = "mean ± standard deviation over episodes"
+    if any(len(group.runs) > 1 for group in groups):
+        spread += "; of several seeds: mean and 95 % confidence interval"
+    thin = f"training, mean of the last {EPISODES} episodes"
+    return key([(MUTED, "", 1, f"evaluation, {spread}"), (MUTED, "thin", 1, thin)]) + "".join(plots)
 
 
-def _learning_curve(ax: Axes, run: Run, colour: str) -> None:
-    training = training_returns(run)
-    if training is not None:
-        ax.plot(training.steps, training.values, color=colour, alpha=0.5, linewidth=1.0)
-    if run.evaluations is not None:
-        steps, means, spread = run.evaluations.steps, run.evaluations.means, run.evaluations.returns.std(axis=1)
-        ax.fill_between(steps, means - spread, means + spread, color=colour, alpha=0.16, linewidth=0)
-        ax.plot(steps, means, color=colour, marker="o" if len(steps) <= 60 else "", markersize=3)
+def _thin_lines(group: Group) -> Iterator[Curve]:
+    for run in group.runs:
+        curve = training_returns(run)
+        if curve is not None:
+            yield curve
+
+
+def _edges(group: Group) -> list[float]:
+    if group.evaluations is None:
+        return []
+    means, spread = group.evaluations.means, group.spread(group.evaluations.returns)
+    return [*(means - spread).tolist(), *(means + spread).tolist()]
+
+
+def _draw_evaluations(plot: Plot, group: Group, several: bool) -> None:
+    if group.evaluations is None:
+        return
+    steps, means, spread = group.evaluations.steps, group.evaluations.means, group.spread(group.evaluations.returns)
+    around = dict(zip(steps.tolist(), spread.tolist(), strict=True))
+    whose = f"{group.label}, " if several else ""
+    plot.band(steps, means - spread, means + spread, group.colour)
+    plot.curve(steps, means, group.colour, "", lambda x, y: f"{whose}step {short(x)}: {_amount(y)} ± {around[int(x)]:,.3g}")
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 def training_returns(run: Run) -> Curve | None:
@@ -66,140 +95,118 @@ def training_returns(run: Run) -> Curve | None:
     return Curve(run.episodes.steps, (sums[ends] - sums[starts]) / (ends - starts))
 
 
-def final_evaluation(runs: Sequence[Run]) -> Figure | None:
+def final_evaluation(groups: Sequence[Group]) -> str | None:
     """
-    Draw the return of each episode of the last and of the best evaluation.
+    Draw the return of each episode, or the mean of each seed, of the last and of the best evaluation.
 
-    :param runs: the runs
+    :param groups: the groups
     """
-    evaluated = {
-        name: [pair for pair in group if pair[0].evaluations is not None] for name, group in by_environment(runs).items()
-    }
-    groups = {name: group for name, group in evaluated.items() if group}
-    if not groups:
-        return None
-    sizes = [2 * len(group) for group in groups.values()]
-    row = 0.42 if len(runs) == 1 else 0.5
-    figure, axes = new_figure(0.5 * len(groups) + row * sum(sizes), rows=len(groups), squeeze=False, height_ratios=sizes)
-    for ax, (name, group) in zip(axes[:, 0], groups.items(), strict=True):
-        names = [text for run, colour in group for text in _evaluation_rows(ax, run, colour, runs)]
-        ax.set_yticks(range(len(names)), names)
-        ax.tick_params(axis="y", labelcolor=INK)
-        ax.set_ylim(len(names) - 0.4, -0.6)
-        ax.grid(visible=False, axis="y")
-        ax.spines["left"].set_visible(False)
-        ax.set_title(name if len(groups) > 1 else "")
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.5g}"))
-    axes[-1, 0].set_xlabel("return of an episode")
-    return figure
+    plots = []
+    for name, members in by_environment(groups):
+        rows = [row for group in members for row in _evaluation_rows(group, len(groups) > 1)]
+        if not rows:
+            continue
+        x = Axis.around([float(value) for _, _, returns in rows for value in returns], "return of an episode", _amount)
+        y = Axis(len(rows) - 0.4, -0.6)  # down
+        plot = Plot(x, y, name if len(list(by_environment(groups))) > 1 else "", 50 * len(rows))
+        plot.rows([text for _, text, _ in rows])
+        for number, (group, _, returns) in enumerate(rows):
+            for value in returns:
+                plot.dot(float(value), number + 0.1, group.colour, _amount(float(value)))
+            plot.mark(float(returns.mean()), number + 0.1)
+        plots.append(plot.__html__())
+    return "".join(plots) if plots else None
 
 
-def _evaluation_rows(ax: Axes, run: Run, colour: str, runs: Sequence[Run]) -> Iterator[str]:
-    """Draw two rows below those that are there, and give their names."""
-    evaluations = run.evaluations
-    assert evaluations is not None
+def _evaluation_rows(group: Group, several: bool) -> Iterator[tuple[Group, str, np.ndarray]]:
+    evaluations = group.evaluations
+    if evaluations is None:
+        return
     for name, number in (("last", len(evaluations.steps) - 1), ("best", evaluations.best)):
-        y, returns = len(ax.lines) // 2, evaluations.returns[number]
-        ax.plot(returns, np.full(len(returns), y), "o", color=colour, alpha=0.55, markersize=7, markeredgewidth=0)
-        ax.plot([returns.mean()] * 2, [y - 0.3, y + 0.3], color=INK, linewidth=2)
         text = f"{name}, step {short(evaluations.steps[number])}"
-        yield text if len(runs) == 1 else f"{label(run, runs)}\n{text}"
+        yield group, f"{group.label}, {text}" if several else text, evaluations.returns[number]
 
 
-def by_environment(runs: Sequence[Run]) -> dict[str, list[tuple[Run, str]]]:
-    """
-    Group runs whose returns can stand on one axis.
-
-    :param runs: the runs
-    :return: runs with their colour, by environment
-    """
-    groups: dict[str, list[tuple[Run, str]]] = {}
-    for run, colour in coloured(runs):
-        groups.setdefault(run.environment, []).append((run, colour))
-    return groups
-
-
-def churn(runs: Sequence[Run]) -> Figure | None:
+def churn(groups: Sequence[Group]) -> str | None:
     """
     Draw the share of links that each topology update changed, for each layer.
 
-    :param runs: the runs, one row each
+    :param groups: the groups; of several seeds the first
     """
-    known = [(run, colour) for run, colour in coloured(runs) if run.churn("actor") or run.churn("critic")]
+    known = [group for group in groups if group.first.churn()]
     if not known:
         return None
-    figure, axes = new_figure(0.75 + 1.9 * len(known), rows=len(known), columns=2, squeeze=False, sharex=True, sharey=True)
-    for row, (run, colour) in zip(axes, known, strict=True):
-        for ax, name in zip(row, ("actor", "critic"), strict=True):
-            _churn(ax, run, name, colour)
-            ax.set_title(name if len(runs) == 1 else f"{name}, {label(run, runs)}", color=INK if len(runs) == 1 else colour)
-        row[0].set_ylabel("links changed")
-    for ax in axes[-1]:
-        step_axis(ax, runs)
-    base = known[0][1] if len(known) == 1 else INK
-    deepest = max(layer for run, _ in known for name in ("actor", "critic") for _, layer in run.churn(name))
-    shades = [Line2D([], [], color=shade(base, layer, deepest), label=f"layer {layer + 1}") for layer in range(deepest + 1)]
-    twins = [Line2D([], [], color=MUTED, linestyle=TWIN_STYLES[n], linewidth=1.3, label=f"critic {n + 1}") for n in (0, 1)]
-    limit = [Line2D([], [], color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)), label="drop fraction: most that could change")]
-    figure.legend(handles=[*shades, *twins, *limit], loc="outside upper left", ncols=6)
-    return figure
+    networks = list(dict.fromkeys(network for group in known for network in group.first.churn()))
+    found = [curve for group in known for layers in group.first.churn().values() for curve in layers.values()]
+    found += [curve for group in known if (curve := group.first.curve(DROP_FRACTION)) is not None]
+    y = Axis.around([float(curve.values.max()) for curve in found], "links changed", "{:.0%}".format, zero=True)
+    plots = [
+        _churn(Plot(step_axis(groups), y, _network_title(name, group, groups), 180), group, name)
+        for group in known
+        for name in networks
+        if name in group.first.churn()
+    ]
+    places = [place for group in known for layers in group.first.churn().values() for place in layers]
+    deepest, twins = max(layer for _, layer in places), max(number for number, _ in places) + 1
+    shades = [(INK, "", _shade(layer, deepest), f"layer {layer + 1}") for layer in range(deepest + 1)]
+    dashes = [(INK, "dash" if number else "", 1.0, f"critic {number + 1}") for number in range(min(twins, 2)) if twins > 1]
+    limit = (MUTED, "dots", 1.0, "drop fraction: most that could change")
+    return key([*shades, *dashes, limit]) + facets([plot.__html__() for plot in plots], len(networks))
 
 
-def _churn(ax: Axes, run: Run, network: str, colour: str) -> None:
-    curves, drop = run.churn(network), run.curve("rlx2/drop_fraction")
-    last = max((layer for _, layer in curves), default=0)
+def _network_title(name: str, group: Group, groups: Sequence[Group]) -> str:
+    return network_name(name) if len(groups) == 1 else f"{network_name(name)}, {group.label}"
+
+
+def _churn(plot: Plot, group: Group, network: str) -> Plot:
+    curves, drop = group.first.churn()[network], group.first.curve(DROP_FRACTION)
+    deepest = max(layer for _, layer in curves)
+    if drop is not None:
+        plot.curve(drop.steps, drop.values, MUTED, "dots")
     for (number, layer), curve in curves.items():
-        ax.plot(
-            curve.steps,
-            curve.values,
-            color=shade(colour, layer, last),
-            linestyle=TWIN_STYLES[number % len(TWIN_STYLES)],
-            marker="o" if len(curve) <= 60 else "",
-            markersize=2.5,
-            linewidth=1.3,
-        )
-    if drop is not None and curves:
-        ax.plot(drop.steps, drop.values, color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)))
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_ylim(bottom=0)
+        say = _saying(f"layer {layer + 1}{f' of critic {number + 1}' if network == 'critic' else ''}")
+        plot.curve(curve.steps, curve.values, group.colour, "dash" if number % 2 else "", say, _shade(layer, deepest))
+    return plot
 
 
-def buffer(runs: Sequence[Run]) -> Figure | None:
+def _saying(what: str, write: Callable[[float], str] = "{:.1%}".format) -> Callable[[float, float], str]:
+    return lambda x, y: f"step {short(x)}, {what}: {write(y)}"
+
+
+def _shade(layer: int, deepest: int) -> float:
+    """Fade the layers near the input."""
+    return 1.0 if deepest == 0 else 0.4 + 0.6 * layer / deepest
+
+
+def buffer(groups: Sequence[Group]) -> str | None:
     """
     Draw policy distance, size of the replay buffer and n in force over steps.
 
-    :param runs: the runs
+    :param groups: the groups, each run a line
     """
-    names = ("rlx2/policy_distance", "rlx2/buffer_size", "rlx2/n_steps")
-    if not any(run.curve(name) is not None for run in runs for name in names):
-        return None
-    figure, axes = new_figure(5.0, rows=3, sharex=True, height_ratios=(3, 3, 1.3))
-    for run, colour in coloured(runs):
-        for ax, name in zip(axes, names, strict=True):
-            curve = run.curve(name)
-            if curve is not None:
-                ax.plot(curve.steps, curve.values, color=colour, drawstyle="default" if ax is axes[1] else "steps-post")
-    axes[0].set_ylabel("policy distance")
-    axes[1].set_ylabel("buffer, transitions")
-    axes[1].yaxis.set_major_formatter(STEPS)
-    axes[2].set_ylabel("n in force")
-    axes[2].yaxis.set_major_locator(MaxNLocator(3, integer=True))
-    axes[2].margins(y=0.25)
-    for ax in axes[:2]:
-        ax.set_ylim(bottom=0)
-    step_axis(axes[2], runs)
-    _setting_line(axes[0], runs, "policy_distance_threshold", "threshold")
-    _setting_line(axes[1], runs, "buffer_min_size", "minimum")
-    _setting_line(axes[1], runs, "buffer_size", "capacity")
-    figure.align_ylabels()
-    return figure
+    plots = []
+    for name, title, height, write, settings in (
+        (POLICY_DISTANCE, "policy distance", 170, "{:.3g}".format, {"policy_distance_threshold": "threshold"}),
+        (BUFFER_SIZE, "transitions in the buffer", 170, short, {"buffer_min_size": "minimum", "buffer_size": "capacity"}),
+        (N_STEPS, "n in force", 70, "{:.0f}".format, {}),
+    ):
+        curves = [(group, curve) for group in groups for run in group.runs if (curve := run.curve(name)) is not None]
+        if not curves:
+            continue
+        highest = max(float(curve.values.max()) for _, curve in curves)
+        levels = [level for level in _levels(groups, settings) if level[0] <= 1.6 * highest]
+        y = Axis.around([highest, *(value for value, _ in levels)], title, write, zero=True)
+        plot = Plot(step_axis(groups), y if name != N_STEPS else Axis(0, highest + 1, title, write, whole=True), height=height)
+        for group, curve in curves:
+            whose = f"{group.label}, {title}" if len(groups) > 1 else title
+            plot.curve(curve.steps, curve.values, group.colour, "", _saying(whose, write), stairs=name != BUFFER_SIZE)
+        for value, text in levels:
+            plot.level(value, f"{text} {value:,}")
+        plots.append(plot.__html__())
+    return "".join(plots) if plots else None
 
 
-def _setting_line(ax: Axes, runs: Sequence[Run], name: str, text: str) -> None:
-    """Mark a setting of the runs where the axis comes near it."""
-    values = {run.agent.settings[name] for run in runs if run.agent is not None and name in run.agent.settings}
-    for value in values:
-        if ax.dataLim.y1 > 0 and value <= 1.6 * ax.dataLim.y1:
-            ax.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-            place: dict[str, Any] = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
-            ax.annotate(f"{text} {value:,}", (0.006, value), (0, 3), color=INK, fontsize=8, **place)
+def _levels(groups: Sequence[Group], settings: dict[str, str]) -> list[tuple[float, str]]:
+    agents = [agent for group in groups for agent in group.agents]
+    found = {(agent.settings[name], text) for agent in agents for name, text in settings.items() if name in agent.settings}
+    return sorted(found)

@@ -1,0 +1,143 @@
+"""
+``rlx2 advise``: how sparse to begin with, for an environment and a number of steps.
+
+What counts is the number of links to a hidden unit, not the percentage: the same sparsity leaves a narrow network hardly any.
+``measured.json`` holds how many the stored runs had (``benchmarks/returns``), and how near they came to dense. The advice is
+the fewest with which each of their tasks came to dense's return, and of these the most: what has done for all. Few links learn
+slowly, so a run shorter than these gets twice as many.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sb3_rlx2.backends.network import LayerSpec
+
+MEASURED = Path(__file__).with_name("measured.json")
+ENOUGH = 0.97  # of dense's return
+MORE = 2.0  # links, for runs shorter than those measured
+LEAST = 0.5  # share of zeros: with fewer, little is gained by sparsity
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """
+    What stored runs of one task and one sparsity came to.
+
+    :param algorithm: SB3's, in lower case
+    :param env: environment
+    :param steps: environment steps
+    :param actor_sparsity: of the actor
+    :param critic_sparsity: of each critic
+    :param links_of_a_unit: links to a hidden unit, of ``"actor"`` and ``"critic"``
+    :param of_dense: mean score, of the mean score of dense
+    :param seeds: number of runs
+    :param dense_seeds: number of dense runs
+    :param dense_steps: steps of the dense runs, which may be fewer
+    """
+
+    algorithm: str
+    env: str
+    steps: int
+    actor_sparsity: float
+    critic_sparsity: float
+    links_of_a_unit: Mapping[str, float]
+    of_dense: float
+    seeds: int
+    dense_seeds: int
+    dense_steps: int
+
+
+def read_lessons() -> list[Lesson]:
+    """Read what was measured."""
+    return [Lesson(**row) for row in json.loads(MEASURED.read_text())]
+
+
+def enough_links(lessons: Sequence[Lesson], network: str) -> float:
+    """
+    Give the number of links to a hidden unit that has done for all tasks that were measured.
+
+    :param lessons: what was measured
+    :param network: ``"actor"`` or ``"critic"``
+    """
+    tasks: dict[tuple[str, str], list[float]] = {}
+    for lesson in lessons:
+        if lesson.of_dense >= ENOUGH and lesson.steps == lesson.dense_steps:
+            tasks.setdefault((lesson.algorithm, lesson.env), []).append(lesson.links_of_a_unit[network])
+    return max(min(links) for links in tasks.values())
+
+
+def shortest(lessons: Sequence[Lesson]) -> int:
+    """
+    Give the steps of the shortest runs that were measured.
+
+    :param lessons: what was measured
+    """
+    return min(lesson.steps for lesson in lessons)
+
+
+@dataclass(frozen=True)
+class Advice:
+    """
+    How sparse one network is to be.
+
+    :param keyword: the argument
+    :param layers: its layers, dense
+    :param links_of_a_unit: links to a hidden unit
+    """
+
+    keyword: str
+    layers: Sequence[LayerSpec]
+    links_of_a_unit: float
+
+    @property
+    def size(self) -> int:
+        """Number of its weights if it were dense."""
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def units(self) -> int:
+        """Number of its hidden units."""
+        return sum(layer.out_features for layer in self.layers[:-1])
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros, in whole percents, rounded to more links."""
+        return max(math.floor(100 * (1 - self.links_of_a_unit * self.units / self.size)) / 100, LEAST)
+
+    @property
+    def widths(self) -> str:
+        """Its layers, as ``"11-256-256-3"``."""
+        return "-".join(map(str, (self.layers[0].in_features, *(layer.out_features for layer in self.layers))))
+
+
+def advise(networks: Mapping[str, Sequence[LayerSpec]], steps: int, lessons: Sequence[Lesson]) -> list[Advice]:
+    """
+    Give advice for each network.
+
+    :param networks: layers of a network, by the argument that says how sparse it is; the last one learns values
+    :param steps: environment steps that are planned
+    :param lessons: what was measured
+    """
+    more = MORE if steps < shortest(lessons) else 1.0
+    return [
+        Advice(keyword, layers, more * enough_links(lessons, "actor" if keyword.startswith("actor") else "critic"))
+        for keyword, layers in networks.items()
+    ]
+
+
+def command_line(algo: str, env: str, steps: int, settings: Mapping[str, Any], *options: str) -> str:
+    """
+    Write a command of ``rlx2 train``.
+
+    :param algo: name in the zoo
+    :param env: environment
+    :param steps: environment steps
+    :param settings: hyper-parameters
+    :param options: further ones
+    """
+    pairs = " ".join(f"{name}:{value:g}" for name, value in settings.items())
+    return " ".join([f"rlx2 train --algo {algo} --env {env} -n {steps}", *options, f"-params {pairs}"])

@@ -1,0 +1,151 @@
+"""The command ``rlx2 advise``."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import gymnasium as gym
+import yaml
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
+
+from sb3_rlx2.advise import ENOUGH, LEAST, Advice, Lesson, advise, command_line, read_lessons, shortest
+from sb3_rlx2.algorithms.policies import SparsePolicy
+from sb3_rlx2.algorithms.table import ALGORITHMS
+from sb3_rlx2.backends.network import LayerSpec
+from sb3_rlx2.patching import patched
+from sb3_rlx2.sparse_mlp import sparse_mlps
+from sb3_rlx2.validation import check_integer
+from sb3_rlx2.zoo import agents, hyperparams_file
+from sb3_rlx2.zoo.prepare import algorithm_for
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="rlx2 advise", description="Say how sparse to begin with, what that rests on, and what to try. Trains nothing."
+    )
+    parser.add_argument("--env", required=True, help="environment ID")
+    parser.add_argument("-n", "--steps", type=int, help="environment steps planned (default: those of the hyper-parameters)")
+    parser.add_argument("--algo", choices=[*ALGORITHMS], help="algorithm (default: by the actions)")
+    agents.add_packages(parser)
+    args = parser.parse_args()
+    agents.check_env(args.env, args.gym_packages)
+    algo = args.algo or algorithm_for(args.env)
+    settings = settings_of(algo, args.env)
+    steps = int(float(settings["n_timesteps"])) if args.steps is None else check_integer("--steps", args.steps, 1)
+    print(text(algo, args.env, steps, settings, read_lessons()))
+
+
+def settings_of(algo: str, env: str) -> dict[str, Any]:
+    """
+    Give the hyper-parameters that ``rlx2 train`` takes.
+
+    :param algo: name in the zoo
+    :param env: environment
+    """
+    stored = yaml.safe_load(hyperparams_file(algo).read_text())
+    return dict(stored.get(env, stored["default"]))
+
+
+def networks_of(algo: str, env_id: str) -> dict[str, Sequence[LayerSpec]]:
+    """
+    Give the layers of an algorithm's sparse networks, of one of each kind, by the argument that says how sparse they are.
+
+    :param algo: name in the zoo
+    :param env_id: environment
+    :raises ValueError: if the algorithm cannot act in it
+    """
+    cls = ALGORITHMS[algo]
+    with closing(gym.make(env_id)) as env, patched(SparsePolicy, check_connected=lambda _: None):
+        space: Any = env.observation_space
+        kind = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "CnnPolicy" if is_image_space(space) else "MlpPolicy"
+        policy: Any = cls(kind, env, buffer_size=1).policy  # type: ignore[call-arg]
+        return {keyword: sparse_mlps(getattr(policy, name))[0].layers for name, keyword in policy.networks.items()}
+
+
+def text(algo: str, env: str, steps: int, settings: Mapping[str, Any], lessons: Sequence[Lesson]) -> str:
+    """
+    Lay out the advice.
+
+    :param algo: name in the zoo
+    :param env: environment
+    :param steps: environment steps planned
+    :param settings: hyper-parameters that ``rlx2 train`` takes by itself
+    :param lessons: what was measured
+    """
+    advice = advise(networks_of(algo, env), steps, lessons)
+    sparsities = {each.keyword: each.sparsity for each in advice}
+    fewer = {name: 1 - (1 - share) / 2 for name, share in sparsities.items()}
+    parts = [
+        f"{algo} on {env}, {steps:,} steps: begin with",
+        "\n".join(_row(each) for each in advice),
+        _reason(steps, lessons),
+        "What that rests on, runs of RLx2 beside dense ones:",
+        "\n".join(map(_measured, lessons)),
+        *_lesson(lessons),
+        *_settings(env, settings, sparsities),
+        "Try, in this order:",
+        "\n".join(
+            f"  {command}    # {why}"
+            for command, why in (
+                (command_line(algo, env, steps, sparsities), "what is advised"),
+                (command_line(algo, env, steps, sparsities, "--dense-twin"), "what it is measured against"),
+                (command_line(algo, env, steps, fewer), "half the links, if it keeps up with dense"),
+                (f"rlx2 compress --algo {algo} --env {env} -n {steps}", "the smallest that keeps up; many trainings"),
+            )
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+def _row(each: Advice) -> str:
+    return (
+        f"  {each.keyword} {each.sparsity:g}: {round((1 - each.sparsity) * each.size):,} links of {each.size:,} in "
+        f"{each.widths}, {(1 - each.sparsity) * each.size / each.units:.0f} to a hidden unit"
+    )
+
+
+def _reason(steps: int, lessons: Sequence[Lesson]) -> str:
+    done = f"So many links to a hidden unit have done for all tasks below to come to {ENOUGH:.0%} of dense's return"
+    if steps >= shortest(lessons):
+        return f"{done}."
+    return (
+        f"{done} in {shortest(lessons):,} steps and more, here doubled: few links learn slowly, and no shorter run is among "
+        f"them. Doubling is a rule of thumb, and stops at {LEAST:.0%} of zeros."
+    )
+
+
+def _measured(lesson: Lesson) -> str:
+    links, dense = lesson.links_of_a_unit, ""
+    if lesson.dense_steps != lesson.steps:
+        dense = f" in {lesson.dense_steps:,}"
+    return (
+        f"  {lesson.algorithm} {lesson.env}, {lesson.steps:,} steps, {lesson.actor_sparsity:g}/{lesson.critic_sparsity:g} "
+        f"(actor/critic), {links['actor']:g}/{links['critic']:g} links to a unit: {lesson.of_dense:.0%} of dense{dense} "
+        f"({lesson.seeds} / {lesson.dense_seeds} seeds)"
+    )
+
+
+def _lesson(lessons: Sequence[Lesson]) -> list[str]:
+    """Say what more links have done where nothing else was changed."""
+    found = []
+    for few in lessons:
+        for many in lessons:
+            same = (few.algorithm, few.env, few.steps) == (many.algorithm, many.env, many.steps)
+            if same and few.links_of_a_unit["actor"] < many.links_of_a_unit["actor"]:
+                links = few.links_of_a_unit["actor"], many.links_of_a_unit["actor"]
+                found.append(
+                    f"Few links learn slowly: on {few.env} {few.steps:,} steps with {links[0]:g} links to a unit of the actor "
+                    f"came to {few.of_dense:.0%} of dense, with {links[1]:g} to {many.of_dense:.0%}."
+                )
+    return found
+
+
+def _settings(env: str, settings: Mapping[str, Any], sparsities: Mapping[str, float]) -> list[str]:
+    own = {name: settings[name] for name in sparsities if name in settings}
+    if not own:
+        return []
+    named = ", ".join(f"{name} {share:g}" for name, share in own.items())
+    return [f"Without -params, rlx2 train takes what hyperparams/ has for {env}: {named}."]

@@ -1,0 +1,454 @@
+"""What the algorithms share: SB3's, put together with the sparse parts."""
+
+import inspect
+import math
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.save_util import open_path
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.her import HerReplayBuffer
+from typing_extensions import Self
+
+from sb3_rlx2 import metrics, safe_pickle
+from sb3_rlx2.algorithms.keywords import BufferOptions, NetworkOptions, check_values, defaults, names, show
+from sb3_rlx2.algorithms.noise import exploration_noise
+from sb3_rlx2.algorithms.policies import SparsePolicy
+from sb3_rlx2.algorithms.smaller import remove_dead_units
+from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
+from sb3_rlx2.callbacks import RLx2Callback
+from sb3_rlx2.environment_guard import guard
+from sb3_rlx2.fast.eligible import TrainingWatch, is_own, uses_masked, why_not
+from sb3_rlx2.files import saving
+from sb3_rlx2.patching import patched
+from sb3_rlx2.plan import check_amount, steps_of
+from sb3_rlx2.progress_log import ARRAYS
+from sb3_rlx2.safe_pickle import UnsafePickleError
+from sb3_rlx2.saved_objects import add_plain, read_objects
+from sb3_rlx2.updater import check_gradients
+from sb3_rlx2.validation import check_integer, check_number, did_you_mean
+from sb3_rlx2.warning import warn
+
+if TYPE_CHECKING:
+    AlgorithmHost = OffPolicyAlgorithm
+else:
+    AlgorithmHost = object
+
+
+class RLx2Algorithm(AlgorithmHost):
+    """
+    Goes before an off-policy algorithm of SB3.
+
+    RLx2's keyword arguments become attributes, as SB3's do: so they are saved, and ``load`` can replace them. In
+    ``_setup_model`` the parts are made from them.
+    """
+
+    sparse_policy_class: ClassVar[type[SparsePolicy]]
+    own_defaults: ClassVar[Mapping[str, Any]] = {}  # RLx2's keyword arguments whose defaults are the algorithm's own
+
+    n_steps: int
+    buffer_min_size: int | float
+    planned_timesteps: int | None
+    backend: str
+    topology: str
+    policy_distance_threshold: float
+    action_noise: Any
+    replay_buffer: Any
+    replay_buffer_class: Any
+    arrays: Any
+    _is_loading = False  # SB3's `load` has made it and will give it a saved agent's state
+    _steps: Any = None
+    _watch: Any = None  # the TrainingWatch that looks after them
+    _said: str | None = None  # why gradient steps are SB3's own, as the user was told
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if is_own(cls) and "__init__" in vars(cls):  # a user's may take what it likes
+            show(cls.__init__, cls.rlx2_defaults())
+
+    @classmethod
+    def rlx2_defaults(cls) -> dict[str, Any]:
+        """Give the keyword arguments that are RLx2's, with their defaults."""
+        return defaults() | dict(cls.own_defaults)
+
+    @classmethod
+    def rlx2_keywords(cls) -> set[str]:
+        """Give the names of all arguments that SB3's own algorithm does not have, or means something else by."""
+        return {*cls.rlx2_defaults(), *cls.sparse_policy_class.sparsity_keywords()}
+
+    @classmethod
+    def _split(cls, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Give RLx2's own keyword arguments, all of them, and the host's."""
+        own = cls.rlx2_defaults()
+        cls._check_names(kwargs)
+        return own | {name: kwargs[name] for name in kwargs if name in own}, {
+            name: value for name, value in kwargs.items() if name not in own
+        }
+
+    @classmethod
+    def _check_names(cls, given: Iterable[str]) -> None:
+        """Refuse arguments that nobody takes, with the nearest."""
+        own = next(each for each in cls.__mro__ if is_own(each))  # a subclass of a user may take what it likes
+        known = {*inspect.signature(own).parameters, *inspect.signature(cls._host()).parameters} - {"kwargs"}
+        for name in given:
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no argument {name}{did_you_mean(name, known)}")
+
+    @classmethod
+    def _host(cls) -> type:
+        """Give the algorithm of SB3 or sb3-contrib that this one is put together with."""
+        return next(
+            each for each in cls.__mro__ if issubclass(each, OffPolicyAlgorithm) and not issubclass(each, RLx2Algorithm)
+        )
+
+    def _configure(self, keywords: Mapping[str, Any], setup_model: bool) -> None:
+        """
+        Finish construction.
+
+        :param keywords: RLx2's arguments
+        :param setup_model: SB3's ``_init_setup_model``, False while loading
+        """
+        self._check_policy(loading=not setup_model)
+        for name, value in keywords.items():
+            setattr(self, name, value)
+        if setup_model:
+            check_values(self)
+        check_number("policy_distance_threshold", self.policy_distance_threshold, 0.0, math.inf)  # None is for callbacks alone
+        check_amount("learning_starts", self.learning_starts, minimum=0)
+        self._make_callback()  # checks its arguments now and not at the first `learn`
+        self._is_loading = not setup_model
+        if setup_model:
+            self._setup_model()
+            self.policy.check_connected()  # type: ignore[operator]
+            if self.verbose > 0:
+                print(metrics.summary(self))
+
+    def _check_policy(self, loading: bool) -> None:
+        if issubclass(self.policy_class, self.sparse_policy_class):
+            return
+        own, name, needed = (each.__name__ for each in (type(self), self.policy_class, self.sparse_policy_class))
+        if loading:
+            kind = "another algorithm's" if issubclass(self.policy_class, SparsePolicy) else "dense"
+            raise RuntimeError(
+                f"policy={name} of the saved agent is {kind}, {own}.load needs a {needed}: load it with the algorithm "
+                f"that saved it, or train a sparse one from scratch with {own}"
+            )
+        aliases = ", ".join(map(repr, self.policy_aliases))
+        raise ValueError(f"policy={name} must be {aliases} or a {needed}")
+
+    def _setup_model(self) -> None:
+        if self.arrays != "auto" and not isinstance(self.arrays, bool):
+            raise ValueError(f"arrays={self.arrays!r} must be 'auto', True or False")
+        self.action_noise = exploration_noise(self.action_noise, self.action_space, self.n_envs)
+        if self.replay_buffer_class is None and not isinstance(self.observation_space, spaces.Dict):
+            self.replay_buffer_class = RLx2ReplayBuffer
+        # The merged arguments are for the constructors only. What is saved is the user's own, which `load` merges again.
+        merged = {"policy_kwargs": self._merge("policy_kwargs", self.sparse_policy_class.keywords())}
+        if self.replay_buffer_class is not None and issubclass(self.replay_buffer_class, RLx2ReplayBuffer):
+            merged["replay_buffer_kwargs"] = self._merge("replay_buffer_kwargs", (*names(BufferOptions), "gamma"))
+        if self._is_loading:  # links come from the file, and what they were chosen by at first may be gone
+            merged["policy_kwargs"]["init"] = NetworkOptions.init
+        with patched(self, n_steps=1, **merged):  # SB3's argument of this name would only warn next to a buffer class
+            super()._setup_model()
+        optimizer = getattr(self, "ent_coef_optimizer", None)
+        if optimizer is not None:
+            optimizer.register_step_pre_hook(lambda *_: check_gradients("entropy coefficient", optimizer))
+        if self.arrays is True:
+            self._choose_steps()  # says now, and not at the first `train`, what is in the way
+
+    def _merge(self, argument: str, keywords: tuple[str, ...]) -> dict[str, Any]:
+        """Add flat keywords to one of SB3's nested dicts."""
+        given: dict[str, Any] = getattr(self, argument)
+        flat = {name: getattr(self, name) for name in keywords}
+        for name in flat.keys() & given.keys():
+            if given[name] != flat[name]:
+                raise ValueError(
+                    f"{argument} holds {name}={given[name]!r}, but {name} is an argument of {type(self).__name__} itself "
+                    f"(now {flat[name]!r}); give it there only"
+                )
+        return given | flat
+
+    def _make_callback(self) -> RLx2Callback:
+        known = inspect.signature(RLx2Callback).parameters
+        arguments = {name: getattr(self, name) for name in self.rlx2_defaults() if name in known}
+        return RLx2Callback(verbose=self.verbose, **arguments)
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        if callback is None:
+            others: list[BaseCallback] = []
+        elif isinstance(callback, BaseCallback):
+            others = [callback]
+        else:
+            others = list(callback) if isinstance(callback, list) else [ConvertCallback(callback)]
+        return super()._init_callback([self._make_callback(), *others], progress_bar)
+
+    def train(self, gradient_steps: int, batch_size: int = 256) -> None:
+        """
+        Do gradient steps: SB3's ``train``, in arrays and kernels where they serve (see the argument ``arrays``).
+
+        :param gradient_steps: number of steps
+        :param batch_size: number of samples of each
+        :raises ValueError: if ``arrays`` is True and something is in the way
+        """
+        steps = self._choose_steps()
+        self.logger.record(ARRAYS, float(steps is not None))
+        if steps is None:
+            super().train(gradient_steps, batch_size)
+            return
+        self.policy.set_training_mode(True)
+        optimizers = [*self._watch.optimizers, getattr(self, "ent_coef_optimizer", None)]
+        self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
+        losses = steps.train(gradient_steps, batch_size)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, values in losses.items():
+            if values:
+                self.logger.record(f"train/{name}", sum(values) / len(values))
+
+    def _choose_steps(self) -> Any:
+        """Give the gradient steps in arrays, None where SB3's own are to be done."""
+        if self.arrays is False:
+            self._steps = self._watch = None
+            return None
+        if self._steps is not None and self._watch is not None and self._watch.sees_the_same(self):
+            return self._steps
+        self._steps = self._watch = None
+        has_any = type(self)._make_steps is not RLx2Algorithm._make_steps
+        reason = why_not(self) if has_any else f"{type(self).__name__} has no such steps yet"
+        if reason is None:
+            self._steps, self._watch = self._make_steps(), TrainingWatch(self)
+        elif self.arrays is True:
+            raise ValueError(f"arrays=True cannot be served: {reason}; arrays='auto' takes SB3's own gradient steps instead")
+        elif has_any and reason != self._said and not uses_masked(self.policy):  # of that the backend warns
+            self._said = reason
+            warn(f"gradient steps are SB3's own, and not in arrays, because {reason}")
+        return self._steps
+
+    def choose_steps_anew(self, now: bool) -> None:
+        """
+        Forget the gradient steps in arrays, which look at parameters and moments where they were.
+
+        :param now: whether to choose them now, and not only when they are next done: what is logged before depends on them
+        """
+        self._steps = self._watch = None
+        if now:
+            self._choose_steps()
+
+    def _make_steps(self) -> Any:
+        """Make the algorithm's gradient steps in arrays, if it has any; here, because they import numba."""
+        raise NotImplementedError
+
+    def save(self, path: Any, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
+        """
+        Save the agent as SB3 does, but whole or not at all: where it fails, what was there before stays. The file holds what
+        SB3 pickles once more without pickles, so that :meth:`load` needs none.
+
+        :param path: file
+        :param exclude: see SB3's ``save``
+        :param include: see there
+        :raises OSError: if there is no room for it
+        """
+        if not isinstance(path, str | Path) or Path(path).is_dir():  # to which SB3 gives another name
+            super().save(path, exclude, include)
+            return
+        with saving(path, ".zip") as unfinished:
+            super().save(unfinished, exclude, include)
+            add_plain(unfinished, vars(self))
+
+    def save_replay_buffer(self, path: Any) -> None:
+        """
+        Save the replay buffer as SB3 does, but whole or not at all, and with a checksum: SB3 loads it as well, and
+        :meth:`load_replay_buffer` finds damage.
+
+        :param path: file
+        :raises OSError: if there is no room for it
+        """
+        if not isinstance(path, str | Path):
+            super().save_replay_buffer(path)
+            return
+        with saving(path, ".pkl") as unfinished:
+            super().save_replay_buffer(unfinished)
+            safe_pickle.seal(unfinished)
+
+    @classmethod
+    def load(
+        cls,
+        path: Any,
+        env: GymEnv | str | None = None,
+        device: Any = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        allow_pickle: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """
+        Load a saved agent as SB3 does, but run no code from its file: what may be made of it is in a list (spaces, noise,
+        schedules and others, see :mod:`sb3_rlx2.safe_pickle`).
+
+        :param path: file
+        :param env: environment to go on with, or its name
+        :param device: device of the networks
+        :param custom_objects: attributes that take the place of saved ones, which then are not read
+        :param print_system_info: whether to print where it was saved
+        :param force_reset: whether to reset the environment
+        :param allow_pickle: whether all that the file names is made from it, which runs code: a schedule that is a function of
+            one's own, a class of one's own. Only for files whose author you trust
+        :param kwargs: arguments that take the place of saved ones
+        :raises ValueError: if the file is damaged, or holds what is made with ``allow_pickle=True`` only
+        """
+        given = custom_objects or {}
+        if not allow_pickle:
+            file = open_path(path, "r", suffix="zip")
+            try:
+                given = read_objects(file, {*given, *kwargs} - {"policy_kwargs"}) | given
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
+            finally:
+                file.seek(0) if file is path else file.close()
+        # `_wrap_env` makes an environment of a name.
+        return super().load(path, env, device, given, print_system_info, force_reset, **kwargs)  # type: ignore[arg-type]
+
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True, allow_pickle: bool = False) -> None:
+        """
+        Load a saved buffer with its capacity; otherwise the algorithm's own arguments hold, not those of the saved buffer. No
+        code is run from its file, as in :meth:`load`.
+
+        :param path: file, see SB3's ``load_replay_buffer``
+        :param truncate_last_traj: for HER, see there
+        :param allow_pickle: whether all that the file names is made from it, which runs code
+        :raises ValueError: if ``buffer_min_size`` exceeds the saved buffer's capacity, or the file holds what is made with
+            ``allow_pickle=True`` only
+        """
+        own = self.replay_buffer
+        if allow_pickle:
+            super().load_replay_buffer(path, truncate_last_traj)
+        else:
+            self._read_replay_buffer(path, truncate_last_traj)
+        loaded = self.replay_buffer
+        if isinstance(loaded, RLx2ReplayBuffer):
+            try:
+                loaded.configure(self.n_steps, self.gamma, self.buffer_min_size)
+            except ValueError as error:
+                self.replay_buffer = own
+                limit = f"{loaded.capacity}, the capacity of the buffer in {path}"
+                raise ValueError(f"buffer_min_size={self.buffer_min_size} must be <= {limit}") from error
+
+    def _read_replay_buffer(self, path: Any, truncate_last_traj: bool) -> None:
+        file = open_path(path, "r", suffix="pkl")
+        try:
+            buffer = safe_pickle.load(file)
+        except UnsafePickleError as error:
+            raise UnsafePickleError(f"{path}: {error}") from None
+        except (EOFError, MemoryError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+        finally:
+            if file is not path:
+                file.close()
+        if not isinstance(buffer, ReplayBuffer):
+            raise ValueError(f"{path} holds a {type(buffer).__name__}, and no replay buffer")
+        if isinstance(buffer, HerReplayBuffer):  # as SB3
+            assert self.env is not None, "You must pass an environment at load time when using `HerReplayBuffer`"
+            buffer.set_env(self.env)
+            if truncate_last_traj:
+                buffer.truncate_last_trajectory()
+        own, other = (self._row_of(each) for each in (self.replay_buffer, buffer))
+        if own is not None and own != other:
+            raise ValueError(f"{path} holds a replay buffer of another environment: {other}, where this one has {own}")
+        buffer.device = self.device
+        self.replay_buffer = buffer
+
+    @staticmethod
+    def _row_of(buffer: ReplayBuffer | None) -> str | None:
+        """Say what a row of a buffer holds."""
+        if buffer is None:
+            return None
+        return f"observations of {buffer.obs_shape}, actions of ({buffer.action_dim},), {buffer.n_envs} environments"
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_steps", "_watch", "_said", "_is_loading"]
+
+    @classmethod
+    def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        env = maybe_make_env(env, verbose)  # which SB3 does for its constructor, and not for `load`
+        cls.sparse_policy_class.check_action_space(env.action_space, f"env has action_space={env.action_space}, which", cls)
+        return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 4,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """
+        Train as SB3 does.
+
+        :param total_timesteps: number of environment steps
+        :param callback: called at every step, besides the :class:`RLx2Callback` that the algorithm brings
+        :param log_interval: episodes between two logs
+        :param tb_log_name: name of the run in TensorBoard, by default the name of the class
+        :param reset_num_timesteps: whether to count steps from 0
+        :param progress_bar: whether to show a progress bar
+        """
+        total_timesteps = check_integer("total_timesteps", total_timesteps, minimum=0)
+        name = tb_log_name or type(self).__name__
+        total = total_timesteps if reset_num_timesteps else total_timesteps + self.num_timesteps
+        warm_up = steps_of("learning_starts", self.learning_starts, max(total, self.planned_timesteps or 0))
+        with patched(self, learning_starts=warm_up):
+            return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+
+    def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        if self.env is not None:
+            guard(self)  # before it is reset
+        total, callback = super()._setup_learn(total_timesteps, *args, **kwargs)
+        self._total_timesteps = max(total, self.planned_timesteps or 0)  # for schedules; `learn` ends at its own
+        return total, callback
+
+    def restart_topology(self) -> None:
+        """
+        Have the next ``learn`` begin a schedule of its own: links move as at the start of a run, one-step targets come first.
+        Otherwise a trained agent's topology stays as it is, for instance when it is tuned to another environment.
+        """
+        policy: Any = self.policy
+        policy.topology_updater.restart(self.num_timesteps)
+
+    def prune_dead_units(self) -> Self:
+        """
+        Remove all units on no path from an input to an output, in place: the agent acts as before (but for rounding), and is
+        smaller. What units that no input reaches hand on goes into biases. Such units could have come back to life: links can
+        grow only among those that are left. Not to be called while it trains.
+
+        :raises ValueError: if a network is still to lose links by ``prune_end``
+        """
+        arguments = remove_dead_units(self.policy)  # type: ignore[arg-type]
+        self.policy_kwargs = {name: value for name, value in self.policy_kwargs.items() if name not in arguments}
+        self.policy_kwargs["net_arch"] = arguments.pop("net_arch")
+        for name, value in arguments.items():
+            setattr(self, name, value)
+        self.choose_steps_anew(now=False)
+        return self
+
+    def __repr__(self) -> str:
+        name, policy = type(self).__name__, getattr(self, "policy", None)
+        if policy is None:
+            return f"{name}(not set up)"
+        links = [f"{name} {live:,} of {size:,} links" for name, (live, size) in metrics.live_weights(policy).items()]
+        steps = f"{self.num_timesteps:,} steps"
+        return f"{name}({', '.join([type(policy).__name__, *links, f'topology={self.topology!r}', steps])})"
+
+    def _repr_html_(self) -> str:
+        return metrics.summary_html(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Its arrays share memory with tensors, which copies would tear apart.
+        return self.__dict__ | {"_steps": None, "_watch": None}

@@ -1,0 +1,1 @@
+"""CrossQ with RLx2."""

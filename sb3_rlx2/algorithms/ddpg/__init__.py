@@ -1,0 +1,1 @@
+"""DDPG with RLx2."""

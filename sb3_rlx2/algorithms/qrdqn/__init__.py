@@ -1,0 +1,1 @@
+"""QR-DQN with RLx2."""

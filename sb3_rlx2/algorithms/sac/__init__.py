@@ -1,0 +1,1 @@
+"""SAC with RLx2."""

@@ -1,0 +1,1 @@
+"""TD3+BC: offline, from transitions that somebody else has collected."""

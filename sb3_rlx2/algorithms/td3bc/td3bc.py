@@ -1,0 +1,195 @@
+"""RLx2TD3BC: TD3+BC, which learns from given transitions, with sparse networks."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn
+
+import torch as th
+from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.td3.policies import TD3Policy
+from torch.nn import functional
+from typing_extensions import Self, Unpack
+
+from sb3_rlx2.algorithms.base import RLx2Algorithm
+from sb3_rlx2.algorithms.td3.td3 import RLx2TD3, TD3Keywords
+from sb3_rlx2.evolving import evolving
+from sb3_rlx2.validation import check_integer, check_number
+
+
+class RLx2TD3BC(RLx2TD3):
+    """
+    TD3+BC (Fujimoto & Gu, 2021, "A Minimalist Approach to Offline Reinforcement Learning",
+    https://arxiv.org/abs/2106.06860) with networks that are sparse from the first gradient step: TD3 on given transitions,
+    whose actor is also to do as the data do.
+
+    It has RLx2's topology updates and, for ``n_steps`` above 1, delayed n-step targets. The data are fixed, so there is no
+    dynamic buffer. Fill the replay buffer (``load_replay_buffer``, :func:`sb3_rlx2.offline.add_episodes`), then
+    :meth:`learn_offline`.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or a subclass of :class:`SparseTD3Policy`
+    :param env: environment with the spaces of the data; :func:`sb3_rlx2.offline.normalised` makes one with their statistics
+    :param learning_rate: learning rate, or a function of the remaining progress
+    :param buffer_size: capacity of the replay buffer, in transitions
+    :param batch_size: minibatch size
+    :param behaviour_cloning: weight of the values against the distance from the data's actions, alpha of the paper; 0 leaves
+        pure behaviour cloning
+    :param actor_sparsity: share of zeros in the actor, in ``[0, 1)``
+    :param critic_sparsity: share of zeros in each critic, in ``[0, 1)``
+    :param actor_start_sparsity: share of zeros that the actor begins with; None for ``actor_sparsity`` throughout
+    :param critic_start_sparsity: likewise, of each critic
+    :param kwargs: the other arguments of RLx2, see :class:`RLx2TD3`, and of SB3's ``TD3``, with its defaults; shares are of
+        the gradient steps
+    :raises ValueError: if ``policy_distance_threshold`` is finite
+    """
+
+    n_steps_delay: float
+
+    # TD3+BC's own one-step targets; and data that stay as they are
+    own_defaults: ClassVar[Mapping[str, Any]] = {"n_steps": 1, "policy_distance_threshold": math.inf}
+
+    _make_steps = RLx2Algorithm._make_steps  # those of TD3 have another loss
+
+    def __init__(
+        self,
+        policy: str | type[TD3Policy],
+        env: GymEnv | str,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        batch_size: int = 256,
+        *,
+        behaviour_cloning: float = 2.5,
+        actor_sparsity: float = 0.9,
+        critic_sparsity: float = 0.85,
+        actor_start_sparsity: float | None = None,
+        critic_start_sparsity: float | None = None,
+        _init_setup_model: bool = True,
+        **kwargs: Unpack[TD3Keywords],
+    ) -> None:
+        self.behaviour_cloning = check_number("behaviour_cloning", behaviour_cloning, 0.0, math.inf, high_included=False)
+        threshold = kwargs.get("policy_distance_threshold", math.inf)
+        if threshold != math.inf:
+            raise ValueError(f"policy_distance_threshold={threshold} must be inf: the data are fixed")
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            0,
+            batch_size,
+            action_noise=None,
+            actor_sparsity=actor_sparsity,
+            critic_sparsity=critic_sparsity,
+            actor_start_sparsity=actor_start_sparsity,
+            critic_start_sparsity=critic_start_sparsity,
+            _init_setup_model=_init_setup_model,
+            **kwargs,
+        )
+
+    def learn(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """
+        Refuse: there is no environment to explore.
+
+        :param args: of other algorithms' ``learn``
+        :param kwargs: the same
+        :raises ValueError: always
+        """
+        raise ValueError("learn() needs an environment to explore; RLx2TD3BC trains with learn_offline()")
+
+    def learn_offline(
+        self,
+        gradient_steps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = 1_000,
+        tb_log_name: str = "RLx2TD3BC",
+        progress_bar: bool = False,
+    ) -> Self:
+        """
+        Train on what the replay buffer holds. A gradient step takes the place of an environment step wherever steps are
+        counted: in ``num_timesteps``, for callbacks (such as SB3's ``EvalCallback``) and in the log.
+
+        :param gradient_steps: number of gradient steps, of which topology updates take some
+        :param callback: called after every gradient step
+        :param log_interval: gradient steps between two logs, None for none
+        :param tb_log_name: name of the run in TensorBoard
+        :param progress_bar: whether to show a progress bar
+        :raises ValueError: if there are no transitions
+        """
+        check_integer("gradient_steps", gradient_steps, 1)
+        if self.replay_buffer.size() == 0:
+            raise ValueError(
+                "replay_buffer holds 0 transitions: load_replay_buffer() or sb3_rlx2.offline.add_episodes() fill it"
+            )
+        if self.n_steps > 1 and not isinstance(self.replay_buffer, NStepReplayBuffer):
+            kind = type(self.replay_buffer).__name__
+            raise ValueError(f"n_steps={self.n_steps} must be 1: the loaded {kind} has no n-step returns")
+        total, callback = self._setup_learn(gradient_steps, callback, True, tb_log_name, progress_bar)
+        callback.on_training_start(locals(), globals())
+        with evolving(self, gradient_steps) as advance:
+            while self.num_timesteps < total and callback.on_step():
+                late = self.num_timesteps >= self.n_steps_delay * total
+                self.replay_buffer.n_steps = self.n_steps if late else 1
+                self._update_current_progress_remaining(self.num_timesteps, total)
+                self.train(1, self.batch_size)
+                self.num_timesteps += 1
+                advance(self.num_timesteps)
+                if log_interval is not None and self.num_timesteps % log_interval == 0:
+                    self.dump_logs()
+        callback.on_training_end()
+        return self
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        """Make one callback of those given, without that of RLx2, which counts an environment's steps."""
+        return super(RLx2Algorithm, self)._init_callback(callback, progress_bar)  # SB3's
+
+    def train(self, gradient_steps: int, batch_size: int = 256) -> None:
+        """
+        Do gradient steps: TD3's, but for the actor's loss.
+
+        :param gradient_steps: number of steps
+        :param batch_size: number of samples of each
+        """
+        self.policy.set_training_mode(True)
+        self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
+        losses: dict[str, list[float]] = {"critic_loss": [], "actor_loss": []}
+        for _ in range(gradient_steps):
+            self._n_updates += 1
+            data = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            losses["critic_loss"].append(self._update_critics(data))
+            if self._n_updates % self.policy_delay == 0:
+                losses["actor_loss"].append(self._update_actor(data))
+                for network, target in ((self.critic, self.critic_target), (self.actor, self.actor_target)):
+                    polyak_update(network.parameters(), target.parameters(), self.tau)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, values in losses.items():
+            if values:
+                self.logger.record(f"train/{name}", sum(values) / len(values))
+
+    def _update_critics(self, data: Any) -> float:
+        """Do a step of the critics, towards the smaller value of the target policy's action with clipped noise."""
+        discounts = self.gamma if data.discounts is None else data.discounts
+        with th.no_grad():
+            noise = th.randn_like(data.actions) * self.target_policy_noise
+            noise = noise.clamp(-self.target_noise_clip, self.target_noise_clip)
+            actions = (self.actor_target(data.next_observations) + noise).clamp(-1, 1)
+            values = th.cat(self.critic_target(data.next_observations, actions), dim=1).min(dim=1, keepdim=True).values
+            target = data.rewards + (1 - data.dones) * discounts * values
+        errors = [functional.mse_loss(value, target) for value in self.critic(data.observations, data.actions)]
+        return _step(self.critic.optimizer, th.stack(errors).sum())
+
+    def _update_actor(self, data: Any) -> float:
+        """Do a step of the actor, to higher values, in units of their size, and to the data's actions."""
+        actions = self.actor(data.observations)
+        values = self.critic.q1_forward(data.observations, actions)
+        weight = self.behaviour_cloning / values.abs().mean().detach()
+        return _step(self.actor.optimizer, functional.mse_loss(actions, data.actions) - weight * values.mean())
+
+
+def _step(optimizer: th.optim.Optimizer, loss: th.Tensor) -> float:
+    """Move what an optimizer trains, and give the loss."""
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.item()

@@ -1,0 +1,1 @@
+"""TQC with RLx2."""

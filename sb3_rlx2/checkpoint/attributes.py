@@ -1,0 +1,207 @@
+"""What an object holds in its attributes, as far as it is plain, and back into an object like it."""
+
+import csv
+import io
+import os
+import random
+from collections.abc import Callable, Collection
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_rlx2.packing import NotPlainError, is_plain
+
+# Objects that are looked after elsewhere.
+OTHERS = (gym.Env, VecEnv, BaseAlgorithm, BaseCallback, th.nn.Module)
+# Objects that hold no state of a run.
+STATELESS = (EnvSpec, type, ModuleType, th.device, np.dtype, io.IOBase, type(csv.DictWriter(io.StringIO(), ())))
+
+
+class _Kind(NamedTuple):
+    """
+    Objects whose state is plain, though they are not, and which stay what they are when it is given back.
+
+    :param get: gives the state
+    :param put: gives it to another object of the kind
+    """
+
+    get: Callable[[Any], Any]
+    put: Callable[[Any, Any], None]
+
+
+def capture(thing: Any, leave_out: Collection[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """
+    Take what an object's attributes hold.
+
+    :param thing: the object
+    :param leave_out: attributes to leave out
+    :return: kind and content of each attribute by name, and the names of those that hold state which cannot be taken
+    """
+    state, missing = {}, []
+    for name, value in vars(thing).items():
+        if name in leave_out or isinstance(value, OTHERS) or _is_stateless(value):
+            continue
+        try:
+            state[name] = freeze(value)
+        except NotPlainError:
+            missing.append(name)
+    return state, missing
+
+
+def restore(thing: Any, state: dict[str, Any]) -> None:
+    """
+    Give attributes back what :func:`capture` took.
+
+    :param thing: an object of the same class
+    :param state: what its attributes held
+    """
+    for name, (kind, content) in state.items():
+        if kind == "value":
+            _put_value(thing, name, content)
+        else:
+            if vars(thing).get(name) is None and kind in _GENERATORS:  # it is made when it is first asked for
+                setattr(thing, name, _GENERATORS[kind]())
+            thaw(getattr(thing, name), (kind, content))
+
+
+def freeze(value: Any) -> tuple[str, Any]:
+    """
+    Take the state of one object.
+
+    :param value: a plain value, a random generator, a space (for its generator), a text file, or an object that holds these
+    :return: what it is, and its state
+    :raises NotPlainError: if it is anything else
+    """
+    if is_plain(value):
+        return "value", value
+    for name, (types, kind) in _KINDS.items():
+        if isinstance(value, types):
+            return name, kind.get(value)
+    if type(value) is dict and all(type(key) is str for key in value):
+        return "each", {key: freeze(each) for key, each in value.items()}
+    if isinstance(value, OTHERS) or callable(value) or not hasattr(value, "__dict__"):
+        raise NotPlainError(f"a {type(value).__name__} cannot be saved")
+    state, missing = capture(value)
+    if missing:
+        raise NotPlainError(f"a {type(value).__name__} cannot be saved")
+    return "object", state
+
+
+def thaw(thing: Any, frozen: tuple[str, Any]) -> None:
+    """
+    Give an object the state that :func:`freeze` took of one like it.
+
+    :param thing: an object that is no plain value
+    :param frozen: what it is, and its state
+    """
+    kind, content = frozen
+    if kind == "each":
+        restore(_Items(thing), content)
+    elif kind == "object":
+        restore(thing, content)
+    else:
+        _KINDS[kind][1].put(thing, content)
+
+
+class _Items:
+    """Shows the items of a dict as attributes."""
+
+    def __init__(self, items: dict[str, Any]) -> None:
+        self.__dict__ = items
+
+
+def _is_stateless(value: Any) -> bool:
+    if isinstance(value, io.TextIOWrapper):
+        return not _is_written(value)
+    return isinstance(value, STATELESS) or (callable(value) and not hasattr(value, "__dict__")) or _is_function(value)
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and type(value).__module__ in ("builtins", "functools", "types")
+
+
+def _is_written(file: io.TextIOWrapper) -> bool:
+    return not file.closed and isinstance(file.name, str) and os.path.isfile(file.name) and file.writable()
+
+
+def _put_value(thing: Any, name: str, content: Any) -> None:
+    held = vars(thing).get(name)
+    same = isinstance(held, np.ndarray) and isinstance(content, np.ndarray)
+    if same and held.shape == content.shape and held.dtype == content.dtype and held.flags.writeable:
+        held[...] = content  # others may look at the same memory
+    else:
+        setattr(thing, name, content)
+
+
+def _get_space(space: spaces.Space[Any]) -> Any:
+    parts = _parts(space)
+    if parts:
+        return [_get_space(part) for part in parts]
+    return None if space._np_random is None else space._np_random.bit_generator.state
+
+
+def _put_space(space: spaces.Space[Any], state: Any) -> None:
+    parts = _parts(space)
+    if parts:
+        for part, each in zip(parts, state, strict=True):
+            _put_space(part, each)
+    elif state is None:
+        vars(space)["_np_random"] = None
+    else:
+        space.np_random.bit_generator.state = state
+
+
+def _parts(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
+    if isinstance(space, spaces.Dict):
+        return list(space.spaces.values())
+    return list(space.spaces) if isinstance(space, spaces.Tuple) else []
+
+
+def _get_text(file: io.TextIOWrapper) -> str:
+    file.flush()
+    with open(file.name, newline="") as written:
+        return written.read()
+
+
+def _put_text(file: io.TextIOWrapper, text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()
+
+
+def _put_state(generator: Any, state: Any) -> None:
+    generator.bit_generator.state = state
+
+
+_GENERATORS: dict[str, Callable[[], Any]] = {
+    "numpy generator": np.random.default_rng,
+    "numpy random state": np.random.RandomState,
+    "python generator": random.Random,
+    "torch generator": th.Generator,
+}
+_KINDS: dict[str, tuple[type, _Kind]] = {
+    "numpy generator": (np.random.Generator, _Kind(lambda generator: generator.bit_generator.state, _put_state)),
+    "numpy random state": (
+        np.random.RandomState,
+        _Kind(lambda generator: generator.get_state(), lambda generator, state: generator.set_state(state)),
+    ),
+    "python generator": (
+        random.Random,
+        _Kind(lambda generator: generator.getstate(), lambda generator, state: generator.setstate(state)),
+    ),
+    "torch generator": (
+        th.Generator,
+        _Kind(lambda generator: generator.get_state(), lambda generator, state: generator.set_state(state)),
+    ),
+    "space": (spaces.Space, _Kind(_get_space, _put_space)),
+    "file": (io.TextIOWrapper, _Kind(_get_text, _put_text)),
+}

@@ -1,0 +1,245 @@
+"""The callback that makes a run one that can be killed at any moment and goes on as if nothing had happened."""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from os import _exit, getpid, kill
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from sb3_rlx2.callbacks import RLx2Callback
+from sb3_rlx2.checkpoint import generations, run_state
+from sb3_rlx2.checkpoint.context import arguments, context, difference
+from sb3_rlx2.checkpoint.run_state import Run
+from sb3_rlx2.checkpoint.transitions import Transitions
+from sb3_rlx2.environment_guard import guard, unguard
+from sb3_rlx2.files import sweep
+from sb3_rlx2.validation import check_integer
+from sb3_rlx2.warning import warn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM has ended training, behind a whole gradient step and with a checkpoint."""
+
+
+class Checkpoints(BaseCallback):
+    """
+    Writes checkpoints of all that a training run is, and goes on from the newest whole one in its folder: a script that is
+    started again with the same arguments ends with the same weights, to the last bit, as if it had never been killed. It
+    serves SB3's off-policy algorithms and those of this package, and comes after an :class:`RLx2Callback` in a list.
+
+    At Ctrl-C and SIGTERM the rollout and its gradient steps are finished, a checkpoint is written, and :class:`Interrupted`
+    (a ``KeyboardInterrupt``) is raised; a second signal ends the process at once.
+
+    A full disk is a warning. Environments must give their state (see :mod:`sb3_rlx2.checkpoint.environments`); those that do
+    not go on at the start of an episode, of which one line warns. So does one where the machine, the number of threads or
+    versions have changed, with which numbers may round differently.
+
+    :param folder: folder of the checkpoints; what is in it is gone on from, so a new run needs a new one
+    :param every: environment steps between two checkpoints
+    :param keep: how many of the newest stay, besides the one behind the best evaluation
+    :param also: called behind each checkpoint, say to save the agent alone; its ``OSError`` is a warning, too
+    :param verbose: 1 says when a run goes on
+    :raises ValueError: if an argument is out of its range
+    """
+
+    model: OffPolicyAlgorithm
+
+    def __init__(
+        self,
+        folder: str | Path,
+        every: int = 10_000,
+        keep: int = 2,
+        also: Callable[[OffPolicyAlgorithm], None] = lambda model: None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(verbose)
+        self.folder = Path(folder)
+        self.every = check_integer("every", every, minimum=1)
+        self.keep = check_integer("keep", keep, minimum=1)
+        self.also = also
+        self.seconds = 0.0  # that checkpoints have taken, in the processes before, too
+        self.interrupted = False
+        self._rows = Transitions(self.folder / generations.ROWS)
+        self._added = 0  # rows that were added to the buffer since the last checkpoint
+        self._next = 0
+        self._step: int | None = None  # of the newest checkpoint, once this callback has written or read it
+        self._found: generations.Generation | None = None  # what to go on from
+        self._begun: dict[str, Any] = {}
+        self._is_whole = False
+        self._handlers: dict[signal.Signals, Any] = {}
+        self._warned = False
+
+    def _on_training_start(self) -> None:
+        reason = run_state.why_not(self.model)
+        if reason is not None:
+            raise ValueError(f"callback=Checkpoints cannot serve: {reason}")
+        self._check_order()
+        guard(self.model)
+        self.interrupted, self._is_whole, self._added = False, True, 0
+        self._begun = {name: deepcopy(run_state.plain_attributes(each)) for name, each in self._others()}
+        self._next = (self.model.num_timesteps // self.every + 1) * self.every
+        self._find()
+        self._listen()
+
+    def _find(self) -> None:
+        """Look for what to go on from; if the planned steps are done, nothing more will happen, so go there now."""
+        sweep(self.folder)
+        self._found = generations.newest(self.folder)
+        if self._found is None or self._found.step == self._step == self.model.num_timesteps:  # this process has been there
+            self._found = None
+        elif self._found.step >= self.locals["total_timesteps"]:
+            self._go_on()
+
+    def _check_order(self) -> None:
+        given = self.locals["callback"]
+        others = given.callbacks if isinstance(given, CallbackList) else [given]
+        if self in others and any(isinstance(each, RLx2Callback) for each in others[others.index(self) :]):
+            raise ValueError("callback must hold Checkpoints behind RLx2Callback, which finishes at the start of a rollout")
+
+    def _on_rollout_start(self) -> None:
+        if self._found is not None:
+            self._go_on()
+        elif self.model.num_timesteps >= self._next:
+            self._write()
+        self._is_whole = False
+        if self.interrupted:
+            self._leave()
+
+    def _on_step(self) -> bool:
+        self._added += 1
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self._is_whole = True
+
+    def _on_training_end(self) -> None:
+        # A rollout that a callback has broken off has lost a transition, and an error may have come within a gradient step.
+        if self._is_whole and sys.exc_info()[0] is None and self._step != self.model.num_timesteps:
+            self._write()
+        unguard(self.training_env)
+        self._forget_signals()
+
+    def _leave(self) -> None:
+        if self._step != self.model.num_timesteps:
+            self._write()
+        self._forget_signals()
+        raise Interrupted(f"interrupted at step {self.model.num_timesteps}; the same call goes on from {self.folder}")
+
+    def _write(self) -> None:
+        start = time.monotonic()
+        broken = run_state.non_finite(self.model)
+        if broken is not None:
+            raise ValueError(f"{broken} holds NaN or infinity at step {self.model.num_timesteps}; {self._last_good()}")
+        try:
+            self._write_generation()
+            self.also(self.model)
+        except (OSError, RuntimeError) as error:  # torch's word for a full disk, which is no reason to lose the run
+            warn(f"no checkpoint at step {self.model.num_timesteps}: {error}")
+        self._next = (self.model.num_timesteps // self.every + 1) * self.every
+        self.seconds += time.monotonic() - start
+
+    def _write_generation(self) -> None:
+        state = run_state.capture(self._run())
+        self._say_what_is_missing(state["environments"]["missing"])
+        segments = self._rows.write_new(self.model.replay_buffer, self._added)
+        self._added = 0
+        about = {
+            "algorithm": type(self.model).__name__,
+            "arguments": arguments(self.model),
+            "context": context(),
+            "rows": self._rows.total,
+            "seconds": self.seconds,
+        }
+        scores = [each.best_mean_reward for _, each in self._others() if isinstance(each, EvalCallback)]
+        about |= {"best": max(scores)} if scores else {}
+        generations.write(self.folder, self.model.num_timesteps, state, segments, about)
+        self._step = self.model.num_timesteps
+        generations.keep(self.folder, self.keep)
+
+    def _go_on(self) -> None:
+        found, self._found = self._found, None
+        assert found is not None
+        manifest = found.manifest
+        if manifest["algorithm"] != type(self.model).__name__:
+            raise ValueError(f"{self.folder} holds checkpoints of {manifest['algorithm']}, not of {type(self.model).__name__}")
+        for kind, now in (("context", context()), ("arguments", arguments(self.model))):
+            changed = difference(manifest[kind], now)
+            if changed:
+                warn(f"the run in {self.folder} goes on, but not to the last bit: {changed}")
+        state = found.read()
+        self._say_what_is_missing(state["environments"]["missing"])
+        try:
+            self._rows.read(self.model.replay_buffer, found.segments, manifest["rows"])
+            run_state.restore(self._run(), state)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(f"the run in {self.folder} was begun with other arguments: {error}") from error
+        self._added, self._step = 0, found.step
+        self.seconds += manifest.get("seconds", 0.0)
+        self._next = (found.step // self.every + 1) * self.every
+        if self.verbose > 0:
+            print(f"Training goes on from step {found.step:,}: {found.path}")
+
+    def _say_what_is_missing(self, missing: list[str]) -> None:
+        if missing and not self._warned:
+            self._warned = True
+            warn(
+                f"a run that goes on begins a new episode, because the state of {', '.join(missing)} cannot be saved; "
+                "environments with get_state() and set_state(state) go on where they were"
+            )
+
+    def _last_good(self) -> str:
+        return "nothing was saved before" if self._step is None else f"go back to step {self._step} in {self.folder}"
+
+    def _run(self) -> Run:
+        return Run(self.model, dict(self._others()), self._begun)
+
+    def _others(self) -> Iterator[tuple[str, BaseCallback]]:
+        """Give all callbacks but this one, also those inside others, by a name that the next process gives them too."""
+        for number, callback in enumerate(_flat(self.locals["callback"])):
+            if callback is not self:
+                yield f"{number}.{type(callback).__name__}", callback
+
+    def _listen(self) -> None:
+        """Have signals wait for the end of a rollout; only the main thread can."""
+        if threading.current_thread() is threading.main_thread() and not self._handlers:
+            self._listener = getpid()
+            self._handlers = {number: signal.signal(number, self._hear) for number in SIGNALS}
+
+    def _hear(self, number: int, frame: Any) -> None:
+        if getpid() != self._listener or not self._is_training(frame):  # a child, or training has ended by an error
+            self._forget_signals()
+            kill(getpid(), number)
+            return
+        if self.interrupted:
+            _exit(128 + number)
+        self.interrupted = True
+
+    def _is_training(self, frame: Any) -> bool:
+        """Tell whether the model's ``learn`` is among the calls that a signal has interrupted."""
+        while frame is not None:
+            if frame.f_code.co_name == "learn" and frame.f_locals.get("self") is self.model:
+                return True
+            frame = frame.f_back
+        return False
+
+    def _forget_signals(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+
+def _flat(callback: BaseCallback) -> Iterator[BaseCallback]:
+    yield callback
+    for value in list(vars(callback).values()):
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, BaseCallback) and each is not vars(callback).get("parent"):
+                yield from _flat(each)

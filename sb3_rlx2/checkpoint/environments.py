@@ -1,0 +1,201 @@
+"""The state of environments: what they, their wrappers and MuJoCo hold in the middle of an episode."""
+
+import multiprocessing
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+
+from sb3_rlx2.checkpoint import attributes
+
+# Of environments and wrappers: how they were made, and what only shows.
+NO_STATE = {
+    *("env", "spec", "_cached_spec", "metadata", "_metadata", "_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs"),
+    *("screen", "clock", "surf", "window", "viewer", "font", "mujoco_renderer"),
+}
+PHYSICS = {"model", "data"}  # of a MuJoCo environment, kept in MuJoCo's own words
+PENDING = ("_seeds", "_options")  # of vectorised environments, for their next reset
+NO_STATE_VEC = {"venv", "class_attributes", "observation_space", "action_space", "metadata"}
+
+
+class Resumable(gym.Wrapper[Any, Any, Any, Any]):
+    """
+    Gives an environment's state and takes it back, also in a process of its own: ``SubprocVecEnv`` reaches no further than the
+    methods of its environments, so there it is the outermost wrapper (``make_vec_env(..., wrapper_class=Resumable)``).
+    ``DummyVecEnv`` needs none.
+
+    :param env: the environment, with the wrappers inside
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the training one decides
+
+    def capture_state(self) -> dict[str, Any]:
+        """Give the state, see :func:`capture_env`."""
+        return capture_env(self.env)
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """
+        Take a state back.
+
+        :param state: what :meth:`capture_state` gave
+        """
+        restore_env(self.env, state)
+
+
+def capture_env(env: gym.Env[Any, Any]) -> dict[str, Any]:
+    """
+    Take the state of an environment and its wrappers: their own (``get_state``, ``set_state``) where they have both methods,
+    MuJoCo's for its environments, and what is plain in their attributes.
+
+    :param env: the environment
+    :return: the state, with what cannot be taken under ``missing``
+    """
+    layers, missing = [], []
+    for layer in _layers(env):
+        name, state = type(layer).__name__, {}
+        if _speaks(layer):
+            state["own"] = layer.get_state()  # type: ignore[attr-defined]
+            held, _ = attributes.capture(layer, NO_STATE)
+            state["held"] = {each: value for each, value in held.items() if value[0] in ("numpy generator", "space")}
+        else:
+            physical = _is_mujoco(layer)
+            state["held"], unknown = attributes.capture(layer, NO_STATE | (PHYSICS if physical else set()))
+            missing += [f"{name}.{each}" for each in unknown]
+            if physical:
+                state["physics"] = _capture_physics(layer)
+        layers.append([name, state])
+    return {"layers": layers, "missing": missing}
+
+
+def restore_env(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
+    """
+    Give an environment the state of one like it.
+
+    :param env: the environment
+    :param state: what :func:`capture_env` gave
+    :raises ValueError: if it has other wrappers
+    """
+    # The zoo puts a subclass of its own, `PatchedTimeLimit`, in the place of Gymnasium's where it has been imported.
+    own = [type(layer).__name__.removeprefix("Patched") for layer in _layers(env)]
+    saved = [name.removeprefix("Patched") for name, _ in state["layers"]]
+    if own != saved:
+        raise ValueError(f"the environment is made of {', '.join(own)}, the checkpoint's of {', '.join(saved)}")
+    for layer, (_, held) in zip(_layers(env), state["layers"], strict=True):
+        attributes.restore(layer, held["held"])
+        if "own" in held:
+            layer.set_state(held["own"])  # type: ignore[attr-defined]
+        if "physics" in held:
+            _restore_physics(layer, held["physics"])
+
+
+def capture_envs(env: VecEnv) -> dict[str, Any]:
+    """
+    Take the state of vectorised environments.
+
+    :param env: the environments, with the wrappers around them
+    :return: the state, with what cannot be taken under ``missing``
+    """
+    wrappers, missing = [], []
+    for wrapper in _wrappers(env):
+        held, unknown = attributes.capture(wrapper, NO_STATE_VEC)
+        wrappers.append([type(wrapper).__name__, held])
+        missing += [f"{type(wrapper).__name__}.{each}" for each in unknown]
+    base = env.unwrapped
+    if isinstance(base, DummyVecEnv):
+        envs = [capture_env(each) for each in base.envs]
+    elif base.has_attr("capture_state"):
+        envs = base.env_method("capture_state")
+    else:
+        envs = []
+        missing.append(f"{type(base).__name__}, whose environments are not wrapped in sb3_rlx2.checkpoint.Resumable")
+    pending = {name: getattr(base, name) for name in PENDING}
+    return {"wrappers": wrappers, "envs": envs, "pending": pending, "missing": [*missing, *_unique(envs)]}
+
+
+def restore_envs(env: VecEnv, state: dict[str, Any]) -> None:
+    """
+    Give vectorised environments the state of others like them.
+
+    :param env: the environments
+    :param state: what :func:`capture_envs` gave
+    :raises ValueError: if they are others
+    """
+    own, saved = [type(wrapper).__name__ for wrapper in _wrappers(env)], [name for name, _ in state["wrappers"]]
+    if own != saved:
+        raise ValueError(f"env is wrapped in {own or 'nothing'}, the checkpoint's in {saved or 'nothing'}")
+    for wrapper, (_, held) in zip(_wrappers(env), state["wrappers"], strict=True):
+        attributes.restore(wrapper, held)
+    base = env.unwrapped
+    vars(base).update(state["pending"])
+    for number, each in enumerate(state["envs"]):
+        if isinstance(base, DummyVecEnv):
+            restore_env(base.envs[number], each)
+        else:
+            base.env_method("restore_state", each, indices=number)
+
+
+def _unique(envs: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for each in envs for name in each["missing"]))
+
+
+def _layers(env: gym.Env[Any, Any]) -> Iterator[gym.Env[Any, Any]]:
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env
+    yield env
+
+
+def _wrappers(env: VecEnv) -> Iterator[VecEnvWrapper]:
+    while isinstance(env, VecEnvWrapper):
+        yield env
+        env = env.venv
+
+
+def _speaks(layer: gym.Env[Any, Any]) -> bool:
+    return callable(getattr(type(layer), "get_state", None)) and callable(getattr(type(layer), "set_state", None))
+
+
+def _is_mujoco(layer: gym.Env[Any, Any]) -> bool:
+    module = sys.modules.get("gymnasium.envs.mujoco.mujoco_env")  # there if such an environment is
+    return module is not None and isinstance(layer, module.MujocoEnv)
+
+
+def _capture_physics(layer: Any) -> dict[str, np.ndarray]:
+    """
+    Take MuJoCo's integration state, and its derived arrays: Gymnasium's Ant and Humanoid observe some of these, which lag
+    behind by a call, so that computing them again gives other numbers.
+    """
+    import mujoco
+
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION
+    integration = np.empty(mujoco.mj_stateSize(layer.model, kind))
+    mujoco.mj_getState(layer.model, layer.data, integration, kind)
+    return {"integration": integration, **_derived(layer.data)}
+
+
+def _restore_physics(layer: Any, state: dict[str, np.ndarray]) -> None:
+    import mujoco
+
+    mujoco.mj_setState(layer.model, layer.data, state["integration"], mujoco.mjtState.mjSTATE_INTEGRATION)
+    for name, array in _derived(layer.data).items():
+        if name in state and state[name].shape == array.shape:
+            array[...] = state[name]
+
+
+def _derived(data: Any) -> dict[str, np.ndarray]:
+    """Give the arrays of fixed size; those of constraints (``efc_``) are as long as there are contacts."""
+    names = [name for name in dir(data) if not name.startswith(("_", "efc_", "iefc_"))]
+    arrays = {name: getattr(data, name) for name in names}
+    return {
+        name: array
+        for name, array in arrays.items()
+        if isinstance(array, np.ndarray) and array.dtype == np.float64 and array.size and array.flags.writeable
+    }

@@ -1,0 +1,254 @@
+"""
+Looks at what goes into environments and what comes out of them, before a broken transition gets into a replay buffer or into
+statistics: inside of all wrappers around them, of which SB3's ``VecNormalize`` clips what is infinite.
+
+It does so at every step, so what is sound costs microseconds; what may be wrong is looked at again, and in words.
+"""
+
+import inspect
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from types import MethodType
+from typing import Any, NoReturn
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+GO_BACK = "go back to the last checkpoint"
+LARGE = 1e76  # a sum of squares below it has no part that is NaN, or infinite in 32 bits
+
+
+class BrokenEnvironmentError(ValueError):
+    """What an environment gave, or was to be given, is nothing to train on."""
+
+
+def guard(model: OffPolicyAlgorithm) -> None:
+    """
+    Stop the training of a model at the step at which an environment of its gives what is not finite or has another shape or
+    type than it should, raises an error, or ends with its process; or would be given an action that is not finite.
+
+    :param model: the model, whose environments are guarded until :func:`unguard`
+    """
+    env: Any = model.env
+    unguard(env)  # of a training that an error has ended
+    base = env.unwrapped
+    watch = _Guard(model, base)
+    for name in _Guard.METHODS:
+        if hasattr(base, name):
+            vars(base)[name] = _Watched(getattr(watch, name), base, name)
+
+
+def unguard(env: VecEnv) -> None:
+    """
+    Let environments step by themselves again.
+
+    :param env: environments, with their wrappers
+    """
+    for name in _Guard.METHODS:
+        vars(env.unwrapped).pop(name, None)
+
+
+def require_finite(what: str, value: Any, step: int, count: int, number: int | None = None) -> None:
+    """
+    Check what environments gave.
+
+    :param what: what it is
+    :param value: it, of all environments unless ``number`` says of which; a dict has one for each key
+    :param step: environment steps so far, with this one
+    :param count: number of environments
+    :param number: the environment's
+    :raises BrokenEnvironmentError: if it holds NaN or infinity, also once it is stored in 32 bits
+    """
+    found = _non_finite(value)
+    if found is None:
+        return
+    key, array, place = found
+    which, place = (place[0], place[1:]) if number is None else (number, place)
+    shape = array.shape if number is not None else array.shape[1:]
+    where = f" at {key}[{', '.join(map(str, place))}] of {shape}" if place else ""
+    entry = array[(which, *place) if number is None else place]
+    raise BrokenEnvironmentError(
+        f"{_name(which, count)} {what} with NaN or infinity at step {step}: {entry}{where}; training stops before it is "
+        f"stored, {GO_BACK}"
+    )
+
+
+def _non_finite(value: Any) -> tuple[str, np.ndarray, tuple[int, ...]] | None:
+    """Find an entry that is not finite in 32 bits: its key, empty if there are none, the array and the place in it."""
+    for key, part in value.items() if isinstance(value, dict) else (("", value),):
+        array = np.asarray(part)
+        if array.dtype.kind != "f" or _is_sound(array):
+            continue
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(array.astype(np.float32))
+        if not finite.all():
+            return key, array, tuple(int(each) for each in np.argwhere(~finite)[0])
+    return None
+
+
+def _is_sound(array: np.ndarray) -> bool:
+    """Tell at once of most arrays that they are finite in 32 bits; of those with large numbers it is not told."""
+    flat = array.ravel()
+    return float(np.vdot(flat, flat)) < LARGE
+
+
+def _name(number: int, count: int, verb: str = " gave") -> str:
+    return f"{'the environment' if count == 1 else f'environment {number} of {count}'}{verb}"
+
+
+def _in_one_line(value: Any, length: int = 100) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= length else f"{text[:length]}..."
+
+
+class _Watched:
+    """
+    Stands in the place of a method of environments. A copy of them has their own again.
+
+    :param watch: called with the method and its arguments
+    :param base: the environments, without wrappers
+    :param name: of the method
+    """
+
+    def __init__(self, watch: Callable[..., Any], base: Any, name: str) -> None:
+        self.watch, self.base, self.name, self.method = watch, base, name, getattr(base, name)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.watch(self.method, *args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return MethodType(getattr(type(self.base), self.name), memo.get(id(self.base), self.base))
+
+
+class _Guard:
+    """
+    What is looked at where.
+
+    :param model: what is trained in the environments
+    :param base: the environments, without wrappers
+    """
+
+    # Of SB3's `VecEnv`; the last one is `DummyVecEnv`'s, which fits what an environment gives to an array.
+    METHODS = ("reset", "step_async", "step_wait", "_save_obs")
+
+    def __init__(self, model: OffPolicyAlgorithm, base: Any) -> None:
+        self.model, self.base, self.count = model, base, base.num_envs
+        space = base.observation_space
+        self.parts: dict[Any, Any] = space.spaces if isinstance(space, spaces.Dict) else {None: space}
+        self.known: set[Any] = set()  # forms of observations that are right
+        self.stepping = 0  # environments' steps that SB3 has not counted yet
+
+    @property
+    def step(self) -> int:
+        """Environment steps so far, with this one."""
+        return int(self.model.num_timesteps + self.stepping)
+
+    def reset(self, reset: Callable[[], Any]) -> Any:
+        """Reset, and check what comes."""
+        self.stepping = 0
+        observations = self._ask(reset)
+        self._check_forms(observations)
+        require_finite("an observation", observations, self.step, self.count)
+        return observations
+
+    def step_async(self, start: Callable[[Any], None], actions: np.ndarray) -> None:
+        """Check actions before they are executed."""
+        self.stepping = self.count
+        found = _non_finite(actions)
+        if found is not None:
+            number, *place = found[2]
+            raise BrokenEnvironmentError(
+                f"{_name(number, self.count, '')} would be given an action with NaN or infinity at step {self.step}: "
+                f"{actions[found[2]]} at {place} of {actions.shape[1:]}; it is not executed, {GO_BACK}"
+            )
+        start(actions)
+
+    def step_wait(self, step_wait: Callable[[], Any]) -> Any:
+        """Check what comes of a step."""
+        given = self._ask(step_wait, is_asked=True)
+        observations, rewards, _, infos = given
+        self._check_forms(observations)
+        self._check_rewards(rewards)
+        require_finite("a reward", rewards, self.step, self.count)
+        require_finite("an observation", observations, self.step, self.count)
+        for number, info in enumerate(infos):
+            if "terminal_observation" in info:
+                self._check_form(number, info["terminal_observation"])
+                require_finite("an observation", info["terminal_observation"], self.step, self.count, number)
+        return given
+
+    def _save_obs(self, save: Callable[[int, Any], None], number: int, observation: Any) -> None:
+        """Check an observation before it is cast to what it should be."""
+        self._check_form(number, observation)
+        save(number, observation)
+
+    def _ask(self, method: Callable[[], Any], is_asked: bool = False) -> Any:
+        try:
+            if is_asked:
+                self._await_processes()
+            return method()
+        except BrokenEnvironmentError:
+            raise
+        except (EOFError, ConnectionError) as error:
+            raise RuntimeError(f"{self._dead_processes()} at step {self.step}; {GO_BACK}") from error
+        except Exception as error:
+            self._explain(error)
+
+    def _explain(self, error: Exception) -> NoReturn:
+        """Say which environment an error comes from, which the local variables of SB3's method tell."""
+        frames = [each.frame for each in inspect.getinnerframes(error.__traceback__)] if error.__traceback__ else []
+        held = next((each.f_locals for each in frames if each.f_locals.get("self") is self.base), {})
+        for number, observation in enumerate(held.get("obs", ()) if "results" in held else ()):  # `SubprocVecEnv`'s
+            self._check_form(number, observation)
+        gave = bool(frames) and frames[-1].f_locals is held  # nothing that it called has raised it
+        verb = " gave what no step gives" if gave else f" raised {type(error).__name__}"
+        who = _name(held["env_idx"], self.count, verb) if "env_idx" in held else f"one of {self.count} environments{verb}"
+        raise RuntimeError(f"{who} at step {self.step}: {_in_one_line(error)}; {GO_BACK}") from error
+
+    def _check_forms(self, observations: Any) -> None:
+        """Check observations of all environments, where nobody has seen them one by one: arrays of other types mix."""
+        for key, space in self.parts.items():
+            array = observations if key is None else observations[key]
+            if array.shape[1:] != space.shape or array.dtype != space.dtype:
+                who = _name(0, 1) if self.count == 1 else f"one of {self.count} environments gave"
+                self._check_part(who, key, array[0])
+
+    def _check_form(self, number: int, observation: Any) -> None:
+        for key in self.parts:
+            part = observation if key is None else observation[key]
+            if (key, getattr(part, "shape", None), getattr(part, "dtype", None)) not in self.known:
+                self._check_part(_name(number, self.count), key, part)
+
+    def _check_part(self, who: str, key: Any, part: Any) -> None:
+        space, array = self.parts[key], np.asarray(part)
+        if array.shape != space.shape or not np.can_cast(array.dtype, np.dtype(space.dtype), "same_kind"):
+            what = "an observation" if key is None else f"an observation with {key}"
+            raise BrokenEnvironmentError(
+                f"{who} {what} of {array.dtype}, {array.shape} at step {self.step}, where its space has {space.dtype}, "
+                f"{space.shape}: {_in_one_line(part)}; {GO_BACK}"
+            )
+        if isinstance(part, np.ndarray):
+            self.known.add((key, array.shape, array.dtype))
+
+    def _check_rewards(self, rewards: np.ndarray) -> None:
+        if rewards.shape != (self.count,) or rewards.dtype.kind not in "biuf":
+            who = _name(0, 1) if self.count == 1 else f"one of {self.count} environments gave"
+            raise BrokenEnvironmentError(
+                f"{who} a reward of {rewards.dtype}, {rewards.shape[1:]} at step {self.step}, where it should "
+                f"be a number: {_in_one_line(rewards)}; {GO_BACK}"
+            )
+
+    def _await_processes(self) -> None:
+        """Wait until all processes have answered; of the end of one SB3 may never hear, because others hold its pipe."""
+        for process, remote in zip(getattr(self.base, "processes", ()), getattr(self.base, "remotes", ()), strict=True):
+            if remote not in wait([remote, process.sentinel]):
+                raise EOFError
+
+    def _dead_processes(self) -> str:
+        processes = self.base.processes
+        for process in processes:
+            process.join(timeout=0.2)
+        dead = [str(number) for number, process in enumerate(processes) if not process.is_alive()]
+        return f"the process of environment {' and '.join(dead)} of {self.base.num_envs} has ended"

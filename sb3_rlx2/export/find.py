@@ -1,0 +1,104 @@
+"""Finds the agent that the command means, as ``rlx2 enjoy`` does, and all that belongs to it."""
+
+import argparse
+import inspect
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rl_zoo3 import ALGOS, utils
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_rlx2 import safe_pickle, zoo
+from sb3_rlx2.checkpoint.archive import check_agent, read_pickled
+from sb3_rlx2.validation import lookup
+from sb3_rlx2.zoo import agents
+
+# Code that another Python may not be able to load, and that an agent which only acts does not need.
+CONSTANTS = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
+
+
+@dataclass(frozen=True)
+class Agent:
+    """
+    An agent on disk.
+
+    :param path: the zip
+    :param statistics: of ``VecNormalize``, None if it was trained without
+    :param env_kwargs: arguments of its environment
+    :param hyperparams: that it was trained with, as far as they are known
+    """
+
+    path: Path
+    statistics: Path | None
+    env_kwargs: dict[str, Any]
+    hyperparams: dict[str, Any] = field(default_factory=dict)
+
+
+def find(args: argparse.Namespace) -> Agent:
+    """
+    Find the agent.
+
+    :param args: of the command
+    :return: where it is, and with what it was trained
+    :raises ValueError: if there is none, or the arguments say two things
+    """
+    zoo.register()
+    if args.env is not None:
+        agents.check_env(args.env.gym_id, args.gym_packages)
+    if args.agent is not None:
+        return Agent(args.agent, args.vecnormalize, args.env_kwargs or {})
+    if args.algo is None or args.env is None:
+        raise ValueError("the agent must be given, as the path of a zip, or by --algo and --env")
+    path = agents.find_agent(args)
+    folder = path.parent / args.env
+    hyperparams, _ = utils.get_saved_hyperparams(str(folder), test_mode=True)
+    beside = folder / "vecnormalize.pkl" if hyperparams.get("normalize") else None
+    statistics = args.vecnormalize or agents.beside_checkpoint(path, "vecnormalize") or beside
+    return Agent(path, statistics, agents.env_kwargs(path, str(args.env), args.env_kwargs), hyperparams)
+
+
+def load(agent: Agent, algo: str | None, deployed: bool = False) -> tuple[BaseAlgorithm, VecNormalize | None]:
+    """
+    Load an agent, without memory for a replay buffer.
+
+    :param agent: where it is
+    :param algo: name of its algorithm in the zoo, None to find out
+    :param deployed: whether its policy is to be the one that a callback of ``sb3_rlx2.deploy`` has chosen
+    :return: the agent, and its ``VecNormalize``
+    :raises ValueError: if a file is missing or damaged, or the algorithm unknown
+    """
+    check_agent(agent.path)
+    statistics = None if agent.statistics is None else _load_statistics(agent.statistics)
+    algorithm = _algorithm_of(agent.path) if algo is None else lookup("algo", algo, ALGOS)
+    return agents.load_to_play(algorithm, agent.path, deployed, device="cpu", custom_objects=CONSTANTS), statistics
+
+
+def _algorithm_of(path: Path) -> type[BaseAlgorithm]:
+    """Find the algorithm that has such a policy, and of several the one whose arguments are saved."""
+    data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=read_pickled(path, CONSTANTS))
+    assert data is not None
+    policy = data["policy_class"]
+    candidates = [algorithm for algorithm in ALGOS.values() if policy in algorithm.policy_aliases.values()]
+    if not candidates:
+        raise ValueError(f"{path} has a {policy.__name__}, which could be of any algorithm: --algo must name it")
+
+    def saved(algorithm: type[BaseAlgorithm]) -> int:
+        return sum(1 if name in data else -1 for name in inspect.signature(algorithm).parameters)
+
+    return max(candidates, key=saved)
+
+
+def _load_statistics(path: Path) -> VecNormalize:
+    if not path.is_file():
+        raise ValueError(f"--vecnormalize {path} does not exist")
+    try:
+        statistics = safe_pickle.loads(path.read_bytes())  # as VecNormalize.load, which wants the environment too
+    except (EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"--vecnormalize {path} is damaged: {error}") from error
+    if not isinstance(statistics, VecNormalize):
+        raise ValueError(f"--vecnormalize {path} holds a {type(statistics).__name__}, it must hold a VecNormalize")
+    return statistics

@@ -1,0 +1,1 @@
+"""SB3's gradient step in arrays and kernels, without autograd's bookkeeping."""

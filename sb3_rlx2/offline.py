@@ -1,0 +1,58 @@
+"""Given data for agents that learn offline: transitions into a replay buffer, and their statistics into an environment."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+EPSILON = 1e-6  # below the variance of whatever varies; TD3+BC adds 1e-3 to the deviation
+
+
+def add_episodes(model: OffPolicyAlgorithm, episodes: Iterable[Any]) -> int:
+    """
+    Add episodes to a model's replay buffer, such as those of a Minari data set:
+    ``minari.load_dataset(...).iterate_episodes()``.
+
+    :param model: the model, of one environment
+    :param episodes: each with arrays ``observations`` (one more than there are steps), ``actions`` as the environment takes
+        them, ``rewards``, ``terminations`` and ``truncations``
+    :return: number of transitions
+    :raises ValueError: if the buffer cannot hold them all
+    """
+    buffer, count = model.replay_buffer, 0
+    assert buffer is not None
+    for episode in episodes:
+        actions = model.policy.scale_action(np.asarray(episode.actions, np.float32))
+        steps = zip(actions, episode.rewards, episode.terminations, episode.truncations, strict=True)
+        for step, (action, reward, terminated, truncated) in enumerate(steps):
+            if buffer.full:
+                raise ValueError(
+                    f"buffer_size={buffer.buffer_size} must be at least the number of transitions, and more follow"
+                )
+            before, after = episode.observations[step : step + 2]
+            infos = [{"TimeLimit.truncated": bool(truncated and not terminated)}]
+            done = np.array([terminated or truncated])
+            buffer.add(before[None], after[None], action[None], np.array([reward]), done, infos)
+            count += 1
+    return count
+
+
+def normalised(env: VecEnv, buffer: ReplayBuffer) -> VecNormalize:
+    """
+    Give an environment that normalises observations by the mean and variance of data, and leaves rewards as they are.
+
+    :param env: the environment
+    :param buffer: the data
+    :raises ValueError: if there are none
+    """
+    filled = buffer.buffer_size if buffer.full else buffer.pos
+    if filled == 0:
+        raise ValueError("buffer holds 0 transitions, which have no statistics")
+    wrapped = VecNormalize(env, training=False, norm_reward=False, clip_obs=np.inf, epsilon=EPSILON)
+    seen = buffer.observations[:filled].reshape(-1, *env.observation_space.shape)  # type: ignore[misc]
+    statistics: Any = wrapped.obs_rms
+    statistics.mean, statistics.var = seen.mean(axis=0, dtype=np.float64), seen.var(axis=0, dtype=np.float64)
+    return wrapped

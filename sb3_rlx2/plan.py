@@ -1,0 +1,126 @@
+"""
+What of a run is counted in steps, for runs of any length.
+
+The paper trains for 3 million steps. An argument that it gives in steps is a share of the planned ones here, so that a run of
+that length has the paper's numbers and a shorter one goes through the same phases. A whole number is taken as it is.
+"""
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import TrainFrequencyUnit
+
+from sb3_rlx2.validation import check_integer
+
+PAPER_STEPS = 3_000_000
+LEARNING_STARTS = 25_000 / PAPER_STEPS
+UPDATE_INTERVAL = BUFFER_CHECK_INTERVAL = 10_000 / PAPER_STEPS
+BUFFER_MIN_SIZE = 100_000 / PAPER_STEPS
+
+# A share is never less. The first is SB3's default for runs of any length; the others are about those of hyperparams/ for
+# tasks of 20,000 to 50,000 steps.
+LEAST = {"learning_starts": 100, "update_interval": 500, "buffer_check_interval": 1_000, "buffer_min_size": 1_000}
+
+
+def is_share(value: Any) -> bool:
+    """
+    Tell whether an amount is a share of the planned steps, and not a number of steps.
+
+    :param value: the amount
+    """
+    return isinstance(value, Real) and 0 < float(value) < 1
+
+
+def check_amount(argument: str, value: Any, minimum: int) -> int | float:
+    """
+    Check a number of steps, or a share of the planned ones.
+
+    :param argument: the argument's name, for the error
+    :param value: the value to check
+    :param minimum: smallest number of steps
+    :return: the value, as ``int`` if it is a number of steps
+    :raises ValueError: if it is neither
+    """
+    if is_share(value):
+        return float(value)
+    try:
+        return check_integer(argument, value, minimum)
+    except ValueError as error:
+        raise ValueError(f"{error}, or a share of the planned steps between 0 and 1") from None
+
+
+def steps_of(argument: str, value: int | float, planned: float) -> int:
+    """
+    Give a number of steps.
+
+    :param argument: the argument's name
+    :param value: a number of steps, or a share
+    :param planned: the steps that it is a share of
+    """
+    return max(round(value * planned), LEAST[argument]) if is_share(value) else int(value)
+
+
+def gradient_steps_per_step(model: OffPolicyAlgorithm) -> float:
+    """
+    Give the gradient steps that a model does for each environment step.
+
+    :param model: the model
+    """
+    frequency: Any = model.train_freq
+    if model.gradient_steps < 0 or frequency.unit is TrainFrequencyUnit.EPISODE:  # of a length that nobody knows
+        return 1.0
+    return float(model.gradient_steps / (frequency.frequency * model.n_envs))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What a run is going to do.
+
+    :param total: environment steps at its end
+    :param starts: environment steps before it trains
+    :param gradient_steps: number of gradient steps
+    :param update_interval: optimizer steps of a network between its topology updates
+    :param updates: number of topology updates of each network, by name; empty if the topology is static
+    :param n_steps: length of the n-step return at the end, None if the buffer is not ours
+    :param n_steps_begin: environment step at which it begins
+    :param checks: number of looks at the policy distance, None if the buffer keeps its size
+    :param min_size: transitions that the buffer keeps at least
+    """
+
+    total: int
+    starts: int
+    gradient_steps: int
+    update_interval: int
+    updates: dict[str, int]
+    n_steps: int | None
+    n_steps_begin: int
+    checks: int | None
+    min_size: int
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{name} {count:,}" for name, count in self.updates.items())
+        parts = [
+            f"{self.gradient_steps:,} gradient steps, from step {self.starts:,} on",
+            f"a topology update every {self.update_interval:,} ({counts})" if counts else "a static topology",
+            *([f"{self.n_steps}-step targets from step {self.n_steps_begin:,} on"] if self.n_steps else []),
+            *([f"{self.checks:,} looks at the policy distance"] if self.checks is not None else []),
+        ]
+        return f"Plan for {self.total:,} steps: {'; '.join(parts)}"
+
+    def idle(self) -> list[str]:
+        """Say which parts of RLx2 would never act."""
+        found = [
+            f"links of the {name} never move (update_interval={self.update_interval:,} of its optimizer steps)"
+            for name, count in self.updates.items()
+            if count == 0
+        ]
+        if self.n_steps is not None and self.n_steps > 1 and self.n_steps_begin >= self.total:
+            found.append(f"{self.n_steps}-step targets never begin (n_steps_delay)")
+        if self.checks == 0:
+            found.append("the replay buffer never shrinks (buffer_check_interval)")
+        elif self.checks is not None and self.min_size >= self.total:
+            found.append(f"the replay buffer never shrinks (buffer_min_size={self.min_size:,})")
+        return found

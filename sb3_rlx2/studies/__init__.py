@@ -1,0 +1,1 @@
+"""Optuna studies that several workers share, on one machine or on many."""

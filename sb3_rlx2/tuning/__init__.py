@@ -1,0 +1,1 @@
+"""Hyper-parameter search with the zoo's ``train -optimize``."""

@@ -1,0 +1,272 @@
+"""Trained agents in a log folder: where they are, whether they are whole, and what it takes to play them."""
+
+import argparse
+import ast
+import contextlib
+import difflib
+import importlib
+import io
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gymnasium as gym
+from rl_zoo3 import utils
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_rlx2 import minatar, safe_pickle
+from sb3_rlx2.checkpoint.archive import CHECKPOINT, read_pickled
+from sb3_rlx2.deploy import deployed_policy
+from sb3_rlx2.extras import require
+from sb3_rlx2.settings import read_settings
+
+# Packages whose wrappers an agent's settings may name.
+PACKAGES = ("gymnasium", "rl_zoo3", "sb3_contrib", "sb3_rlx2", "stable_baselines3")
+
+
+def check_env(env_id: str, packages: list[str]) -> None:
+    """
+    Check that an environment exists.
+
+    :param env_id: its id
+    :param packages: modules to import before, because they register environments
+    :raises ValueError: if it does not, with the nearest id
+    """
+    if env_id.startswith(minatar.PREFIX):
+        require("minatar", f"--env {env_id}, a game under GPL-3,")
+    for package in packages:
+        importlib.import_module(package)
+    importlib.import_module("rl_zoo3.import_envs")  # registers the zoo's
+    try:
+        gym.spec(env_id)
+    except (gym.error.Error, ImportError) as error:
+        ids = {known.lower(): known for known in gym.registry}
+        near = difflib.get_close_matches(env_id.lower(), ids, n=1, cutoff=0.0)
+        hint = f"did you mean {ids[near[0]]}?" if near else "no environment is registered"
+        raise ValueError(f"--env {env_id} is unknown; {hint} (--gym-packages imports modules that register more)") from error
+
+
+def find_run(args: argparse.Namespace) -> Path:
+    """
+    Find the run that the arguments of a zoo command mean.
+
+    :param args: ``folder``, ``algo``, ``env`` and ``exp_id``
+    :return: its folder
+    :raises ValueError: if there is none, with what there is
+    """
+    root, folder = Path(args.folder), Path(args.folder, args.algo)
+    if not root.is_dir():
+        raise ValueError(f"--folder {root} does not exist")
+    if not folder.is_dir():
+        raise ValueError(f"--folder {root} has no folder {args.algo}; it holds {_folders(root)}")
+    if args.exp_id < 0:  # the zoo's way to say that runs have no folders of their own
+        return folder
+    run = folder / f"{args.env}_{args.exp_id or utils.get_latest_run_id(str(folder), args.env)}"
+    if not run.is_dir():
+        what = f"run {args.exp_id}" if args.exp_id else "run"
+        raise ValueError(f"{folder} has no {what} of {args.env}; it holds {_folders(folder)}")
+    return run
+
+
+def find_agent(args: argparse.Namespace) -> Path:
+    """
+    Find the agent that the arguments of a zoo command mean.
+
+    :param args: those of :func:`find_run`, ``load_best``, ``load_checkpoint`` and ``load_last_checkpoint``
+    :return: the zip
+    :raises ValueError: if there is none
+    """
+    find_run(args)
+    choice = args.load_best, args.load_checkpoint, args.load_last_checkpoint
+    with contextlib.redirect_stdout(io.StringIO()):  # the zoo will say again what it loads
+        _, path, _ = utils.get_model_path(args.exp_id, args.folder, args.algo, args.env, *choice)
+    return Path(path)
+
+
+def _folders(place: Path) -> str:
+    return ", ".join(sorted(path.name for path in place.iterdir() if path.is_dir())) or "nothing"
+
+
+def beside_checkpoint(agent: Path, kind: str) -> Path | None:
+    """
+    Find what was saved together with a checkpoint.
+
+    :param agent: the zip
+    :param kind: ``"replay_buffer"`` or ``"vecnormalize"``
+    :return: the file, None if there is none or the agent is no checkpoint
+    """
+    checkpoint = CHECKPOINT.fullmatch(agent.stem)
+    if checkpoint is None:
+        return None
+    path = agent.with_name(f"{checkpoint['prefix']}_{kind}_{checkpoint['steps']}_steps.pkl")
+    return path if path.is_file() else None
+
+
+def add_packages(group: Any) -> None:
+    """
+    Add the option for environments of other packages, which some of the zoo's commands lack.
+
+    :param group: where to add it
+    """
+    help_text = "modules to import, which register environments"
+    group.add_argument("--gym-packages", nargs="+", default=[], metavar="MODULE", help=help_text)
+
+
+def add_deployed(group: Any) -> None:
+    """
+    Add the option to play the policy that was chosen to be deployed.
+
+    :param group: where to add it
+    """
+    help_text = "the policy that a callback of sb3_rlx2.deploy has chosen, instead of the last one"
+    group.add_argument("--deployed", action="store_true", help=help_text)
+
+
+def add_video_options(group: Any) -> None:
+    """
+    Add both options.
+
+    :param group: where to add them
+    """
+    add_packages(group)
+    add_deployed(group)
+
+
+def without_replay_memory(algos: dict[str, type[BaseAlgorithm]], args: argparse.Namespace) -> dict[str, Any]:
+    """
+    Replace the zoo's algorithms by what loads their agents only to play.
+
+    :param algos: the zoo's, by name
+    :param args: of the command, with what :func:`add_deployed` adds
+    :return: for each name, something with their ``load``
+    """
+
+    def load(algorithm: type[BaseAlgorithm], path: str | Path, **kwargs: Any) -> BaseAlgorithm:
+        return load_to_play(algorithm, path, args.deployed, **kwargs)  # parsed by now
+
+    return {name: SimpleNamespace(load=partial(load, algorithm)) for name, algorithm in algos.items()}
+
+
+def load_to_play(algorithm: type[BaseAlgorithm], path: str | Path, deployed: bool = False, **kwargs: Any) -> BaseAlgorithm:
+    """
+    Load an agent without memory for a replay buffer.
+
+    :param algorithm: its algorithm
+    :param path: the zip
+    :param deployed: whether its policy is to be the one that a callback of ``sb3_rlx2.deploy`` has chosen
+    :param kwargs: as SB3's ``load``
+    :return: the agent
+    :raises ValueError: if none was chosen
+    """
+    if issubclass(algorithm, OffPolicyAlgorithm):
+        kwargs["buffer_size"] = 1
+    given = kwargs.pop("custom_objects", None) or {}
+    model = algorithm.load(path, custom_objects=read_pickled(Path(path), given), **kwargs)
+    if deployed:
+        model.policy = deployed_policy(model)
+    return model
+
+
+def with_checked_settings(get_saved_hyperparams: Any, args: argparse.Namespace) -> Callable[..., Any]:
+    """
+    Read an agent's settings only where what the zoo evaluates and imports of them is harmless.
+
+    :param get_saved_hyperparams: the zoo's
+    :param args: of the command
+    :return: what takes its place
+    """
+
+    def get(stats_path: str, *given: Any, **kwargs: Any) -> Any:
+        path = Path(stats_path, "config.yml")
+        if path.is_file() and not safe_pickle.trusts:
+            check_settings(path, {*PACKAGES, *(getattr(args, "gym_packages", None) or ())})
+        return get_saved_hyperparams(stats_path, *given, **kwargs)
+
+    return get
+
+
+def check_settings(path: Path, packages: Collection[str]) -> None:
+    """
+    Check that what the zoo evaluates of an agent's settings is a dict, and what it imports comes from known packages.
+
+    :param path: its ``config.yml``
+    :param packages: their names
+    :raises ValueError: if it does not
+    """
+    settings = read_settings(path)
+    normalize = settings.get("normalize")
+    if isinstance(normalize, str) and not _is_dict(normalize):
+        raise ValueError(f"{path} has normalize={normalize!r}, which would be run: rlx2 --trust does that")
+    for setting in ("env_wrapper", "vec_env_wrapper"):
+        for name in _names(settings.get(setting)):
+            if name.partition(".")[0] not in packages:
+                raise ValueError(
+                    f"{path} has {setting}={name}, which would be run: rlx2 --trust, or --gym-packages, does that"
+                )
+
+
+def _is_dict(text: str) -> bool:
+    """Tell whether a text is a dict of plain values, as ``dict(norm_obs=True)`` is."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "dict" and not tree.args:
+            return all(each.arg is not None and _is_plain(each.value) for each in tree.keywords)
+    except SyntaxError:
+        return False
+    return _is_plain(tree)
+
+
+def _is_plain(tree: ast.expr) -> bool:
+    try:
+        ast.literal_eval(tree)
+    except ValueError:
+        return False
+    return True
+
+
+def _names(wrappers: Any) -> Iterator[str]:
+    """Give the names of wrappers, as the zoo has them: one, or a list, of names or of dicts from a name to arguments."""
+    for each in wrappers if isinstance(wrappers, list) else [wrappers]:
+        if each is not None:
+            yield from [each] if isinstance(each, str) else each
+
+
+def with_own_statistics(create_test_env: Any, args: argparse.Namespace) -> Callable[..., VecEnv]:
+    """
+    Make environments that normalise by the statistics of the checkpoint that is played, if they were saved with it.
+
+    :param create_test_env: the zoo's, which looks for them in the folder that holds those of the last best agent
+    :param args: of the command
+    :return: what takes its place
+    """
+
+    def create(*given: Any, stats_path: str | None = None, **kwargs: Any) -> VecEnv:
+        statistics = beside_checkpoint(find_agent(args), "vecnormalize")
+        if statistics is None:
+            return create_test_env(*given, stats_path=stats_path, **kwargs)  # type: ignore[no-any-return]
+        with tempfile.TemporaryDirectory(prefix="sb3_rlx2-") as folder:
+            shutil.copy(statistics, Path(folder, "vecnormalize.pkl"))
+            return create_test_env(*given, stats_path=folder, **kwargs)  # type: ignore[no-any-return]
+
+    return create
+
+
+def env_kwargs(agent: Path, env_name: str, given: dict[str, Any] | None) -> dict[str, Any]:
+    """
+    Put together the arguments of an agent's environment.
+
+    :param agent: the agent's zip
+    :param env_name: the environment's name in the log folder
+    :param given: arguments of the command line, which come before those saved with the agent
+    """
+    folder = agent.parent / env_name
+    saved: dict[str, Any] = utils.get_saved_hyperparams(str(folder))[0].get("env_kwargs", {})
+    if (folder / "args.yml").is_file():
+        saved = read_settings(folder / "args.yml").get("env_kwargs") or saved
+    return saved | (given or {})

@@ -1,0 +1,288 @@
+"""The zoo's experiment manager with our hyper-parameters, checkpoints, log and report."""
+
+import contextlib
+import difflib
+import inspect
+import os
+import pickle
+import shlex
+import shutil
+import traceback
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import yaml
+from rl_zoo3 import ALGOS, exp_manager
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
+
+from sb3_rlx2 import metrics
+from sb3_rlx2.algorithms.table import ALGORITHMS
+from sb3_rlx2.checkpoint import Checkpoints, Resumable, resume, run_state, transitions
+from sb3_rlx2.checkpoint.archive import check_agent
+from sb3_rlx2.files import filling
+from sb3_rlx2.patching import patched
+from sb3_rlx2.progress_log import ProgressFile, monitored
+from sb3_rlx2.settings import read_settings
+from sb3_rlx2.validation import check_integer
+from sb3_rlx2.warning import warn
+from sb3_rlx2.zoo import agents, hyperparams_file
+from sb3_rlx2.zoo.dense_twin import dense_hyperparams
+
+CHECKPOINTS = "checkpoints"  # their folder in that of the run
+CHECKPOINT_EVERY = 10_000
+UNASKED_BYTES = 4_000_000_000  # of a replay buffer that is written to disk without being asked for, as of images
+
+
+class ExperimentManager(exp_manager.ExperimentManager):
+    """
+    The zoo's own, with our hyper-parameters for our algorithms, checkpoints that a run can go on from, a log in the run's
+    folder, and a report.
+
+    :param args: as the zoo's
+    :param kwargs: as the zoo's
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.twin_of: str | None = getattr(self.args, "dense_twin", None)
+        if kwargs.get("config") is None and (self.twin_of or self.algo) in ALGORITHMS:
+            self.config = str(hyperparams_file(self.twin_of or self.algo))
+        self.resumes = getattr(self.args, "resume", None) is not None
+        self.checkpoints: Checkpoints | None = None
+        self.made: list[VecEnv] = []
+        if self.resumes:
+            self.save_path = self.args.resume
+            self.params_path = f"{self.save_path}/{self.env_name}"
+
+    def setup_experiment(self) -> Any:
+        """Set up a run, or leave nothing of it."""
+        new = not os.path.exists(self.save_path)
+        try:
+            return super().setup_experiment()
+        except BaseException:
+            for env in self.made:
+                env.close()
+            if new:
+                shutil.rmtree(self.save_path, ignore_errors=True)
+                with contextlib.suppress(OSError):  # others' runs may be in it
+                    os.rmdir(self.log_path)
+            raise
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Read them from their file, or those that a run was begun with if it goes on; as they are, and as they are saved."""
+        if not self.resumes:
+            check_settings_file(self.config)
+            hyperparams: tuple[dict[str, Any], dict[str, Any]] = super().read_hyperparameters()
+            check_zoo_settings(hyperparams[0])
+            return hyperparams
+        saved = read_settings(Path(self.params_path, "config.yml"), complete=True)
+        return dict(saved), saved
+
+    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        if not self.resumes:
+            super()._save_config(saved_hyperparams)
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        """
+        Make environments that give their state, also in processes of their own, and outlive a full disk.
+
+        :param n_envs: how many
+        :param eval_env: whether they are for evaluation
+        :param no_log: whether they write no monitor files
+        """
+        wrap, in_processes = self.env_wrapper, self.vec_env_class is SubprocVecEnv
+
+        def wrap_also(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+            wrapped = monitored(env if wrap is None else wrap(env))
+            return Resumable(wrapped) if in_processes else wrapped
+
+        with patched(self, env_wrapper=wrap_also):
+            self.made.append(super().create_envs(n_envs, eval_env, no_log))
+        return self.made[-1]
+
+    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
+        processed = super()._preprocess_hyperparams(hyperparams)
+        if not self._eval_env_kwargs_args:
+            self.eval_env_kwargs = self.env_kwargs  # those of the file, too, which the zoo gives to training only
+        check_keywords(ALGOS[self.twin_of or self.algo], processed[0])
+        if self.twin_of is None:
+            return processed
+        return dense_hyperparams(self.twin_of, processed[0], self.n_timesteps), *processed[1:]
+
+    def create_callbacks(self) -> None:
+        """Make the zoo's callbacks, and a log in the run's folder. The user's own stay as they are."""
+        own = len(self.callbacks)
+        super().create_callbacks()  # type: ignore[no-untyped-call]
+        for number, callback in enumerate(self.callbacks[own:], start=own):
+            if type(callback) is CheckpointCallback:
+                self.callbacks[number] = AgentsAtSteps(self.save_freq, self.save_path, save_vecnormalize=True)
+        self.progress_file = ProgressFile(self.save_path, again=self.resumes)
+        self.callbacks.append(self.progress_file)
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """
+        Train, with checkpoints that the run can go on from to the last bit.
+
+        :param model: the model
+        :raises ValueError: if there are to be checkpoints, and cannot be
+        """
+        self._add_checkpoints(model)
+        try:
+            super().learn(model)
+        except Exception:
+            traceback.print_exc()  # what goes wrong here is no misuse, and may have taken hours
+            raise
+        finally:
+            self.progress_file.on_training_end()  # the zoo ends its first callback only, where training was interrupted
+
+    def _add_checkpoints(self, model: BaseAlgorithm) -> None:
+        given = getattr(self.args, "checkpoint_every", None)
+        every, reason = CHECKPOINT_EVERY if given is None else given, run_state.why_not(model)
+        if given and reason is not None:
+            raise ValueError(f"--checkpoint-every {given} cannot serve: {reason}")
+        if given is None and reason is None and (size := transitions.size(model)) > UNASKED_BYTES:
+            print(f"No checkpoints of a replay buffer of {size / 1e9:.0f} GB unless --checkpoint-every asks for them")
+            return
+        if every > 0 and reason is None:
+            folder = Path(self.save_path, CHECKPOINTS)
+            self.checkpoints = Checkpoints(folder, every, also=self._save_agent, verbose=self.verbose)
+            self.callbacks.append(self.checkpoints)
+
+    def _save_agent(self, model: BaseAlgorithm) -> None:
+        """Save the agent as it is now where the trained one will be, for all that plays or shows it."""
+        normalizer = model.get_vec_normalize_env()
+        if normalizer is not None:
+            normalizer.save(f"{self.params_path}/vecnormalize.pkl")
+        model.save(f"{self.params_path}.zip")
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """
+        Save the trained model and report on it.
+
+        :param model: the trained model
+        """
+        super().save_trained_model(model)
+        print(weight_report(f"{self.params_path}.zip", model))
+        if self.checkpoints is not None and self.checkpoints.interrupted:
+            command = f"rlx2 train --resume {shlex.quote(self.save_path)}"
+            print(f"Interrupted at step {model.num_timesteps:,}. Go on with: {command}")
+        elif getattr(self.args, "checkpoint_every", None) is None:
+            shutil.rmtree(Path(self.save_path, CHECKPOINTS), ignore_errors=True)  # a buffer may be large, and nobody asked
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        agent = Path(self.trained_agent)
+        check_agent(agent)
+        resume.check_networks(self.trained_agent, hyperparams)
+        buffer = agents.beside_checkpoint(agent, "replay_buffer")
+        try:
+            model: Any = super()._load_pretrained_agent(hyperparams, env)
+            if buffer is not None:
+                model.load_replay_buffer(buffer, truncate_last_traj=self.truncate_last_trajectory)
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{buffer or agent.with_name('replay_buffer.pkl')} is damaged: {error}") from error
+        resume.skip_warm_up(model)
+        return model  # type: ignore[no-any-return]
+
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        env = super()._maybe_normalize(env, eval_env)
+        statistics = agents.beside_checkpoint(Path(self.trained_agent), "vecnormalize")
+        if statistics is None:
+            return env
+        self.normalize = True  # the agent knows nothing else, whatever the hyper-parameters say
+        loaded = VecNormalize.load(str(statistics), env.venv if isinstance(env, VecNormalize) else env)
+        if isinstance(env, VecNormalize):
+            loaded.norm_reward = env.norm_reward
+        if eval_env:
+            loaded.training = loaded.norm_reward = False
+        return loaded
+
+
+class AgentsAtSteps(CheckpointCallback):
+    """SB3's own, whose files are there together or not at all; a full disk is a warning."""
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.save_freq == 0:
+            try:
+                with (
+                    filling(Path(self.save_path), last="*.zip") as unfinished,
+                    patched(self, save_path=str(unfinished)),
+                ):
+                    super()._on_step()
+            except (OSError, RuntimeError) as error:  # torch's word for it
+                warn(f"no agent is saved at step {self.num_timesteps}: {error}")
+        return True
+
+
+def check_settings_file(config: str) -> None:
+    """
+    Check that a file of hyper-parameters holds some.
+
+    :param config: the file, or what else the zoo takes
+    :raises ValueError: if it is YAML and does not
+    """
+    if not config.endswith((".yml", ".yaml")):
+        return
+    try:
+        settings = yaml.safe_load(Path(config).read_text())
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{config} is no YAML: {error}") from error
+    for name, value in settings.items() if isinstance(settings, dict) else [("", None)]:
+        if not isinstance(value, dict):
+            what = f"holds {name}: {value!r}" if name else "is empty, or a list"
+            raise ValueError(f"{config} {what}, where there must be settings for each environment")
+
+
+def check_zoo_settings(hyperparams: dict[str, Any]) -> None:
+    """
+    Check the hyper-parameters that are the zoo's own.
+
+    :param hyperparams: all of them
+    :raises ValueError: if one is nothing to train with
+    """
+    check_integer("n_envs", hyperparams.get("n_envs", 1), 1)
+    if "n_timesteps" in hyperparams:
+        check_integer("n_timesteps", hyperparams["n_timesteps"], 1)
+    normalize = hyperparams.get("normalize", False)
+    is_text = isinstance(normalize, str) and normalize.strip().startswith(("dict(", "{"))
+    if not is_text and not isinstance(normalize, bool | dict):
+        raise ValueError(f"normalize={normalize!r} must be true, false or a dict of arguments of VecNormalize")
+
+
+def check_keywords(algorithm: type[BaseAlgorithm], hyperparams: dict[str, Any]) -> None:
+    """
+    Check that an algorithm knows all its hyper-parameters.
+
+    :param algorithm: the class
+    :param hyperparams: its arguments, and the zoo's for action noise
+    :raises ValueError: if it does not, with the nearest
+    """
+    known = {"noise_type", "noise_std"}
+    for cls in algorithm.__mro__:
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else {}
+        known |= parameters.keys()
+        if parameters and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    for name in hyperparams.keys() - known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{name}={hyperparams[name]!r} is no argument of {algorithm.__name__}{hint}")
+
+
+def weight_report(path: str, model: Any) -> str:
+    """
+    Say where a saved model is and what it weighs, on disk and against a dense one.
+
+    :param path: the saved model
+    :param model: the same model in memory
+    """
+    lines = [f"Model: {path} ({os.path.getsize(path) / 1e3:,.1f} kB on disk)"]
+    counts = metrics.live_weights(model.policy)
+    for name, (live, total) in counts.items():
+        lines.append(f"{name}: {live:,} live weights of {total:,} ({live / total:.1%})")
+    if counts:
+        size, dense = metrics.parameter_bytes(model.policy)
+        lines.append(f"parameters, with targets: {size / 1e3:,.1f} kB, {size / dense:.1%} of the dense {dense / 1e3:,.1f} kB")
+    return "\n".join(lines)

@@ -1,0 +1,211 @@
+"""What ours does before the zoo trains or plays an agent."""
+
+import argparse
+import os
+import pkgutil
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+from gymnasium import spaces
+
+from sb3_rlx2.algorithms.keywords import defaults
+from sb3_rlx2.algorithms.table import ALGORITHMS
+from sb3_rlx2.checkpoint import generations
+from sb3_rlx2.checkpoint.archive import check_agent
+from sb3_rlx2.extras import require
+from sb3_rlx2.settings import read_settings
+from sb3_rlx2.validation import check_integer
+from sb3_rlx2.zoo import agents, hub, videos
+from sb3_rlx2.zoo.dense_twin import stock_name
+from sb3_rlx2.zoo.experiment import CHECKPOINT_EVERY, CHECKPOINTS, ExperimentManager
+
+
+def add_training_options(group: Any) -> None:
+    """
+    Add what ``train`` can do here.
+
+    :param group: where to add it
+    """
+    group.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="STEPS",
+        help=f"steps between checkpoints of the whole run (default {CHECKPOINT_EVERY:,}, and removed at the end; 0: none)",
+    )
+    group.add_argument("--resume", metavar="FOLDER", help="go on with the run in this folder, with its own arguments")
+    help_text = "train what a sparse agent is measured against: SB3's own algorithm, with the same hyper-parameters"
+    group.add_argument("--dense-twin", action="store_const", const=True, help=help_text)
+    arguments = ", ".join(f"{name}:{value}" for name, value in defaults().items())
+    group.description = (
+        f"RLx2's own hyper-parameters, for -params, with their defaults: {arguments}; and for each network its sparsity "
+        "(actor_sparsity, critic_sparsity; sparsity). A number between 0 and 1 in place of steps is a share of all steps."
+    )
+
+
+def prepare_training(args: argparse.Namespace) -> None:
+    """
+    Check the arguments of ``train``, and show progress on a terminal.
+
+    :param args: its arguments
+    :raises ValueError: if a file or an environment that they name is not there
+    """
+    if args.resume is not None:
+        recall(args)
+    if (args.checkpoint_every or 0) < 0:
+        raise ValueError(f"--checkpoint-every {args.checkpoint_every} must be >= 0")
+    agents.check_env(args.env, args.gym_packages)
+    if args.resume is None:
+        _choose_algorithm(args)
+    _check_counts(args)
+    if args.trained_agent:
+        check_agent(Path(args.trained_agent))
+    if args.conf_file is not None and args.conf_file.endswith((".yml", ".yaml", ".py")) and not os.path.isfile(args.conf_file):
+        raise ValueError(f"--conf-file {args.conf_file} does not exist")
+    if args.tensorboard_log:
+        require("tensorboard", "rlx2 train --tensorboard-log")
+    if has_study(args):
+        require("tuning", f"rlx2 train {'-optimize' if args.optimize_hyperparameters else '--trial-id'}")
+    args.progress |= sys.stderr.isatty() and not args.optimize_hyperparameters
+
+
+def _says(option: str) -> bool:
+    """Tell whether the command line has an option, which argparse lets one shorten."""
+    return any(len(given) > len("--") and option.startswith(given.partition("=")[0]) for given in sys.argv[1:])
+
+
+def _choose_algorithm(args: argparse.Namespace) -> None:
+    if not _says("--algo"):
+        args.algo = algorithm_for(args.env, **(args.env_kwargs or {}))
+    if args.dense_twin:
+        _be_dense(args)
+
+
+def algorithm_for(env_id: str, **env_kwargs: Any) -> str:
+    """
+    Choose what the zoo would not: a sparse algorithm, by the actions of the environment.
+
+    :param env_id: its id
+    :param env_kwargs: its arguments
+    """
+    with closing(gym.make(env_id, **env_kwargs)) as env:
+        algo = "rlx2dqn" if isinstance(env.action_space, spaces.Discrete) else "rlx2td3"
+        print(f"--algo {algo}, for the {type(env.action_space).__name__} actions of {env_id}")
+    return algo
+
+
+def _be_dense(args: argparse.Namespace) -> None:
+    """Train the host's algorithm in the place of ours, whose name is kept: that of its hyper-parameters."""
+    if args.algo not in ALGORITHMS:
+        raise ValueError(f"--dense-twin is of a sparse algorithm: --algo {args.algo} must be one of {', '.join(ALGORITHMS)}")
+    if has_study(args):
+        raise ValueError("--dense-twin is for a training, not for a study: leave -optimize and --trial-id out")
+    args.dense_twin, args.algo = args.algo, stock_name(args.algo)
+    print(f"--dense-twin: {args.algo} with the hyper-parameters of {args.dense_twin}")
+
+
+def _check_counts(args: argparse.Namespace) -> None:
+    """Refuse numbers that would silently mean something else."""
+    if args.n_timesteps != -1:  # the zoo's way to say that the hyper-parameter file has it
+        check_integer("--n-timesteps", args.n_timesteps, 1)
+    for option in ("eval_freq", "save_freq"):
+        check_integer(f"--{option.replace('_', '-')}", getattr(args, option), -1)
+    for option in ("eval_episodes", "n_eval_envs"):
+        check_integer(f"--{option.replace('_', '-')}", getattr(args, option), 1)
+    if args.eval_freq > args.n_timesteps > 0 and not has_study(args):
+        print(f"--eval-freq {args.eval_freq} is beyond --n-timesteps {args.n_timesteps}: nothing is evaluated")
+
+
+def recall(args: argparse.Namespace) -> None:
+    """
+    Take the arguments with which a run was begun, but for the number of steps and of those between checkpoints, if given.
+
+    :param args: of ``train``
+    :raises ValueError: if there is no run to go on with
+    """
+    folder = Path(args.resume)
+    files = sorted(folder.glob("*/args.yml"))
+    if not files or not generations.exist(folder / CHECKPOINTS):
+        reason = "holds no checkpoint to go on from" if files else "is no folder of a run"
+        raise ValueError(f"--resume {folder} {reason}")
+    given = {"resume": str(folder), "trial_id": None}  # what a trial gave is in the run's config.yml
+    given |= {"n_timesteps": args.n_timesteps} if args.n_timesteps > 0 else {}
+    given |= {"checkpoint_every": args.checkpoint_every} if args.checkpoint_every is not None else {}
+    args.dense_twin = None
+    vars(args).update(read_settings(files[0]) | given)
+
+
+def has_study(args: argparse.Namespace) -> bool:
+    """
+    Say whether a training has to do with a study.
+
+    :param args: of ``train``
+    """
+    return args.optimize_hyperparameters or args.trial_id is not None
+
+
+def choose_manager(_: Any, args: argparse.Namespace) -> Callable[..., Any]:
+    """
+    Put one of our experiment managers in the place of the zoo's.
+
+    :param args: of ``train``
+    :return: what makes the manager
+    """
+
+    def make(*given: Any, **kwargs: Any) -> Any:
+        # By name, as tuning needs packages that a plain training does without.
+        manager = pkgutil.resolve_name("sb3_rlx2.tuning.manager:TuningManager") if has_study(args) else ExperimentManager
+        return manager(*given, **kwargs)
+
+    return make
+
+
+def prepare_enjoying(args: argparse.Namespace) -> None:
+    """
+    Find the agent to play, in the log folder or, as the zoo does, on the hub.
+
+    :param args: of ``enjoy``
+    """
+    agents.check_env(args.env.gym_id, args.gym_packages)
+    if not args.no_render:
+        videos.check_screen(args.env.gym_id)
+    try:
+        path = agents.find_agent(args)
+    except ValueError:
+        if "rl-trained-agents" not in args.folder:
+            raise
+        hub.download_trained_agent(args)
+        path = agents.find_agent(args)
+    check_agent(path)
+
+
+def store_or_explain(store: Any, _: argparse.Namespace) -> Callable[..., None]:
+    """
+    Store ``name:value`` pairs as the zoo does, with an error that says what was wrong. What RLx2 has names for needs no
+    quotes: the zoo would evaluate ``topology:set`` to Python's ``set``.
+
+    :param store: the zoo's
+    :return: what takes its place
+    """
+
+    def explained(
+        action: Any, parser: argparse.ArgumentParser, namespace: Any, values: list[str], option: str | None = None
+    ) -> None:
+        try:
+            store(action, parser, namespace, [*map(_quoted, values)], option)
+        except Exception as error:
+            pairs = " ".join(values)
+            parser.error(f"argument {option}: {pairs} must be name:value, where the value is a Python expression ({error})")
+
+    return explained
+
+
+TEXTS = {name for name, value in defaults().items() if isinstance(value, str)}
+
+
+def _quoted(pair: str) -> str:
+    name, colon, value = pair.partition(":")
+    return f"{name}:{value!r}" if colon and name in TEXTS and value[:1] not in ("'", '"') else pair

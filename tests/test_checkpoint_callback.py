@@ -1,0 +1,276 @@
+"""What `Checkpoints` does where all is not as it should be."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_rlx2 import RLx2Callback, RLx2TD3, SparseTD3Policy
+from sb3_rlx2.checkpoint import Checkpoints, Interrupted, context, generations
+from tests import runs
+from tests.envs import DriftEnv
+from tests.faults import ERRORS, failing
+from tests.runs import CutAt, scramble
+
+SMALL = {"learning_starts": 20, "batch_size": 8, "buffer_size": 60, "seed": 0, "policy_kwargs": {"net_arch": [8]}}
+
+
+def model(env=None, **kwargs):
+    return RLx2TD3("MlpPolicy", env or DummyVecEnv([DriftEnv]), **{**SMALL, "policy_kwargs": {"net_arch": [8]}} | kwargs)
+
+
+def steps(folder):
+    return sorted(int(generations.NAME.fullmatch(path.name)["step"]) for path in folder.glob("*_step_*"))
+
+
+class Act(BaseCallback):
+    """Does something at a step."""
+
+    def __init__(self, step, act):
+        super().__init__()
+        self.step, self.act = step, act
+
+    def _on_step(self):
+        if self.num_timesteps == self.step:
+            self.act(self.model)
+        return True
+
+
+def test_a_full_disk_is_a_warning(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run", 10)
+
+    def fail():
+        raise ERRORS["ENOSPC"]
+
+    class Full(BaseCallback):
+        def _on_rollout_start(self):
+            self.context = failing(tmp_path / "run", fail, 1, once=False)
+            if self.model.num_timesteps in (20, 30):
+                self.context.__enter__()
+
+        def _on_rollout_end(self):
+            if self.model.num_timesteps in (21, 31):
+                self.context.__exit__(None, None, None)
+
+        def _on_step(self):
+            return True
+
+    with pytest.warns(UserWarning, match=r"no checkpoint at step [23]0: .*No space left on device"):
+        model().learn(50, callback=[Full(), checkpoints])
+    assert steps(tmp_path / "run") == [40, 50]
+
+
+def test_a_model_that_is_no_number_is_not_saved(tmp_path):
+    def poison(trained):
+        with th.no_grad():
+            next(trained.actor.parameters())[0] = float("nan")
+
+    settings = {"learning_starts": 40}
+    with pytest.raises(ValueError, match=r"actor\.mu\S* holds NaN or infinity at step 1[56]; go back to step 10 in .*run"):
+        model(**settings).learn(50, callback=[Act(15, poison), Checkpoints(tmp_path / "run", 5)])
+    assert steps(tmp_path / "run") == [5, 10]
+    model(**settings).learn(50, callback=Checkpoints(tmp_path / "run", 5))  # goes on
+
+
+class Opaque(gym.Wrapper):
+    """Holds something that is no plain value."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.world = memoryview(bytes(3))
+
+
+@pytest.mark.parametrize("algorithm", [RLx2TD3, TD3])
+def test_an_environment_that_gives_no_state_begins_an_episode(algorithm, tmp_path):
+    def make():
+        kwargs = SMALL | {"policy_kwargs": {"net_arch": [8]}}
+        return algorithm("MlpPolicy", DummyVecEnv([lambda: Opaque(DriftEnv(length=100))]), **kwargs)
+
+    message = r"begins a new episode, because the state of Opaque.world cannot be saved; environments with get_state\(\)"
+    with pytest.warns(UserWarning, match=message), pytest.raises(runs.Cut):
+        make().learn(50, callback=[Checkpoints(tmp_path, 20), CutAt(25)])
+    begun = make()
+    with pytest.warns(UserWarning, match=message):
+        begun.learn(50, callback=Checkpoints(tmp_path, 20))
+    assert begun.num_timesteps == 50
+    assert begun.replay_buffer.timeouts[19] == 1.0  # the next observation in the buffer is of another episode
+
+
+class Spoken(DriftEnv):
+    """Has state that is no plain value, and says it."""
+
+    def reset(self, **kwargs):
+        self.hidden = memoryview(np.zeros(1))
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        self.hidden[0] += 1.0
+        obs, reward, *others = super().step(action)
+        return obs, reward + 0.01 * self.hidden[0], *others
+
+    def get_state(self):
+        return {"hidden": self.hidden[0], "state": self.state, "steps": self.steps, "episodes": self.episodes}
+
+    def set_state(self, state):
+        self.hidden = memoryview(np.array([state["hidden"]]))
+        self.state, self.steps, self.episodes = state["state"], state["steps"], state["episodes"]
+
+
+@pytest.mark.parametrize("cut", [13, 31])
+def test_an_environment_speaks_for_itself(cut, tmp_path):
+    ended = []
+    for folder, cuts in (("whole", []), ("cut", [cut])):
+        for each in [*cuts, None]:
+            scramble(cut if each else 0)
+            trained = model(DummyVecEnv([Spoken]))
+            try:
+                trained.learn(60, callback=[Checkpoints(tmp_path / folder, 7), *([CutAt(each)] if each else [])])
+            except runs.Cut:
+                continue
+        ended.append(runs.digest([trained.get_parameters(), trained.replay_buffer.rewards]))
+    assert ended[0] == ended[1]
+
+
+def test_another_machine_is_said(tmp_path, monkeypatch):
+    with pytest.raises(runs.Cut):
+        model().learn(50, callback=[Checkpoints(tmp_path, 10), CutAt(25)])
+    monkeypatch.setattr(context.th, "get_num_threads", lambda: 3)
+    with pytest.warns(UserWarning, match="goes on, but not to the last bit: threads 1 -> 3$"):
+        model().learn(50, callback=Checkpoints(tmp_path, 10))
+
+
+def test_other_arguments_are_said_or_refused(tmp_path):
+    with pytest.raises(runs.Cut):
+        model().learn(50, callback=[Checkpoints(tmp_path, 10), CutAt(25)])
+    with pytest.warns(UserWarning, match="goes on, but not to the last bit: gamma 0.99 -> 0.9$"):
+        model(gamma=0.9).learn(50, callback=Checkpoints(tmp_path, 10))
+    with (
+        pytest.warns(UserWarning, match="buffer_size 60 -> 50"),
+        pytest.raises(ValueError, match="was begun with other arguments: "),
+    ):
+        model(buffer_size=50, policy_kwargs={"net_arch": [9]}).learn(50, callback=Checkpoints(tmp_path, 10))
+    with pytest.raises(ValueError, match="holds checkpoints of RLx2TD3, not of SAC"):
+        SAC("MlpPolicy", DummyVecEnv([DriftEnv]), buffer_size=60).learn(50, callback=Checkpoints(tmp_path, 10))
+
+
+def test_what_cannot_be_served(tmp_path):
+    with pytest.raises(ValueError, match="callback=Checkpoints cannot serve: PPO is no off-policy algorithm"):
+        PPO("MlpPolicy", DummyVecEnv([DriftEnv]), n_steps=8, batch_size=8).learn(8, callback=Checkpoints(tmp_path))
+    policy_kwargs = {"actor_sparsity": 0.5, "critic_sparsity": 0.5}
+    stock = TD3(SparseTD3Policy, DummyVecEnv([DriftEnv]), buffer_size=60, policy_kwargs=policy_kwargs)
+    with pytest.raises(ValueError, match="must hold Checkpoints behind RLx2Callback"):
+        stock.learn(200, callback=[Checkpoints(tmp_path), RLx2Callback()])
+    for argument in ({"every": 0}, {"keep": 0}):
+        with pytest.raises(ValueError, match=rf"{next(iter(argument))}=0 must be an integer >= 1"):
+            Checkpoints(tmp_path, **argument)
+
+
+def test_a_finished_run_goes_no_further_and_further_on_demand(tmp_path):
+    first = model().learn(30, callback=Checkpoints(tmp_path, 10))
+    again = model().learn(30, callback=Checkpoints(tmp_path, 10))
+    assert (again.num_timesteps, again._n_updates) == (30, first._n_updates)
+    assert runs.digest(again.get_parameters()) == runs.digest(first.get_parameters())
+    with pytest.warns(UserWarning, match="goes on, but not to the last bit: total_timesteps 30 -> 40"):
+        assert model().learn(40, callback=Checkpoints(tmp_path, 10)).num_timesteps == 40
+
+
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
+def test_one_callback_for_several_trainings(tmp_path):
+    checkpoints, trained = Checkpoints(tmp_path, 10), model()
+    trained.learn(30, callback=checkpoints)
+    trained.learn(25, callback=checkpoints, reset_num_timesteps=False)
+    assert trained.num_timesteps == 55
+    assert steps(tmp_path) == [50, 55]
+
+
+def test_a_training_that_a_callback_ends_is_not_saved_in_the_middle_of_a_step(tmp_path):
+    class Stop(BaseCallback):
+        def _on_step(self):
+            return self.num_timesteps < 25
+
+    model().learn(50, callback=[Stop(), Checkpoints(tmp_path, 10)])
+    assert steps(tmp_path) == [10, 20]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_a_whole_step(number, tmp_path):
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted, match=rf"interrupted at step 25; the same call goes on from {tmp_path}"):
+        model().learn(50, callback=[Act(25, lambda _: os.kill(os.getpid(), number)), Checkpoints(tmp_path, 10)])
+    assert steps(tmp_path) == [20, 25]
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    model().learn(50, callback=Checkpoints(tmp_path, 10))
+
+
+def test_a_second_signal_ends_the_process(tmp_path):
+    child = os.fork()
+    if child == 0:
+        act = Act(25, lambda _: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)])
+        model().learn(50, callback=[act, Checkpoints(tmp_path, 10)])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+    assert steps(tmp_path) == [10, 20]
+
+
+SCRIPT = """
+import sys, torch, warnings
+from sb3_rlx2 import RLx2TD3
+from sb3_rlx2.checkpoint import Checkpoints
+
+torch.set_num_threads(1)
+settings = dict(learning_starts=20, batch_size=8, buffer_size=60, seed=0, policy_kwargs=dict(net_arch=[32]))
+RLx2TD3("MlpPolicy", "Pendulum-v1", **settings).learn(40, callback=Checkpoints(sys.argv[1], 10, verbose=1)).save(sys.argv[2])
+"""
+
+
+def test_a_script_that_is_started_again(tmp_path):
+    for _ in range(2):
+        command = [sys.executable, "-c", SCRIPT, tmp_path / "run", tmp_path / "agent.zip"]
+        output = subprocess.check_output(command, text=True, cwd=Path(__file__).parent.parent)
+    assert "Training goes on from step 40" in output
+
+
+def test_dict_observations(tmp_path):
+    class Both(DriftEnv):
+        def __init__(self):
+            super().__init__(length=7)
+            self.observation_space = spaces.Dict({"a": self.observation_space, "b": spaces.Box(-1, 1, (2,))})
+
+        def observe(self):
+            return {"a": super().observe(), "b": np.tanh(self.state[:2]).astype(np.float32)}
+
+    ended = []
+    for folder, cuts in (("whole", [None]), ("cut", [33, None])):
+        for cut in cuts:
+            scramble(cut or 0)
+            trained = TD3("MultiInputPolicy", DummyVecEnv([Both]), **SMALL | {"policy_kwargs": {"net_arch": [8]}})
+            try:
+                trained.learn(70, callback=[Checkpoints(tmp_path / folder, 7), *([CutAt(cut)] if cut else [])])
+            except runs.Cut:
+                continue
+        ended.append(runs.digest(trained.get_parameters()))
+    assert ended[0] == ended[1]
+
+
+def test_signals_are_the_programs_own_again_after_an_error(tmp_path):
+    """Nobody tells a callback that `learn` has raised, and children of the process inherit what listens."""
+    own = signal.getsignal(signal.SIGTERM)
+    heard = []
+    signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    try:
+        with pytest.raises(runs.Cut):
+            model().learn(60, callback=[Checkpoints(tmp_path / "run", 20), CutAt(45)])
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == [1]
+    finally:
+        signal.signal(signal.SIGTERM, own)

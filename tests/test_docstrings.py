@@ -1,0 +1,89 @@
+"""Docstrings say which errors a function raises (ruff's DOC501 knows Google's and NumPy's style, not Sphinx's)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import sb3_rlx2
+
+PACKAGE = Path(sb3_rlx2.__file__).parent
+NESTED = (ast.FunctionDef, ast.ClassDef, ast.Lambda)  # they answer for themselves
+SOURCE = '''
+class Ring:
+    """
+    :raises ValueError: if the size is wrong
+    """
+    def __init__(self, size):
+        if size < 1:
+            raise ValueError(size)
+        raise KeyError(size)
+
+    def add(self):
+        """Add."""
+        for _ in range(3):
+            raise RuntimeError
+
+def read(path):
+    """Read."""
+    try:
+        raise OSError
+    except (OSError, ValueError) as error:
+        raise module.ReadError(path) from error
+
+def forward():
+    """Forward."""
+    raise NotImplementedError
+
+def again():
+    """Again."""
+    try:
+        add()
+    except ValueError:
+        raise
+
+def _private():
+    raise ValueError
+'''
+
+
+def public_functions(node, class_docstring=""):
+    """Give each public function or method below a node with its docstring; a constructor with its class's."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from public_functions(child, ast.get_docstring(child) or "")
+        elif isinstance(child, ast.FunctionDef) and child.name == "__init__":
+            yield child, class_docstring
+        elif isinstance(child, ast.FunctionDef) and not child.name.startswith("_"):
+            yield child, ast.get_docstring(child) or ""
+
+
+def raised(node):
+    """Give the names of the errors that a function's own code raises and does not catch itself."""
+    if isinstance(node, ast.Raise) and node.exc is not None:
+        error = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return {ast.unparse(error).split(".")[-1]} - {"NotImplementedError"}
+    children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, NESTED)]
+    if not isinstance(node, ast.Try):
+        return set().union(*map(raised, children))
+    caught = {
+        name.id for handler in node.handlers if handler.type for name in ast.walk(handler.type) if isinstance(name, ast.Name)
+    }
+    inside = set().union(*map(raised, node.body))
+    return (inside - caught) | set().union(*(raised(child) for child in children if child not in node.body))
+
+
+def unsaid(source):
+    """Give (function, error) for each error that a docstring does not speak of."""
+    functions = public_functions(ast.parse(source))
+    return {(f.name, error) for f, docstring in functions for error in raised(f) if f":raises {error}:" not in docstring}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_docstrings_name_the_errors(path):
+    assert unsaid(path.read_text()) == set()
+    assert ":raise " not in path.read_text()
+
+
+def test_an_unsaid_error_is_found():
+    assert unsaid(SOURCE) == {("__init__", "KeyError"), ("add", "RuntimeError"), ("read", "ReadError")}

@@ -1,0 +1,179 @@
+"""Environments that give what nobody can train on: training stops within the step, says why, and goes on from before."""
+
+import os
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import TD3
+from stable_baselines3.common.callbacks import ConvertCallback
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+
+from sb3_rlx2 import RLx2SAC, RLx2TD3
+from sb3_rlx2.checkpoint import Checkpoints, generations
+from sb3_rlx2.checkpoint.run_state import non_finite
+from sb3_rlx2.environment_guard import BrokenEnvironmentError
+from tests.faulty_envs import FAULTS, Faulty, with_obs, with_reward
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+SMALL = {"learning_starts": 10, "batch_size": 8, "buffer_size": 60, "seed": 0}
+FORKED = {"start_method": "fork"}
+
+
+def model(algorithm=RLx2TD3, env=None, **kwargs):
+    return algorithm("MlpPolicy", env, **SMALL | {"policy_kwargs": {"net_arch": [8]}} | kwargs)
+
+
+def two(fault=None, cls=DummyVecEnv, dtype=np.float32, **kwargs):
+    return cls(
+        [lambda: Faulty(dtype=dtype), lambda: Faulty(fault, dtype=dtype, **kwargs)], **(FORKED if cls is SubprocVecEnv else {})
+    )
+
+
+def check_last_checkpoint(folder, step, **kwargs):
+    """It is of the step, finite, and what a run with environments that are whole goes on from."""
+    newest = generations.newest(folder)
+    assert newest.step == step
+    assert not list(folder.glob(".unfinished-*"))
+    state = newest.read()
+    for module in state["parameters"]["modules"].values():
+        for value in module.values():
+            assert not isinstance(value, th.Tensor) or th.isfinite(value).all()
+    trained = model(env=two(), **kwargs)
+    trained.learn(60, callback=Checkpoints(folder, 10))
+    assert trained.num_timesteps == 60
+    assert all(np.isfinite(getattr(trained.replay_buffer, name)).all() for name in ("observations", "actions", "rewards"))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults(fault, tmp_path):
+    act, message, *_ = FAULTS[fault]
+    trained = model(env=two(act))
+    with pytest.raises((BrokenEnvironmentError, RuntimeError)) as error:
+        trained.learn(60, callback=Checkpoints(tmp_path, 10))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert trained.num_timesteps == 28
+    check_last_checkpoint(tmp_path, 20)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_of_processes(fault):
+    act, message, *others = FAULTS[fault]
+    trained = model(env=two(act, SubprocVecEnv))
+    with pytest.raises((BrokenEnvironmentError, RuntimeError)) as error:
+        trained.learn(60)
+    expected = (others or [message])[0] or "the process of environment 1 of 2 has ended at step 30"
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+    for process in trained.env.processes:
+        process.kill()
+
+
+@pytest.mark.parametrize("cls", [DummyVecEnv, SubprocVecEnv])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300])
+def test_numbers_that_are_none(value, dtype, cls, tmp_path):
+    def change(obs):
+        return np.array([obs[0], value, obs[2]])
+
+    trained = model(RLx2SAC, VecNormalize(two(with_obs(change), cls, dtype=dtype)))
+    shown = value if dtype is np.float64 or cls is SubprocVecEnv else np.float32(value)
+    message = rf"environment 1 of 2 gave an observation with NaN or infinity at step 30: {shown} at \[1\] of \(3,\); "
+    with pytest.raises(BrokenEnvironmentError, match=message.replace("+", r"\+")):
+        trained.learn(60)
+    assert np.isfinite(trained.env.obs_rms.mean).all()
+    assert np.isfinite(trained.replay_buffer.observations).all()
+    trained.env.close()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_the_first_observation_of_all_does_not_reach_statistics(value):
+    normalizer = VecNormalize(two(lambda obs: obs * value, at=0))
+    with pytest.raises(BrokenEnvironmentError, match="environment 1 of 2 gave an observation with NaN or infinity at step 0"):
+        model(env=normalizer).learn(60)
+    assert np.isfinite(normalizer.obs_rms.mean).all()
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_a_first_observation_of_another_shape(at):
+    message = rf"environment 1 of 2 gave an observation of float32, \(2,\) at step {-20 * at}, where"
+    with pytest.raises(BrokenEnvironmentError, match=message):
+        model(env=two(lambda obs: obs[:2], at=at)).learn(60)
+
+
+def test_a_last_observation_of_another_shape(tmp_path):
+    trained = model(env=two(with_obs(lambda obs: obs[:2]), at=20))
+    with pytest.raises(BrokenEnvironmentError, match=r"environment 1 of 2 gave an observation of float32, \(2,\) at step 40"):
+        trained.learn(60)
+
+
+def poison(step):
+    """Break an actor behind a gradient step, as nothing that is known of does."""
+
+    def act(local, _):
+        if local["self"].num_timesteps == step:
+            with th.no_grad():
+                next(local["self"].actor.parameters())[...] = float("nan")
+        return True
+
+    return ConvertCallback(act)
+
+
+@pytest.mark.parametrize("algorithm", [RLx2TD3, TD3])
+def test_an_action_that_is_none_is_not_executed(algorithm, tmp_path):
+    trained = model(algorithm, two())
+    message = r"environment 0 of 2 would be given an action with NaN or infinity at step 34: nan at \[0\] of \(2,\); it is not"
+    with pytest.raises(BrokenEnvironmentError, match=message):
+        trained.learn(60, callback=[poison(32), Checkpoints(tmp_path, 10)])
+    assert np.isfinite([env.seen for env in trained.env.envs]).all()
+    assert generations.newest(tmp_path).step == 30
+
+
+def test_noise_that_is_none():
+    trained = model(env=two(), action_noise=NormalActionNoise(np.zeros(2), np.full(2, np.nan)))
+    with pytest.raises(
+        BrokenEnvironmentError, match="environment 0 of 2 would be given an action with NaN or infinity at step 2:"
+    ):
+        trained.learn(60)
+
+
+def test_stock_algorithms_with_checkpoints_are_guarded(tmp_path):
+    trained = model(TD3, VecNormalize(two(with_reward(np.nan))))
+    message = "environment 1 of 2 gave a reward with NaN or infinity at step 30: nan; training stops"
+    with pytest.raises(BrokenEnvironmentError, match=message):
+        trained.learn(60, callback=Checkpoints(tmp_path, 10))
+    assert np.isfinite(trained.env.ret_rms.mean)
+    assert generations.newest(tmp_path).step == 20
+
+
+def test_what_is_no_number_is_found():
+    """`Checkpoints` writes nothing of it."""
+    trained = model(RLx2SAC, VecNormalize(two())).learn(30)
+    assert non_finite(trained) is None
+    moments = next(iter(trained.actor.optimizer.state.values()))["exp_avg"]
+    for part, name in (
+        (trained.env.returns, "VecNormalize.returns"),
+        (trained.env.ret_rms, "VecNormalize.ret_rms.var"),
+        (trained.env.obs_rms.mean, "VecNormalize.obs_rms.mean"),
+        (trained.log_ent_coef.data, "log_ent_coef"),
+        (moments, "exp_avg"),
+        (next(trained.critic_target.parameters()).data, "critic_target"),
+        (next(trained.actor.parameters()).data, "policy.actor"),
+    ):
+        if isinstance(part, RunningMeanStd):
+            part.var = np.array(np.inf)
+        else:
+            part[...] = float("nan")
+        assert name in non_finite(trained)
+
+
+def test_a_process_that_is_killed(tmp_path):
+    trained = model(env=SubprocVecEnv([Faulty, lambda: Faulty(lambda *_: os._exit(3))], **FORKED))
+    with pytest.raises(RuntimeError, match="the process of environment 1 of 2 has ended at step 30; go back to the last"):
+        trained.learn(60, callback=Checkpoints(tmp_path, 10))
+    for process in trained.env.processes:
+        process.kill()
+    assert generations.newest(tmp_path).step == 20

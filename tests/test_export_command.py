@@ -1,0 +1,160 @@
+"""The command ``rlx2 export``."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from rl_zoo3.utils import create_test_env
+from stable_baselines3 import DQN, PPO, TD3
+
+from sb3_rlx2.export import bin as rlx2_file
+from sb3_rlx2.export import describe, read
+from sb3_rlx2.export.evaluate import act_of_agent, make_env
+from tests.exported import statistics
+
+LOGS = ["--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "logs"]
+
+
+@pytest.fixture
+def trained(rlx2):
+    rlx2.train("rlx2td3", "-n", "300", "--save-freq", "200", parameters=["normalize:True"])
+    return "logs/rlx2td3/Pendulum-v1_1"
+
+
+def lines(output):
+    """Give the summary as lists of texts by name."""
+    found = {}
+    for line in output.splitlines():
+        name, _, text = line.partition("  ")
+        found.setdefault(name, []).append(text.strip())
+    return found
+
+
+def test_agent_of_a_log_folder(rlx2, trained, tmp_path):
+    before = set(tmp_path.iterdir())
+    summary = lines(rlx2("export", *LOGS, "--format", "bin", "--evaluate", 2))
+    assert {path.name for path in set(tmp_path.iterdir()) - before} == {"policy.rlx2", *rlx2_file.readers()}
+    assert summary["agent"] == [f"{trained}/Pendulum-v1.zip (RLx2TD3)"]
+    assert summary["normaliser"] == [f"{trained}/Pendulum-v1/vecnormalize.pkl"]
+    assert summary["return"][0].endswith("over 2 episodes, agent")
+    played = [float(line.partition(" ")[0].replace(",", "")) for line in summary["return"]]
+    assert played == pytest.approx([played[0]] * len(played), rel=1e-3)  # what is rounded otherwise grows in an episode
+    data = (tmp_path / "policy.rlx2").read_bytes()
+    assert summary["file"][0] == f"policy.rlx2 ({len(data):,} bytes)"
+    policy = read(data)
+    assert policy.about["env"] == "Pendulum-v1"
+    assert policy.about["command"].startswith("rlx2 export --algo rlx2td3 --env Pendulum-v1")
+    assert summary["dense"] == [f"{4 * (3 * 16 + 16 + 16 + 1):,} bytes of weights and biases in fp32"]
+
+
+def test_checkpoint_brings_its_own_statistics(rlx2, trained):
+    summary = lines(rlx2("export", *LOGS, "--load-checkpoint", 200))
+    assert summary["normaliser"] == [f"{trained}/rl_model_vecnormalize_200_steps.pkl"]
+
+
+def test_zip(rlx2, trained, tmp_path):
+    zip_ = f"{trained}/Pendulum-v1.zip"
+    rlx2("export", zip_, "--vecnormalize", f"{trained}/Pendulum-v1/vecnormalize.pkl", "-o", "zip.c")
+    rlx2("export", *LOGS, "-o", "logs.c")
+
+    def numbers(name):
+        return (tmp_path / name).read_text().partition("TABLE")[2].replace("zip", "logs")
+
+    assert numbers("zip.c") == numbers("logs.c")
+    assert lines(rlx2("export", zip_))["normaliser"] == ["none"]
+
+
+@pytest.mark.parametrize(("algorithm", "env"), [(PPO, "CartPole-v1"), (DQN, "CartPole-v1"), (TD3, "Pendulum-v1")])
+def test_dense_zip(rlx2, algorithm, env, tmp_path):
+    model = algorithm("MlpPolicy", env, policy_kwargs={"net_arch": [8]}, seed=1, device="cpu")
+    model.save(tmp_path / "dense.zip")
+    summary = lines(rlx2("export", "dense.zip", "--env", env, "--evaluate", 1))
+    assert summary["agent"] == [f"dense.zip ({algorithm.__name__})"]
+    assert (tmp_path / "policy.h").exists()
+
+
+def test_smaller_types_must_be_played(rlx2, trained, tmp_path):
+    message = rlx2.error("export", *LOGS, "--dtype", "int8")
+    assert message == "rlx2 export: error: --dtype int8 needs --evaluate N, which measures what it costs, or --force"
+    assert not list(tmp_path.glob("policy*"))
+    rlx2("export", *LOGS, "--dtype", "int8", "--force")
+
+
+def test_lost_return_is_refused(rlx2, trained, tmp_path, monkeypatch):
+    results = iter([-100.0, -102.0, -102.0] * 2)  # of the agent, numpy and C
+    monkeypatch.setattr("sb3_rlx2.export.evaluate._play", lambda *_: next(results))
+    message = rlx2.error("export", *LOGS, "--dtype", "fp16", "--evaluate", 1)
+    assert "the mean return is -102 (numpy), the agent's -100, which differ by more than 1%; --force" in message
+    assert not list(tmp_path.glob("policy*"))
+    results = iter([-100.0, -102.0, -102.0] * 2)
+    rlx2("export", *LOGS, "--dtype", "int8", "--evaluate", 1)
+    rlx2("export", *LOGS, "--dtype", "fp16", "--evaluate", 1, "--force")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.zip"], "nothing.zip does not exist"),
+        ([], "the agent must be given, as the path of a zip, or by --algo and --env"),
+        (["--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "nowhere"], "--folder nowhere does not exist"),
+        (["--algo", "rlx2td3", "--env", "Pendulum-v9"], "--env Pendulum-v9 is unknown; did you mean Pendulum-v1?"),
+        (["agent.zip", "-o", "policy.h"], "output=policy.h must end with .c, as format='c' does"),
+        (["agent.zip", "-o", "my-policy.c"], "name='my-policy' must be an identifier of C"),
+        (["agent.zip", "--evaluate", "2"], "--evaluate 2 needs --env"),
+        (["agent.zip", "--evaluate", "-1"], "evaluate=-1 must be an integer >= 0"),
+        (["agent.zip", "--vecnormalize", "nothing.pkl"], "--vecnormalize nothing.pkl does not exist"),
+        (["agent.zip", "--vecnormalize", "agent.zip"], "--vecnormalize agent.zip is damaged"),
+        (["agent.zip", "--vecnormalize", "other.pkl"], "vecnormalize: its statistics must be of the agent's observations"),
+        (["agent.zip", "--algo", "td4"], "algo='td4' is unknown"),
+    ],
+)
+def test_refused_before_anything_is_written(rlx2, arguments, message, tmp_path):
+    TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [4]}, buffer_size=10, device="cpu").save(tmp_path / "agent.zip")
+    statistics(gym.make("CartPole-v1")).save(tmp_path / "other.pkl")
+    assert message in rlx2.error("export", *arguments)
+    assert {path.name for path in tmp_path.iterdir()} == {"agent.zip", "other.pkl"}
+
+
+WRAPPERS = {
+    "env_wrapper": "gymnasium.wrappers.TimeAwareObservation",
+    "vec_env_wrapper": [{"stable_baselines3.common.vec_env.VecFrameStack": {"n_stack": 2}}],
+}
+
+
+@pytest.mark.parametrize("wrappers", [{}, WRAPPERS])
+@pytest.mark.parametrize("normalises", [False, True])
+def test_agents_play_in_the_environment_of_enjoy(wrappers, normalises, tmp_path):
+    """With its wrappers and its frames, of which the zoo stacks what has been normalised."""
+    hyperparams = {"frame_stack": 3, "normalize": normalises, "normalize_kwargs": {"norm_reward": False}, **wrappers}
+    frame = create_test_env("Pendulum-v1", should_render=False, hyperparams=dict(wrappers))
+    vecnormalize = statistics(frame, variance=(0.1, 4.0)) if normalises else None
+    if normalises:
+        vecnormalize.save(tmp_path / "vecnormalize.pkl")
+    enjoyed = create_test_env("Pendulum-v1", 1, str(tmp_path), should_render=False, hyperparams=dict(hyperparams))
+    model = TD3("MlpPolicy", enjoyed, policy_kwargs={"net_arch": [4]}, buffer_size=10, device="cpu", seed=0)
+    shape = model.observation_space.shape
+    env = make_env("Pendulum-v1", {}, hyperparams, shape, vecnormalize)
+    act, policy = act_of_agent(model, vecnormalize), describe(model, vecnormalize).policy()
+    for seed in (1, 2):
+        for each in (enjoyed, env):
+            each.seed(seed)
+        seen, shown = enjoyed.reset(), env.reset()
+        for _ in range(10):
+            action, _ = model.predict(seen, deterministic=True)
+            np.testing.assert_allclose(act(shown), action, atol=1e-5)
+            np.testing.assert_allclose(policy(shown), action, atol=1e-5)
+            seen, shown = enjoyed.step(action)[0], env.step(action)[0]
+
+
+def test_environments_that_show_something_else_are_refused(rlx2, tmp_path):
+    TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [4]}, buffer_size=10, device="cpu").save(tmp_path / "agent.zip")
+    message = rlx2.error("export", "agent.zip", "--env", "Hopper-v5", "--evaluate", 1)
+    assert "--env Hopper-v5 must show observations of shape (3,), which the agent reads, not of (11,)" in message
+    assert {path.name for path in tmp_path.iterdir()} == {"agent.zip"}
+
+
+def test_frames_of_a_run(rlx2, tmp_path):
+    rlx2.train("rlx2td3", "-n", "300", parameters=["frame_stack:2"])
+    summary = lines(rlx2("export", *LOGS, "--evaluate", 1))
+    assert len(summary["return"]) >= 2
+    policy = (tmp_path / "policy.h").read_text()
+    assert "#define POLICY_OBSERVATIONS 6" in policy

@@ -1,0 +1,177 @@
+"""TD3+BC on given transitions: its loss, what it learns, and where data come from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import TD3
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_rlx2.algorithms.td3bc.td3bc import RLx2TD3BC
+from sb3_rlx2.offline import add_episodes, normalised
+from tests.checks import assert_sound
+from tests.envs import DriftEnv
+
+
+@dataclass
+class Episode:
+    """As Minari has them."""
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    truncations: np.ndarray
+
+
+def episodes(count=20, length=10):
+    """Actions are twice the first two observations, within [-2, 2]; each second episode ends by termination."""
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        observations = generator.normal(size=(length + 1, 3)).astype(np.float32)
+        actions = np.clip(2 * observations[:-1, :2], -2, 2)
+        last = np.arange(length) == length - 1
+        yield Episode(observations, actions, generator.normal(size=length), last & (number % 2 == 1), last & (number % 2 == 0))
+
+
+def make(env=None, **kwargs):
+    kwargs = {"policy_kwargs": {"net_arch": [24, 24]}, "buffer_size": 1000, "buffer_min_size": 100, "device": "cpu"} | kwargs
+    return RLx2TD3BC("MlpPolicy", env or DriftEnv(), actor_sparsity=0.5, critic_sparsity=0.5, seed=0, **kwargs)
+
+
+def filled(**kwargs):
+    model = make(**kwargs)
+    assert add_episodes(model, episodes()) == 200
+    return model
+
+
+def test_episodes_become_transitions():
+    buffer, (first, second, *_) = filled().replay_buffer, episodes()
+    np.testing.assert_array_equal(buffer.observations[:10, 0], first.observations[:-1])
+    np.testing.assert_array_equal(buffer.next_observations[:10, 0], first.observations[1:])
+    np.testing.assert_allclose(buffer.actions[:10, 0], first.actions / 2, rtol=1e-6)  # of [-2, 2] in [-1, 1]
+    np.testing.assert_allclose(buffer.rewards[10:20, 0], second.rewards, rtol=1e-6)
+    assert buffer.dones[:20, 0].nonzero()[0].tolist() == [9, 19]
+    assert buffer.timeouts[:20, 0].nonzero()[0].tolist() == [9]
+
+
+def test_data_that_do_not_fit():
+    with pytest.raises(ValueError, match="buffer_size=150 must be at least the number of transitions"):
+        add_episodes(make(buffer_size=150), episodes())
+
+
+@pytest.mark.filterwarnings("ignore:no RLx2Callback")
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_actor_loss_by_hand(n_steps):
+    model = filled(n_steps=n_steps, behaviour_cloning=1.5)
+    data = model.replay_buffer.sample(32)
+    with th.no_grad():
+        actions = model.actor(data.observations)
+        values = model.critic.q1_forward(data.observations, actions)
+        expected = ((actions - data.actions) ** 2).mean() - 1.5 * values.mean() / values.abs().mean()
+    assert model._update_actor(data) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:no RLx2Callback")
+def test_critics_learn_as_td3s():
+    """The host's critic loss on the same sample and the same noise."""
+    model = filled(actor_start_sparsity=0.0)
+    host = TD3("MlpPolicy", DriftEnv(), policy_delay=10**6, batch_size=32, seed=0, device="cpu")
+    host.policy, host.replay_buffer = model.policy, model.replay_buffer
+    host._create_aliases()
+    losses = []
+    state = {name: value.clone() for name, value in model.critic.state_dict().items()}
+    for each in (host, model):
+        model.critic.load_state_dict(state)
+        each.set_logger(configure(None, []))
+        set_random_seed(1)
+        each.train(1, 32)
+        losses.append(each.logger.name_to_value["train/critic_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("topology", ["rigl", "static"])
+def test_it_learns_to_do_as_the_data_do(topology):
+    model = filled(behaviour_cloning=0.0, learning_rate=3e-3, update_interval=50, topology=topology)
+    nnz, index = model.actor.mu.nnz, model.actor.mu.index.clone()
+
+    def error():
+        data = model.replay_buffer.observations[:200, 0]
+        return np.abs(model.predict(data, deterministic=True)[0] - np.clip(2 * data[:, :2], -2, 2)).mean()
+
+    before = error()
+    assert model.learn_offline(600) is model
+    assert error() < 0.3 * before
+    assert (model.num_timesteps, model._n_updates) == (600, 600)
+    assert model.actor.mu.nnz == nnz
+    assert th.equal(model.actor.mu.index, index) == (topology == "static")
+    assert_sound(model.policy)
+    assert model.policy.topology_updater.method is None
+
+
+def test_links_leave_and_an_agent_is_saved(tmp_path):
+    model = filled(actor_start_sparsity=0.0, critic_start_sparsity=0.2, topology="static").learn_offline(50)
+    assert [layer.nnz for layer in model.actor.mu.layers] == list(model.actor.mu.final_nnz)
+    model.save(tmp_path / "agent.zip")
+    loaded = RLx2TD3BC.load(tmp_path / "agent.zip", env=DriftEnv())
+    assert loaded.behaviour_cloning == 2.5
+    seen = np.zeros((3, 3), np.float32)
+    np.testing.assert_array_equal(loaded.predict(seen)[0], model.predict(seen)[0])
+
+
+def test_n_steps_come_after_their_delay():
+    model, seen = filled(n_steps=3, n_steps_delay=0.5), []
+    train = model.train
+    model.train = lambda *args: (seen.append(model.replay_buffer.n_steps), train(*args))
+    model.learn_offline(6)
+    assert seen == [1, 1, 1, 3, 3, 3]
+
+
+def test_statistics_come_from_the_data():
+    model = filled()
+    env = normalised(DummyVecEnv([DriftEnv]), model.replay_buffer)
+    assert isinstance(env, VecNormalize)
+    assert not env.training
+    assert not env.norm_reward
+    data = model.replay_buffer.observations[:200, 0]
+    np.testing.assert_allclose(env.normalize_obs(data).mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(env.normalize_obs(data).std(axis=0), 1, atol=1e-4)
+    learner = filled(env=env)
+    sample = learner.replay_buffer.sample(500, env=env).observations
+    assert float(sample.mean().abs()) < 0.15
+    evaluating = EvalCallback(normalised(DummyVecEnv([DriftEnv]), model.replay_buffer), eval_freq=10, warn=False)
+    learner.learn_offline(20, callback=evaluating)
+    assert np.isfinite(evaluating.last_mean_reward)
+    with pytest.raises(ValueError, match="buffer holds 0 transitions"):
+        normalised(DummyVecEnv([DriftEnv]), make().replay_buffer)
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: filled().learn(10), r"learn\(\) needs an environment to explore; RLx2TD3BC trains with learn_offline\(\)"),
+        (lambda: make().learn_offline(10), "replay_buffer holds 0 transitions"),
+        (lambda: make(policy_distance_threshold=0.2), "policy_distance_threshold=0.2 must be inf: the data are fixed"),
+        (lambda: make(behaviour_cloning=-1), r"behaviour_cloning=-1 must be a number in \[0, inf\)"),
+        (lambda: filled().learn_offline(0), "gradient_steps=0 must be an integer >= 1"),
+    ],
+)
+def test_refused(act, message):
+    with pytest.raises(ValueError, match=message):
+        act()
+
+
+def test_data_of_a_dense_agent(tmp_path):
+    teacher = TD3("MlpPolicy", DriftEnv(), learning_starts=10, buffer_size=200, seed=0, device="cpu").learn(60)
+    teacher.save_replay_buffer(tmp_path / "buffer.pkl")
+    model = make()
+    model.load_replay_buffer(tmp_path / "buffer.pkl")
+    model.learn_offline(5)
+    model = make(n_steps=3)
+    model.load_replay_buffer(tmp_path / "buffer.pkl")
+    with pytest.raises(ValueError, match="n_steps=3 must be 1: the loaded ReplayBuffer has no n-step returns"):
+        model.learn_offline(5)
