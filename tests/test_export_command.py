@@ -1,5 +1,7 @@
 """The command ``rlx2 export``."""
 
+import itertools
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from rl_zoo3.utils import create_test_env
 from stable_baselines3 import DQN, PPO, TD3
 
 from sb3_rlx2.export import bin as rlx2_file
-from sb3_rlx2.export import describe, read
+from sb3_rlx2.export import compiled, describe, read
 from sb3_rlx2.export.evaluate import act_of_agent, make_env
 from tests.exported import statistics
 
@@ -79,15 +81,40 @@ def test_smaller_types_must_be_played(rlx2, trained, tmp_path):
     rlx2("export", *LOGS, "--dtype", "int8", "--force")
 
 
-def test_lost_return_is_refused(rlx2, trained, tmp_path, monkeypatch):
-    results = iter([-100.0, -102.0, -102.0] * 2)  # of the agent, numpy and C
+@pytest.mark.parametrize(
+    ("dtype", "of_agent", "of_policies", "differ"),
+    [
+        ("fp16", -100.0, [-101.0, -101.0], None),
+        ("fp16", -100.0, [-101.1, -100.0], "the mean return is -101.1 (numpy), the agent's -100, which differ by more than 1%"),
+        ("fp16", 50.0, [50.0, 49.4], "the mean return is 49.4 (compiled C), the agent's 50, which differ by more than 1%"),
+        ("fp16", 50.0, [50.6, 50.0], "the mean return is 50.6 (numpy), the agent's 50, which differ by more than 1%"),
+        ("fp16", 50.0, [np.nan, np.nan], "the mean return is nan (numpy)"),
+        ("int8", 200.0, [206.0, 194.0], None),
+        ("int8", 200.0, [193.9, 200.0], "the mean return is 193.9 (numpy), the agent's 200, which differ by more than 3%"),
+        ("int8", 0.0, [0.0, 0.0], None),
+        ("int8", 0.0, [0.1, 0.1], "the mean return is 0.1 (numpy), the agent's 0, which differ by more than 3%"),
+        ("fp32", 200.0, [100.0, 100.0], None),
+    ],
+)
+def test_lost_return_is_refused(rlx2, dtype, of_agent, of_policies, differ, tmp_path, monkeypatch):
+    """With nothing written; else, and with --force, the policy is."""
+    if compiled.compiler() is None:
+        pytest.skip("no C compiler is installed")
+    TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [4]}, buffer_size=10, device="cpu").save(tmp_path / "agent.zip")
+    arguments = ["export", "agent.zip", "--env", "Pendulum-v1", "--dtype", dtype, "--evaluate", 2]
+    results = itertools.cycle(np.repeat([of_agent, *of_policies], 2))
     monkeypatch.setattr("sb3_rlx2.export.evaluate._play", lambda *_: next(results))
-    message = rlx2.error("export", *LOGS, "--dtype", "fp16", "--evaluate", 1)
-    assert "the mean return is -102 (numpy), the agent's -100, which differ by more than 1%; --force" in message
-    assert not list(tmp_path.glob("policy*"))
-    results = iter([-100.0, -102.0, -102.0] * 2)
-    rlx2("export", *LOGS, "--dtype", "int8", "--evaluate", 1)
-    rlx2("export", *LOGS, "--dtype", "fp16", "--evaluate", 1, "--force")
+    if differ is not None:
+        (tmp_path / "policy.h").write_text("an older one")
+        message = rlx2.error(*arguments)
+        assert f"--dtype {dtype}: {differ}" in message
+        assert message.endswith("--force writes the policy all the same")
+        assert {path.name for path in tmp_path.iterdir()} == {"agent.zip", "policy.h"}
+        assert (tmp_path / "policy.h").read_text() == "an older one"
+        arguments.append("--force")
+    summary = lines(rlx2(*arguments))
+    assert [line.split()[0] for line in summary["return"]] == [f"{each:,.6g}" for each in (of_agent, *of_policies)]
+    assert (tmp_path / "policy.c").exists()
 
 
 @pytest.mark.parametrize(
@@ -152,9 +179,15 @@ def test_environments_that_show_something_else_are_refused(rlx2, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"agent.zip"}
 
 
-def test_frames_of_a_run(rlx2, tmp_path):
-    rlx2.train("rlx2td3", "-n", "300", parameters=["frame_stack:2"])
+FRAMES = "vec_env_wrapper:[{'stable_baselines3.common.vec_env.VecFrameStack':{'n_stack':2}}]"
+
+
+@pytest.mark.parametrize("parameters", [["frame_stack:2"], [FRAMES, "normalize:True"]])
+def test_frames_of_a_run(rlx2, parameters, tmp_path):
+    rlx2.train("rlx2td3", "-n", "300", parameters=parameters)
     summary = lines(rlx2("export", *LOGS, "--evaluate", 1))
-    assert len(summary["return"]) >= 2
+    played = [float(line.partition(" ")[0].replace(",", "")) for line in summary["return"]]
+    assert len(played) >= 2
+    assert played == pytest.approx([played[0]] * len(played), rel=1e-3)
     policy = (tmp_path / "policy.h").read_text()
     assert "#define POLICY_OBSERVATIONS 6" in policy
