@@ -69,7 +69,7 @@ def test_zip(rlx2, trained, tmp_path):
 def test_dense_zip(rlx2, algorithm, env, tmp_path):
     model = algorithm("MlpPolicy", env, policy_kwargs={"net_arch": [8]}, seed=1, device="cpu")
     model.save(tmp_path / "dense.zip")
-    summary = lines(rlx2("export", "dense.zip", "--env", env, "--evaluate", 1))
+    summary = lines(rlx2("export", "dense", "--env", env, "--evaluate", 1))
     assert summary["agent"] == [f"dense.zip ({algorithm.__name__})"]
     assert (tmp_path / "policy.h").exists()
 
@@ -121,6 +121,8 @@ def test_lost_return_is_refused(rlx2, dtype, of_agent, of_policies, differ, tmp_
     ("arguments", "message"),
     [
         (["nothing.zip"], "nothing.zip does not exist"),
+        (["."], ". is a folder, where the file of an agent must be"),
+        (["nothing"], "nothing.zip does not exist"),
         ([], "the agent must be given, as the path of a zip, or by --algo and --env"),
         (["--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "nowhere"], "--folder nowhere does not exist"),
         (["--algo", "rlx2td3", "--env", "Pendulum-v9"], "--env Pendulum-v9 is unknown; did you mean Pendulum-v1?"),

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rlx2 import safe_pickle, zoo
 from sb3_rlx2.checkpoint.archive import check_agent, read_pickled
+from sb3_rlx2.files import with_suffix
 from sb3_rlx2.validation import lookup
 from sb3_rlx2.zoo import agents
 
@@ -50,7 +51,8 @@ def find(args: argparse.Namespace) -> Agent:
     if args.env is not None:
         agents.check_env(args.env.gym_id, args.gym_packages)
     if args.agent is not None:
-        return Agent(args.agent, args.vecnormalize, args.env_kwargs or {})
+        path = args.agent if args.agent.exists() else with_suffix(args.agent, ".zip")  # as SB3 saves and loads it
+        return Agent(path, args.vecnormalize, args.env_kwargs or {})
     if args.algo is None or args.env is None:
         raise ValueError("the agent must be given, as the path of a zip, or by --algo and --env")
     path = agents.find_agent(args)
