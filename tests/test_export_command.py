@@ -118,6 +118,18 @@ def test_lost_return_is_refused(rlx2, dtype, of_agent, of_policies, differ, tmp_
 
 
 @pytest.mark.parametrize(
+    ("algorithm", "env", "message"),
+    [(DQN, "CartPole-v1", "another action on 20 of 2,000 observations"), (TD3, "Pendulum-v1", "0.01 of the action's range at most")],
+)
+def test_what_acts_otherwise_is_refused(rlx2, algorithm, env, message, tmp_path, monkeypatch):
+    algorithm("MlpPolicy", env, policy_kwargs={"net_arch": [4]}, buffer_size=10, device="cpu").save(tmp_path / "agent.zip")
+    monkeypatch.setattr("sb3_rlx2.export.__main__.difference", lambda *_: 0.01)
+    error = rlx2.error("export", "agent.zip", "--force")
+    assert f"agent.zip cannot be exported: exported, it acts otherwise: {message}" in error
+    assert {path.name for path in tmp_path.iterdir()} == {"agent.zip"}
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing.zip"], "nothing.zip does not exist"),
