@@ -64,9 +64,9 @@ def check_statistics(env: VecEnv) -> None:
     stored, read = _shapes(normaliser.observation_space), _shapes(env.observation_space)
     if stored != read:
         raise ValueError(
-            f"env={type(env).__name__}: VecNormalize must come last, around what changes the shape of observations; off-policy "
-            f"training would store those that it got, of shape {stored}, where the policy reads {read} (in hyper-parameters, "
-            "vec_env_wrapper stacks frames before normalize, frame_stack after it)"
+            f"env={type(env).__name__}: VecNormalize must come last, around what changes the shape of observations; "
+            f"off-policy training would store those that it got, of shape {stored}, where the policy reads {read} (in "
+            "hyper-parameters, vec_env_wrapper stacks frames before normalize, frame_stack after it)"
         )
 
 

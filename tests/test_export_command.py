@@ -85,7 +85,7 @@ def test_smaller_types_must_be_played(rlx2, trained, tmp_path):
     ("dtype", "of_agent", "of_policies", "differ"),
     [
         ("fp16", -100.0, [-101.0, -101.0], None),
-        ("fp16", -100.0, [-101.1, -100.0], "the mean return is -101.1 (numpy), the agent's -100, which differ by more than 1%"),
+        ("fp16", -90.0, [-91.0, -90.0], "the mean return is -91 (numpy), the agent's -90, which differ by more than 1%"),
         ("fp16", 50.0, [50.0, 49.4], "the mean return is 49.4 (compiled C), the agent's 50, which differ by more than 1%"),
         ("fp16", 50.0, [50.6, 50.0], "the mean return is 50.6 (numpy), the agent's 50, which differ by more than 1%"),
         ("fp16", 50.0, [np.nan, np.nan], "the mean return is nan (numpy)"),
@@ -119,7 +119,10 @@ def test_lost_return_is_refused(rlx2, dtype, of_agent, of_policies, differ, tmp_
 
 @pytest.mark.parametrize(
     ("algorithm", "env", "message"),
-    [(DQN, "CartPole-v1", "another action on 20 of 2,000 observations"), (TD3, "Pendulum-v1", "0.01 of the action's range at most")],
+    [
+        (DQN, "CartPole-v1", "another action on 20 of 2,000 observations"),
+        (TD3, "Pendulum-v1", "0.01 of the action's range at most"),
+    ],
 )
 def test_what_acts_otherwise_is_refused(rlx2, algorithm, env, message, tmp_path, monkeypatch):
     algorithm("MlpPolicy", env, policy_kwargs={"net_arch": [4]}, buffer_size=10, device="cpu").save(tmp_path / "agent.zip")
