@@ -8,6 +8,7 @@ import pytest
 from rl_zoo3.utils import create_test_env
 from stable_baselines3 import DQN, PPO, TD3
 
+from sb3_rlx2 import RLx2ReplayBuffer, SparseTD3Policy
 from sb3_rlx2.export import bin as rlx2_file
 from sb3_rlx2.export import compiled, describe, read
 from sb3_rlx2.export.evaluate import act_of_agent, make_env
@@ -72,6 +73,16 @@ def test_dense_zip(rlx2, algorithm, env, tmp_path):
     summary = lines(rlx2("export", "dense", "--env", env, "--evaluate", 1))
     assert summary["agent"] == [f"dense.zip ({algorithm.__name__})"]
     assert (tmp_path / "policy.h").exists()
+
+
+def test_zip_of_parts(rlx2, tmp_path):
+    """A sparse policy in SB3's own class, as in the README."""
+    kwargs = {"actor_sparsity": 0.5, "critic_sparsity": 0.5, "net_arch": [16]}
+    parts = {"replay_buffer_class": RLx2ReplayBuffer, "replay_buffer_kwargs": {"n_steps": 3}, "buffer_size": 100}
+    TD3(SparseTD3Policy, "Pendulum-v1", policy_kwargs=kwargs, device="cpu", **parts).save(tmp_path / "parts.zip")
+    summary = lines(rlx2("export", "parts.zip"))
+    assert summary["agent"] == ["parts.zip (TD3)"]
+    assert summary["live weights"][0].startswith("33 of 64")
 
 
 def test_smaller_types_must_be_played(rlx2, trained, tmp_path):
