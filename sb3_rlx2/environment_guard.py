@@ -164,7 +164,7 @@ class _Guard:
         self.parts: dict[Any, Any] = space.spaces if isinstance(space, spaces.Dict) else {None: space}
         self.known: set[Any] = set()  # forms of observations that are right
         floats = space.shape is not None and space.dtype is not None and space.dtype.kind == "f"
-        self.usual = ((self.count, *space.shape), space.dtype, (self.count,), np.float32) if floats else None
+        self.usual = ((self.count, *space.shape), space.dtype, (self.count,), np.dtype(np.float32)) if floats else None
         self.processes = [*zip(getattr(base, "processes", ()), getattr(base, "remotes", ()), strict=True)]
         self.stepping = 0  # environments' steps that SB3 has not counted yet
 
