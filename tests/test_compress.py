@@ -177,9 +177,8 @@ def test_result_and_its_reproduction(folder, rlx2):
         "50",
     ]
     assert "Mean reward" in rlx2(*enjoy, "--gym-packages", "easy_envs")
-    hub.copy_run(
-        folder, folder / "logs/compress/rlx2td3/Easy-v0.zip", Namespace(algo="rlx2td3", env=EnvironmentName("Easy-v0"))
-    )
+    found = results.parent
+    hub.copy_run(folder, found / "Easy-v0.zip", found, Namespace(algo="rlx2td3", env=EnvironmentName("Easy-v0")))
     assert yaml.safe_load((folder / "args.yml").read_text())["env_kwargs"] is None
 
 

@@ -260,7 +260,8 @@ class RLx2Algorithm(AlgorithmHost):
             return
         with saving(path, ".zip") as unfinished:
             super().save(unfinished, exclude, include)
-            add_plain(unfinished, vars(self))
+            with unfinished.open("r+b") as file:
+                add_plain(file, vars(self))
 
     def save_replay_buffer(self, path: Any) -> None:
         """

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 from sb3_rlx2 import metrics
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.checkpoint import Checkpoints, Resumable, resume, run_state, transitions
-from sb3_rlx2.checkpoint.archive import check_agent
+from sb3_rlx2.checkpoint.archive import CHECKPOINTS, check_agent
 from sb3_rlx2.files import filling
 from sb3_rlx2.patching import patched
 from sb3_rlx2.progress_log import ProgressFile, monitored
@@ -31,7 +31,6 @@ from sb3_rlx2.warning import warn
 from sb3_rlx2.zoo import agents, hyperparams_file
 from sb3_rlx2.zoo.dense_twin import dense_hyperparams
 
-CHECKPOINTS = "checkpoints"  # their folder in that of the run
 CHECKPOINT_EVERY = 10_000
 UNASKED_BYTES = 4_000_000_000  # of a replay buffer that is written to disk without being asked for, as of images
 
@@ -148,15 +147,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
             return
         if every > 0 and reason is None:
             folder = Path(self.save_path, CHECKPOINTS)
-            self.checkpoints = Checkpoints(folder, every, also=self._save_agent, verbose=self.verbose)
+            self.checkpoints = Checkpoints(folder, every, verbose=self.verbose)
             self.callbacks.append(self.checkpoints)
-
-    def _save_agent(self, model: BaseAlgorithm) -> None:
-        """Save the agent as it is now where the trained one will be, for all that plays or shows it."""
-        normalizer = model.get_vec_normalize_env()
-        if normalizer is not None:
-            normalizer.save(f"{self.params_path}/vecnormalize.pkl")
-        model.save(f"{self.params_path}.zip")
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """

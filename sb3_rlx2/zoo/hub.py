@@ -27,7 +27,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecVideoRecorder
 from tqdm import tqdm
 
-from sb3_rlx2.checkpoint.archive import check_agent
+from sb3_rlx2.checkpoint.archive import check_agent, opened
 from sb3_rlx2.files import filling
 from sb3_rlx2.saved_objects import check_members
 from sb3_rlx2.zoo import agents, videos
@@ -118,14 +118,15 @@ def fill(folder: Path, path: Path, args: argparse.Namespace) -> None:
     Write all that goes to the hub.
 
     :param folder: where to
-    :param path: the agent's zip
+    :param path: the agent's zip, or the folder of its checkpoint
     :param args: of ``push_to_hub``
     """
     set_random_seed(args.seed)
     if args.num_threads > 0:
         th.set_num_threads(args.num_threads)
-    kwargs = agents.env_kwargs(path, args.env, args.env_kwargs)
-    hyperparams, statistics = utils.get_saved_hyperparams(str(path.parent / args.env), test_mode=True)
+    run = agents.find_run(args)
+    kwargs = agents.env_kwargs(run, args.env, args.env_kwargs)
+    hyperparams, statistics = utils.get_saved_hyperparams(str(run / args.env), test_mode=True)
     env = agents.with_own_statistics(utils.create_test_env, args)(
         args.env.gym_id,
         n_envs=args.n_envs,
@@ -140,9 +141,10 @@ def fill(folder: Path, path: Path, args: argparse.Namespace) -> None:
     if not args.no_render:
         record(model, env, args.n_timesteps, deterministic(args), folder / "replay.mp4")
     env.close()
-    copy_run(folder, path, args)
+    copy_run(folder, path, run, args)
     (folder / "env_kwargs.yml").write_text(yaml.dump(kwargs))
-    model_card(model, args, hyperparams, returns, path.stat().st_size).save(folder / "README.md")
+    size = (folder / ModelName(args.algo, args.env).filename).stat().st_size
+    model_card(model, args, hyperparams, returns, size).save(folder / "README.md")
 
 
 def deterministic(args: argparse.Namespace) -> bool:
@@ -199,22 +201,24 @@ def record(model: BaseAlgorithm, env: VecEnv, length: int, deterministic: bool, 
         shutil.move(recorder.video_path, path)
 
 
-def copy_run(folder: Path, path: Path, args: argparse.Namespace) -> None:
+def copy_run(folder: Path, path: Path, run: Path, args: argparse.Namespace) -> None:
     """
     Copy what training saved.
 
     :param folder: where to
-    :param path: the agent's zip
+    :param path: the agent's zip, or the folder of its checkpoint
+    :param run: the run's folder
     :param args: of ``push_to_hub``
     """
-    shutil.copy(path, folder / ModelName(args.algo, args.env).filename)
+    with opened(path) as file:
+        (folder / ModelName(args.algo, args.env).filename).write_bytes(file.read())
     for name in ("args.yml", "config.yml"):
-        (folder / name).write_text(_without_passwords((path.parent / args.env / name).read_text()))
-    statistics = agents.beside_checkpoint(path, "vecnormalize") or path.parent / args.env / "vecnormalize.pkl"
-    if statistics.is_file():
-        shutil.copy(statistics, folder / STATISTICS)
+        (folder / name).write_text(_without_passwords((run / args.env / name).read_text()))
+    statistics = agents.beside_checkpoint(path, "vecnormalize") or run / args.env / "vecnormalize.pkl"
+    if statistics.exists():
+        agents.copy_statistics(statistics, folder / STATISTICS)
     with zipfile.ZipFile(folder / METRICS, "w") as archive:
-        for file in sorted([*path.parent.glob(EVALUATIONS), *path.parent.glob("*.csv")]):
+        for file in sorted([*run.glob(EVALUATIONS), *run.glob("*.csv")]):
             archive.write(file, file.name)
 
 

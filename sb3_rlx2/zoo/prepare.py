@@ -15,13 +15,13 @@ from gymnasium import spaces
 from sb3_rlx2.algorithms.keywords import defaults
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.checkpoint import generations
-from sb3_rlx2.checkpoint.archive import check_agent
+from sb3_rlx2.checkpoint.archive import CHECKPOINTS, check_agent
 from sb3_rlx2.extras import require
 from sb3_rlx2.settings import read_settings
 from sb3_rlx2.validation import check_integer
 from sb3_rlx2.zoo import agents, hub, videos
 from sb3_rlx2.zoo.dense_twin import stock_name
-from sb3_rlx2.zoo.experiment import CHECKPOINT_EVERY, CHECKPOINTS, ExperimentManager
+from sb3_rlx2.zoo.experiment import CHECKPOINT_EVERY, ExperimentManager
 
 
 def add_training_options(group: Any) -> None:

@@ -28,9 +28,8 @@ def prepare_video(args: argparse.Namespace) -> None:
     """
     render_offscreen()
     agents.check_env(args.env.gym_id, args.gym_packages)
-    agent = agents.find_agent(args)
-    check_agent(agent)
-    args.env_kwargs = agents.env_kwargs(agent, args.env, args.env_kwargs)
+    check_agent(agents.find_agent(args))
+    args.env_kwargs = agents.env_kwargs(agents.find_run(args), args.env, args.env_kwargs)
 
 
 def prepare_training_video(args: argparse.Namespace) -> None:
