@@ -41,7 +41,7 @@ def filling(folder: Path, last: str = "*") -> Iterator[Path]:
     :raises OSError: of whatever fails, with the name of a file or folder
     """
     with _naming(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         # Its own name for each writer: of several at a time the last one's file stays, whole.
         # Not `TemporaryDirectory`, whose cleaning up never ends where it may not remove a file.
         unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
@@ -127,6 +127,14 @@ def _naming(path: Path) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def _make(folder: Path) -> None:
+    """Make a folder, with those above, and wait until the disk has them."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(new):
+        _sync(each.parent)
 
 
 def _sync(path: Path) -> None:

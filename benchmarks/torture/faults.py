@@ -123,6 +123,11 @@ def write(number: int, folder: Path) -> Counter[str]:
     return Counter({"faults": count, f"{error} {'once' if once else 'for ever'}": count})
 
 
+def power(number: int, folder: Path) -> Counter[str]:
+    """Have the power fail at each moment at which a checkpoint is written, in the regular ways and some of chance."""
+    return Counter({"faults": Two(folder).power_fails(random.Random(number)), "checkpoints": 1})
+
+
 def damage(number: int, folder: Path) -> Counter[str]:
     """Flip a bit of a file, cut it, or blank a page of it, and read it."""
     draw = random.Random(number)
@@ -280,6 +285,12 @@ FAULTS = {
     "kills": Fault("SIGKILL at a random moment of training", "ends with the same checksums as if never killed", 1_000, kill),
     "writes": Fault(
         "a failing, or last, operation of a checkpoint's write", "the one before, or the new one, is whole", 3_000, write
+    ),
+    "power": Fault(
+        "a disk as it may be after a power failure in the middle of a checkpoint's write",
+        "the one before, or the new one, is whole",
+        20_000,
+        power,
     ),
     "damage": Fault("a damaged file", "found, or harmless", 10_000, damage),
     "hostile": Fault("a file that is made to do harm", "no code runs", 5_000, hostile),
