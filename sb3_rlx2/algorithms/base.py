@@ -25,7 +25,7 @@ from sb3_rlx2.algorithms.policies import SparsePolicy
 from sb3_rlx2.algorithms.smaller import remove_dead_units
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
 from sb3_rlx2.callbacks import RLx2Callback
-from sb3_rlx2.environment_guard import guard
+from sb3_rlx2.environment_guard import guard, unguard
 from sb3_rlx2.fast.eligible import TrainingWatch, is_own, uses_masked, why_not
 from sb3_rlx2.files import saving
 from sb3_rlx2.patching import patched
@@ -89,6 +89,7 @@ class RLx2Algorithm(AlgorithmHost):
         """Give RLx2's own keyword arguments, all of them, and the host's."""
         own = cls.rlx2_defaults()
         cls._check_names(kwargs)
+        check_integer("verbose", kwargs.get("verbose", 0), minimum=0)  # by which SB3 acts before all can be checked
         return own | {name: kwargs[name] for name in kwargs if name in own}, {
             name: value for name, value in kwargs.items() if name not in own
         }
@@ -132,6 +133,8 @@ class RLx2Algorithm(AlgorithmHost):
                 print(metrics.summary(self))
 
     def _check_policy(self, loading: bool) -> None:
+        if not isinstance(self.policy_class, type):
+            raise ValueError(f"policy={self.policy_class!r} must be a name, or a class derived from {self.sparse_policy_class.__name__}")
         if issubclass(self.policy_class, self.sparse_policy_class):
             return
         own, name, needed = (each.__name__ for each in (type(self), self.policy_class, self.sparse_policy_class))
@@ -186,6 +189,8 @@ class RLx2Algorithm(AlgorithmHost):
             others: list[BaseCallback] = []
         elif isinstance(callback, BaseCallback):
             others = [callback]
+        elif not isinstance(callback, list) and not callable(callback):
+            raise ValueError(f"callback={callback!r} must be a BaseCallback, a list of them or a function")
         else:
             others = list(callback) if isinstance(callback, list) else [ConvertCallback(callback)]
         return super()._init_callback([self._make_callback(), *others], progress_bar)
@@ -379,6 +384,8 @@ class RLx2Algorithm(AlgorithmHost):
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         env = maybe_make_env(env, verbose)  # which SB3 does for its constructor, and not for `load`
+        if not hasattr(env, "action_space"):
+            raise ValueError(f"env={env!r} must be an environment, or the ID of one")
         cls.sparse_policy_class.check_action_space(env.action_space, f"env has action_space={env.action_space}, which", cls)
         return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
@@ -402,11 +409,17 @@ class RLx2Algorithm(AlgorithmHost):
         :param progress_bar: whether to show a progress bar
         """
         total_timesteps = check_integer("total_timesteps", total_timesteps, minimum=0)
+        if log_interval is not None:  # which is for none
+            check_integer("log_interval", log_interval, minimum=1)
         name = tb_log_name or type(self).__name__
         total = total_timesteps if reset_num_timesteps else total_timesteps + self.num_timesteps
         warm_up = steps_of("learning_starts", self.learning_starts, max(total, self.planned_timesteps or 0))
-        with patched(self, learning_starts=warm_up):
-            return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+        try:
+            with patched(self, learning_starts=warm_up):
+                return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+        finally:
+            if self.env is not None:
+                unguard(self.env)
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.env is not None:

@@ -18,7 +18,7 @@ from sb3_rlx2.checkpoint import agent, generations, run_state
 from sb3_rlx2.checkpoint.context import arguments, context, difference
 from sb3_rlx2.checkpoint.run_state import Run
 from sb3_rlx2.checkpoint.transitions import Transitions
-from sb3_rlx2.environment_guard import guard, unguard
+from sb3_rlx2.environment_guard import guard, require_alive, unguard
 from sb3_rlx2.files import sweep
 from sb3_rlx2.validation import check_integer
 from sb3_rlx2.warning import warn
@@ -60,6 +60,8 @@ class Checkpoints(BaseCallback):
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
+        if not isinstance(folder, str | Path):
+            raise ValueError(f"folder={folder!r} must be the path of a folder")
         self.folder = Path(folder)
         self.every = check_integer("every", every, minimum=1)
         self.keep = check_integer("keep", keep, minimum=1)
@@ -136,6 +138,7 @@ class Checkpoints(BaseCallback):
         broken = run_state.non_finite(self.model)
         if broken is not None:
             raise ValueError(f"{broken} holds NaN or infinity at step {self.model.num_timesteps}; {self._last_good()}")
+        require_alive(self.training_env, self.model.num_timesteps)
         state = run_state.capture(self._run()) | {agent.AGENT: agent.describe(self.model)}
         self._say_what_is_missing(state["environments"]["missing"])
         try:
