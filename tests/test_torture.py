@@ -14,6 +14,10 @@ CASES = [
     *(("damage", number) for number in range(24)),
     *(("hostile", number) for number in range(16)),
     *(("environments", number) for number in range(4)),
+    *(("power", number) for number in range(1)),
+    *(("journals", number) for number in range(8)),
+    ("inputs", 0),
+    ("studies", 0),
     ("soak", 0),
 ]
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecVideoRecorder
 from tqdm import tqdm
 
 from sb3_rlx2.checkpoint.archive import check_agent, opened
-from sb3_rlx2.files import filling
+from sb3_rlx2.files import ABANDONED, filling, sweep
 from sb3_rlx2.saved_objects import check_members
 from sb3_rlx2.zoo import agents, videos
 from sb3_rlx2.zoo.model_card import model_card
@@ -39,6 +40,7 @@ METRICS = "train_eval_metrics.zip"
 REQUIRED = ("args.yml", "config.yml", "env_kwargs.yml", METRICS)
 STATISTICS = "vec_normalize.pkl"
 EVALUATIONS = "evaluations.npz"
+LARGEST = 2_000_000_000  # bytes of what is downloaded at a time; those of the papers have less than a thousandth
 
 
 def push_to_hub() -> None:
@@ -256,6 +258,7 @@ def download(args: argparse.Namespace) -> None:
     blocking = target if exp_id > 0 else target / f"{args.env}.zip"
     if blocking.exists() and not args.force:
         raise ValueError(f"{blocking} exists: --force replaces it, --exp-id 0 makes a new folder")
+    sweep(root, ABANDONED)
     source = fetch(f"{args.organization}/{args.repo_name or model}", model.filename)
     with filling(root, last="*.zip") as unfinished:
         # Without a folder of its own the run lies among others, which stay.
@@ -286,14 +289,26 @@ def fetch(repo_id: str, model: str) -> Path:
     :param repo_id: organization and name
     :param model: name of the agent's zip
     :return: the folder that holds them
-    :raises ValueError: if it lacks some
+    :raises ValueError: if it lacks some, or they are too large
     """
     print(f"Downloading from {constants.ENDPOINT}/{repo_id}")
+    wanted = [model, *REQUIRED, STATISTICS]
     try:
-        folder = Path(snapshot_download(repo_id, allow_patterns=[model, *REQUIRED, STATISTICS]))
+        folder = Path(snapshot_download(repo_id, revision=_checked(repo_id, wanted), allow_patterns=wanted))
     except RepositoryNotFoundError as error:
         raise ValueError(f"no repository {repo_id} at {constants.ENDPOINT}, or a private one (hf auth login)") from error
     missing = [name for name in (model, *REQUIRED) if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{repo_id} holds no agent in the zoo's format: {', '.join(missing)} missing")
     return folder
+
+def _checked(repo_id: str, wanted: Collection[str]) -> str | None:
+    """Check the size of files on the hub before they are downloaded, and give the revision that has it."""
+    info = HfApi().model_info(repo_id, files_metadata=True)
+    size = sum(each.size or 0 for each in info.siblings or () if each.rfilename in wanted)
+    if size > LARGEST:
+        raise ValueError(
+            f"{repo_id} holds an agent of {size:,} bytes, which must be at most {LARGEST:,}: `hf download {repo_id}` takes any"
+        )
+    return info.sha
+
