@@ -6,6 +6,9 @@ Rows are counted from the beginning of training, so a row's place in the ring is
 
 import hashlib
 import io
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +23,7 @@ from sb3_rlx2.files import replacing
 COUNTERS = ("pos", "full", "live", "n_steps", "_current_ep_start")
 LENGTHS = "ep_length"  # of HerReplayBuffer: of the episode of each row, filled in when it ends, so it is no part of the row
 CHUNK = 100_000  # rows of a segment at most, which bounds memory
+THREADS = 4  # that read segments, at most
 
 
 class DamagedError(ValueError):
@@ -183,12 +187,7 @@ class Transitions:
         :raises ValueError: if the buffer has other arrays
         """
         arrays = ring(buffer)
-        for segment in segments:
-            rows = np.arange(segment.first, segment.last) % buffer.buffer_size
-            for name, values in self._load(segment).items():
-                if name not in arrays or arrays[name].shape[1:] != values.shape[1:] or arrays[name].dtype != values.dtype:
-                    raise ValueError(f"the replay buffer has no {name} of {values.dtype}, {values.shape[1:]} a row")
-                arrays[name][rows] = values
+        _each(lambda segment: self._put(arrays, buffer.buffer_size, segment), segments)
         self.segments, self.total, self.written = list(segments), total, total
 
     def check(self, segments: list[Segment]) -> None:
@@ -198,12 +197,16 @@ class Transitions:
         :param segments: the files
         :raises DamagedError: if one is not
         """
-        for segment in segments:
-            check_file(self.folder / segment.name, segment.size, segment.sha256)
+        _each(lambda segment: check_file(self.folder / segment.name, segment.size, segment.sha256), segments)
 
-    def _load(self, segment: Segment) -> packing.Arrays:
+    def _put(self, arrays: packing.Arrays, size: int, segment: Segment) -> None:
         with np.load(self.folder / segment.name, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
+            for name in content.files:
+                values = content[name]
+                if name not in arrays or arrays[name].shape[1:] != values.shape[1:] or arrays[name].dtype != values.dtype:
+                    raise ValueError(f"the replay buffer has no {name} of {values.dtype}, {values.shape[1:]} a row")
+                for first, rows in _places(segment, size):
+                    arrays[name][rows] = values[first : first + rows.stop - rows.start]
 
     def sweep(self, needed: set[str]) -> None:
         """
@@ -214,6 +217,23 @@ class Transitions:
         for path in self.folder.glob("rows_*.npz"):
             if path.name not in needed:
                 path.unlink(missing_ok=True)
+
+
+def _each(act: Callable[[Segment], None], segments: list[Segment]) -> None:
+    """Do something with files side by side: checksums and copies of large arrays leave Python to others."""
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(act, segments):
+            pass
+
+
+def _places(segment: Segment, size: int) -> Iterator[tuple[int, slice]]:
+    """Give the parts of a segment that lie together in a ring: the first row of each in the segment, its rows in the ring."""
+    row = segment.first
+    while row < segment.last:
+        at = row % size
+        end = min(at + segment.last - row, size)
+        yield row - segment.first, slice(at, end)
+        row += end - at
 
 
 def checksum_of(path: Path) -> str:

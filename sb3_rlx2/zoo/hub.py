@@ -40,7 +40,7 @@ METRICS = "train_eval_metrics.zip"
 REQUIRED = ("args.yml", "config.yml", "env_kwargs.yml", METRICS)
 STATISTICS = "vec_normalize.pkl"
 EVALUATIONS = "evaluations.npz"
-LARGEST = 2_000_000_000  # bytes of what is downloaded at a time; those of the papers have less than a thousandth
+LARGEST = 2_000_000_000  # bytes of what is downloaded at a time, a thousand times what an agent has
 
 
 def push_to_hub() -> None:
