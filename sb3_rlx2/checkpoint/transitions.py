@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from stable_baselines3.common.buffers import BaseBuffer
@@ -24,6 +24,9 @@ COUNTERS = ("pos", "full", "live", "n_steps", "_current_ep_start")
 LENGTHS = "ep_length"  # of HerReplayBuffer: of the episode of each row, filled in when it ends, so it is no part of the row
 CHUNK = 100_000  # rows of a segment at most, which bounds memory
 THREADS = 4  # that read segments, at most
+
+
+T = TypeVar("T")
 
 
 class DamagedError(ValueError):
@@ -186,8 +189,15 @@ class Transitions:
         :raises DamagedError: if a file is not what was written
         :raises ValueError: if the buffer has other arrays
         """
-        arrays = ring(buffer)
-        _each(lambda segment: self._put(arrays, buffer.buffer_size, segment), segments)
+        arrays, size = ring(buffer), buffer.buffer_size
+        # Where segments share a row, or a place in the ring, the later one has it.
+        oldest = max((segment.last for segment in segments), default=0) - size
+        ends = [min(segment.last, each.first) for segment, each in zip(segments, segments[1:], strict=False)]
+        parts = [
+            (segment, range(max(segment.first, oldest), end))
+            for segment, end in zip(segments, [*ends, *(each.last for each in segments[-1:])], strict=True)
+        ]
+        _each(lambda part: self._put(arrays, size, *part), parts)
         self.segments, self.total, self.written = list(segments), total, total
 
     def check(self, segments: list[Segment]) -> None:
@@ -199,14 +209,15 @@ class Transitions:
         """
         _each(lambda segment: check_file(self.folder / segment.name, segment.size, segment.sha256), segments)
 
-    def _put(self, arrays: packing.Arrays, size: int, segment: Segment) -> None:
+    def _put(self, arrays: packing.Arrays, size: int, segment: Segment, rows: range) -> None:
         with np.load(self.folder / segment.name, allow_pickle=False) as content:
             for name in content.files:
                 values = content[name]
                 if name not in arrays or arrays[name].shape[1:] != values.shape[1:] or arrays[name].dtype != values.dtype:
                     raise ValueError(f"the replay buffer has no {name} of {values.dtype}, {values.shape[1:]} a row")
-                for first, rows in _places(segment, size):
-                    arrays[name][rows] = values[first : first + rows.stop - rows.start]
+                for first, place in _places(rows, size):
+                    begin = first - segment.first
+                    arrays[name][place] = values[begin : begin + place.stop - place.start]
 
     def sweep(self, needed: set[str]) -> None:
         """
@@ -219,20 +230,20 @@ class Transitions:
                 path.unlink(missing_ok=True)
 
 
-def _each(act: Callable[[Segment], None], segments: list[Segment]) -> None:
-    """Do something with files side by side: checksums and copies of large arrays leave Python to others."""
+def _each(act: Callable[[T], None], segments: list[T]) -> None:
+    """Do something with segments side by side: checksums and copies of large arrays leave Python to others."""
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         for _ in pool.map(act, segments):
             pass
 
 
-def _places(segment: Segment, size: int) -> Iterator[tuple[int, slice]]:
-    """Give the parts of a segment that lie together in a ring: the first row of each in the segment, its rows in the ring."""
-    row = segment.first
-    while row < segment.last:
+def _places(rows: range, size: int) -> Iterator[tuple[int, slice]]:
+    """Give the parts of some rows that lie together in a ring: the first row of each, and where it lies."""
+    row = rows.start
+    while row < rows.stop:
         at = row % size
-        end = min(at + segment.last - row, size)
-        yield row - segment.first, slice(at, end)
+        end = min(at + rows.stop - row, size)
+        yield row, slice(at, end)
         row += end - at
 
 
