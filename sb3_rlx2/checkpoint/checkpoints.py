@@ -139,16 +139,16 @@ class Checkpoints(BaseCallback):
         if broken is not None:
             raise ValueError(f"{broken} holds NaN or infinity at step {self.model.num_timesteps}; {self._last_good()}")
         require_alive(self.training_env, self.model.num_timesteps)
-        state = run_state.capture(self._run()) | {agent.AGENT: agent.describe(self.model)}
-        self._say_what_is_missing(state["environments"]["missing"])
         try:
-            self._write_generation(state)
+            self._write_generation()
         except OSError as error:  # a full disk is no reason to lose the run
             warn(f"no checkpoint at step {self.model.num_timesteps}: {error}")
         self._next = (self.model.num_timesteps // self.every + 1) * self.every
         self.seconds += time.monotonic() - start
 
-    def _write_generation(self, state: dict[str, Any]) -> None:
+    def _write_generation(self) -> None:
+        state = run_state.capture(self._run()) | {agent.AGENT: agent.describe(self.model)}
+        self._say_what_is_missing(state["environments"]["missing"])
         segments = self._rows.write_new(self.model.replay_buffer, self._added)
         self._added = 0
         about = {
