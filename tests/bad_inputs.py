@@ -229,7 +229,7 @@ YAML = [
 ]
 
 TASK = "--algo rlx2td3 --env Pendulum-v1"
-TRAIN = f"train {TASK}"  # what is silent here trains: for as long as the hyper-parameters say, unless -n is given
+TRAIN = f"train {TASK} -n 60 --eval-freq -1"
 PLAY = f"{TASK} -f logs --no-render"
 COMMANDS = [
     ("trian", "did you mean 'train'"),
@@ -398,8 +398,9 @@ def _make_run(run: Path) -> None:
     for path in (run / "Pendulum-v1.zip", "agent.zip"):
         shutil.copy(SAVED / "rlx2td3.zip", path)
     shutil.copy(SAVED / "replay_buffer.pkl", "replay_buffer.pkl")
-    (run / "Pendulum-v1/config.yml").write_text("normalize: false\n")
-    (run / "Pendulum-v1/args.yml").write_text("env_kwargs: null\n")
+    (run / "Pendulum-v1/config.yml").write_text(yaml.safe_dump(SETTINGS | {"normalize": False}))
+    arguments = {"algo": "rlx2td3", "env": "Pendulum-v1", "env_kwargs": None}
+    (run / "Pendulum-v1/args.yml").write_text(yaml.safe_dump(arguments))
 
 
 def _damage(path: Path, content: bytes | None) -> None:
@@ -421,10 +422,11 @@ def shell(line: str) -> str:
     :raises AssertionError: if its exit status is 0, or it shows a traceback
     """
     output, code = io.StringIO(), 0
-    own = {"HF_TOKEN": "", "HF_HUB_OFFLINE": "1", "DISPLAY": ""}
+    own = {"HF_HUB_OFFLINE": "1", "DISPLAY": "", "WAYLAND_DISPLAY": ""}
     with (
         mock.patch.object(sys, "argv", ["rlx2", *shlex.split(line)]),
         mock.patch.dict(os.environ, own),
+        mock.patch("sb3_rlx2.zoo.hub.get_token", lambda: None),
         redirect_stdout(output),
         redirect_stderr(output),
         warnings.catch_warnings(),

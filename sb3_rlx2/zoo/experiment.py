@@ -19,6 +19,7 @@ from sb3_rlx2 import metrics
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.checkpoint import Checkpoints, Resumable, resume, run_state, transitions
 from sb3_rlx2.checkpoint.archive import CHECKPOINTS, check_agent
+from sb3_rlx2.checkpoint.transitions import DamagedError
 from sb3_rlx2.files import filling
 from sb3_rlx2.patching import patched
 from sb3_rlx2.progress_log import ProgressFile, monitored
@@ -129,6 +130,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
         self._add_checkpoints(model)
         try:
             super().learn(model)
+        except DamagedError:  # of its checkpoints
+            raise
         except Exception:
             traceback.print_exc()  # what goes wrong here is no misuse, and may have taken hours
             raise

@@ -132,7 +132,7 @@ def recall(args: argparse.Namespace) -> None:
     """
     folder = Path(args.resume)
     files = sorted(folder.glob("*/args.yml"))
-    if not files or not generations.exist(folder / CHECKPOINTS):
+    if not files or generations.newest(folder / CHECKPOINTS, rows=False) is None:
         reason = "holds no checkpoint to go on from" if files else "is no folder of a run"
         raise ValueError(f"--resume {folder} {reason}")
     given = {"resume": str(folder), "trial_id": None}  # what a trial gave is in the run's config.yml
