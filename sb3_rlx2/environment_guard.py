@@ -68,16 +68,17 @@ def require_alive(env: VecEnv, step: int) -> None:
     :param step: environment steps so far
     :raises RuntimeError: if one has ended
     """
-    ended = _ended(env.unwrapped)
-    if ended:
-        raise RuntimeError(f"{ended} by step {step}; {GO_BACK}")
+    if not all(process.is_alive() for process in getattr(env.unwrapped, "processes", ())):
+        raise _ended(env.unwrapped, f"by step {step}")
 
 
-def _ended(base: Any) -> str:
-    """Say which processes of environments have ended, empty if none has."""
-    processes = getattr(base, "processes", ())
-    dead = [str(number) for number, process in enumerate(processes) if not process.is_alive()]
-    return f"the process of environment {' and '.join(dead)} of {base.num_envs} has ended" if dead else ""
+def _ended(base: Any, when: str) -> RuntimeError:
+    """Say which processes of environments have ended, and end the others, which nobody can step or close without them."""
+    dead = [str(number) for number, process in enumerate(base.processes) if not process.is_alive()]
+    for process in base.processes:
+        process.terminate()
+    base.closed = True
+    return RuntimeError(f"the process of environment {' and '.join(dead)} of {base.num_envs} has ended {when}; {GO_BACK}")
 
 
 def require_finite(what: str, value: Any, step: int, count: int, number: int | None = None) -> None:
@@ -227,9 +228,11 @@ class _Guard:
             return method()
         except BrokenEnvironmentError:
             raise
-        except (EOFError, ConnectionError) as error:
-            raise RuntimeError(f"{self._dead_processes()} at step {self.step}; {GO_BACK}") from error
         except Exception as error:
+            if isinstance(error, EOFError | ConnectionError) and hasattr(self.base, "processes"):
+                for process in self.base.processes:
+                    process.join(timeout=0.2)
+                raise _ended(self.base, f"at step {self.step}") from error
             self._explain(error)
         finally:
             self.asked = None
@@ -306,11 +309,6 @@ class _Guard:
         for process, remote in zip(getattr(self.base, "processes", ()), getattr(self.base, "remotes", ()), strict=True):
             if remote not in wait([remote, process.sentinel]):
                 raise EOFError
-
-    def _dead_processes(self) -> str:
-        for process in self.base.processes:
-            process.join(timeout=0.2)
-        return _ended(self.base)
 
 
 def _place(frame: FrameType | None) -> str:

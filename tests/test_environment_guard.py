@@ -210,8 +210,10 @@ def test_a_process_that_is_killed_while_it_waits(number, step, before_rollout, w
     trained = model(env=SubprocVecEnv([Faulty, Faulty], **FORKED))
     with pytest.raises(RuntimeError, match=f"the process of environment {number} of 2 has ended {when}; go back to the last"):
         trained.learn(60, callback=[Killer(number, step, before_rollout), Checkpoints(tmp_path, 10)])
+    trained.env.close()  # the zoo does, and would end with another error
     for process in trained.env.processes:
-        process.kill()
+        process.join(5)
+    assert not any(process.is_alive() for process in trained.env.processes)
     assert "step_wait" not in vars(trained.env)
     if step:
         assert generations.newest(tmp_path).step == 20

@@ -114,15 +114,6 @@ def newest(folder: Path, rows: bool = True) -> Generation | None:
     return None
 
 
-def exist(folder: Path) -> bool:
-    """
-    Tell whether there are generations, whole or not.
-
-    :param folder: folder of the generations
-    """
-    return bool(_folders(folder))
-
-
 def check(path: Path, rows: bool = True) -> Generation | DamagedError:
     """
     Check that a generation is what was written.
