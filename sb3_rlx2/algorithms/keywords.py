@@ -145,7 +145,7 @@ RANGES = {
         ("ent_coef", "learning_rate", "max_grad_norm", "target_noise_clip", "target_policy_noise"), (0.0, math.inf)
     ),
 }
-SWITCHES = {"drop_dead_links", "optimize_memory_usage", "soft_n_step"}
+SWITCHES = ("drop_dead_links", "optimize_memory_usage", "soft_n_step")
 SEEDS = 2**32  # numpy's
 UNITS = ("step", "episode")
 GROUPS = (NetworkOptions, BufferOptions, Evolution)
@@ -224,11 +224,8 @@ def check_values(model: Any) -> None:
     for name in WHOLE.keys() & given.keys():
         check_integer(name, given[name], WHOLE[name])
     for name in RANGES.keys() & given.keys():
-        if not (name == "learning_rate" and callable(given[name])) and not (name == "ent_coef" and _is_automatic(given[name])):
+        if name not in OR_ELSE or not OR_ELSE[name](given[name]):
             check_number(name, given[name], *RANGES[name])
-    for name in SWITCHES & given.keys():
-        if not isinstance(given[name], bool):
-            raise ValueError(f"{name}={given[name]!r} must be True or False")
     for name in MUST_BE.keys() & given.keys():
         holds, what = MUST_BE[name]
         if not holds(given[name]):
@@ -288,8 +285,11 @@ def _is_entropy(value: Any) -> bool:
     return False
 
 
+# What else than a number an argument of `RANGES` may be.
+OR_ELSE: Mapping[str, Callable[[Any], bool]] = {"learning_rate": callable, "ent_coef": _is_automatic}
 # Of the remaining arguments: what holds of a value, and that in words.
 MUST_BE: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(SWITCHES, (lambda value: isinstance(value, bool), "True or False")),
     "policy_kwargs": (lambda value: isinstance(value, Mapping), "a dict of arguments"),
     "replay_buffer_class": (lambda value: isinstance(value, type) and issubclass(value, BaseBuffer), "a class of replay buffers"),
     "replay_buffer_kwargs": (lambda value: isinstance(value, Mapping), "a dict of arguments"),
