@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import gymnasium as gym
 import numpy as np
 import yaml
 from gymnasium import spaces
@@ -371,7 +372,7 @@ def _call(bad: Bad) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             CALLS[bad.to](**bad.given)
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError, gym.error.Error) as error:
         text = str(error)
     else:
         raise AssertionError("silent")
