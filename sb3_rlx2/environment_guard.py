@@ -317,7 +317,6 @@ def _place(frame: FrameType | None) -> str:
     return f" (in {frame.f_code.co_name}, {Path(frame.f_code.co_filename).name}:{frame.f_lineno})"
 
 
-
 def _watch(watched: "ReferenceType[_Guard]", done: threading.Event) -> None:
     """Look after environments that do not answer, for as long as there is anybody who asks them."""
     while not done.wait(min(PATIENCE / 4, 5.0)):

@@ -12,6 +12,7 @@ import shutil
 import sys
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -53,7 +54,8 @@ SMALL = {"buffer_size": 50, "policy_kwargs": {"net_arch": [8]}, "learning_starts
 
 
 def _algorithm(cls: Any, **env: Any) -> Any:
-    return lambda **given: cls(**{"policy": "MlpPolicy", "env": DriftEnv(**env)} | SMALL | given)
+    # Copies, because SB3 writes into them.
+    return lambda **given: cls(**{"policy": "MlpPolicy", "env": DriftEnv(**env)} | deepcopy(SMALL) | deepcopy(given))
 
 
 def _loaded(path: str) -> Any:
@@ -85,7 +87,7 @@ CALLS = {
 }
 
 ARGUMENTS = [
-    ("RLx2TD3", {"policy": "MlpPolcy"}, "'MlpPolcy'"),
+    ("RLx2TD3", {"policy": "MlpPolcy"}, "policy='MlpPolcy' is unknown; choose one of 'MlpPolicy'"),
     ("RLx2TD3", {"policy": 7}, "policy=7"),
     ("RLx2TD3", {"env": "Pendulm-v1"}, "Pendulm"),
     ("RLx2TD3", {"env": 7}, "env=7"),
@@ -337,7 +339,12 @@ FILES = [
     ("0.monitor.csv", b"no json\n", "report logs/rlx2td3/Pendulum-v1_1", "monitor.csv cannot be read"),
     ("checkpoints/000001_step_9/manifest.json", b"{}", "train --resume logs/rlx2td3/Pendulum-v1_1", "is whole"),
     ("../../../study.log", b'{"op_code":99}\n', f"{TRAIN} --trial-id 0 --storage study.log --study-name s", "study.log"),
-    ("../../../study.log", b"garbage\n", f"{TRAIN} --trial-id 0 --storage study.log --study-name s", "--study-name s is not in"),
+    (
+        "../../../study.log",
+        b"garbage\n",
+        f"{TRAIN} --trial-id 0 --storage study.log --study-name s",
+        "--study-name s is not in",
+    ),
     ("../../../study.db", b"no database", f"{TRAIN} --trial-id 0 --storage sqlite:///study.db --study-name s", "study.db"),
     ("../../../agent.zip", b"none", f"{TRAIN} -i agent.zip", "agent.zip is damaged, or no zip"),
     ("../../../conf.yml", b"\xff", f"{TRAIN} -conf conf.yml", "conf.yml is no YAML"),
@@ -427,7 +434,8 @@ def shell(line: str) -> str:
     with (
         mock.patch.object(sys, "argv", ["rlx2", *shlex.split(line)]),
         mock.patch.dict(os.environ, own),
-        mock.patch("sb3_rlx2.zoo.hub.get_token", lambda: None),
+        mock.patch("sb3_rlx2.zoo.hub.get_token", return_value=None),
+        mock.patch("sb3_rlx2.studies.timing.POLL_INTERVAL", 0.01),
         redirect_stdout(output),
         redirect_stderr(output),
         warnings.catch_warnings(),

@@ -162,9 +162,15 @@ def go_on(path, name, before, total):
     try:
         study = open_study(str(path), name)
     except ValueError as error:
-        assert str(path) in str(error)
-        assert "\n" not in str(error)
-        return str(error)
+        said = str(error)
+    else:
+        return _end(study, before, total)
+    assert str(path) in said
+    assert "\n" not in said
+    return said
+
+
+def _end(study, before, total):
     known = [trial for trial in study.trials if trial.state in storage.ENDED and "x" in trial.params]  # a line may lack
     kept = {trial.params["x"]: trial.value for trial in known if trial.value is not None}
     assert kept.items() <= before.items()

@@ -16,7 +16,8 @@ PACKAGE = Path(sb3_rlx2.__file__).parent
 # the same line from none but itself.
 ORDER = [
     "validation warning files contrib settings safe_pickle packing",
-    "saved_objects environment_guard extras minatar hooks patching schedules plan progress_log distributions inits dead_units kernels",
+    "saved_objects environment_guard extras minatar hooks patching schedules plan progress_log",
+    "distributions inits dead_units kernels",
     "buffers backends predictive",
     "sparse_mlp paths",
     "topology metrics fast",

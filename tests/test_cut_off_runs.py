@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 TASK = ["--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "logs"]
 RUN = Path("logs/rlx2td3/Pendulum-v1_1")
 ZIP, CHECKPOINTS = RUN / "Pendulum-v1.zip", RUN / "checkpoints"
-SHORT = {"learning_starts": 10, "batch_size": 8, "buffer_size": 60, "policy_kwargs": {"net_arch": [8]}, "seed": 0}
+SHORT = {"learning_starts": 10, "batch_size": 8, "buffer_size": 60, "seed": 0}
 
 
 KEPT: dict = {}  # the run, made once
@@ -142,10 +142,14 @@ def test_a_folder_that_is_no_checkpoint(run, rlx2):
 
 
 MODELS = {
-    "RLx2TD3": lambda: RLx2TD3("MlpPolicy", DriftEnv(), **SHORT),
-    "RLx2SAC": lambda: RLx2SAC("MlpPolicy", VecNormalize(DummyVecEnv([TinyEnv, TinyEnv])), **SHORT),
-    "RLx2DQN": lambda: RLx2DQN("MlpPolicy", DriftEnv(n_actions=3), **SHORT),
-    "SAC": lambda: SAC("MlpPolicy", DriftEnv(), learning_rate=lambda progress: 1e-3 * progress, **SHORT),
+    "RLx2TD3": lambda: RLx2TD3("MlpPolicy", DriftEnv(), policy_kwargs={"net_arch": [8]}, **SHORT),
+    "RLx2SAC": lambda: RLx2SAC(
+        "MlpPolicy", VecNormalize(DummyVecEnv([TinyEnv, TinyEnv])), policy_kwargs={"net_arch": [8]}, **SHORT
+    ),
+    "RLx2DQN": lambda: RLx2DQN("MlpPolicy", DriftEnv(n_actions=3), policy_kwargs={"net_arch": [8]}, **SHORT),
+    "SAC": lambda: SAC(
+        "MlpPolicy", DriftEnv(), learning_rate=lambda progress: 1e-3 * progress, policy_kwargs={"net_arch": [8]}, **SHORT
+    ),
 }
 
 

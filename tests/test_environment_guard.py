@@ -231,7 +231,7 @@ def hang(*given):
 def test_an_environment_that_hangs_is_named(cls, monkeypatch):
     monkeypatch.setattr(environment_guard, "PATIENCE", 0.2)
     trained = model(env=two(hang, cls))
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="has not answered") as said:
         trained.learn(40)
     (message,) = (str(each.message) for each in said if "answered" in str(each.message))
     assert message.startswith("environment 1 of 2")

@@ -180,6 +180,7 @@ def test_something_else(source, tmp_path):
     with pytest.raises(ValueError, match=r"holds no agent in the zoo's format: config\.yml missing"):
         download(tmp_path, 0)
 
+
 def test_a_repository_that_is_too_large_is_not_downloaded(source, tmp_path, monkeypatch):
     sizes = {"ppo-Pendulum-v1.zip": hub.LARGEST, "args.yml": 1, "README.md": 10**12}  # the last one is not wanted
     siblings = [Namespace(rfilename=name, size=size) for name, size in sizes.items()]
@@ -198,4 +199,3 @@ def test_what_killed_downloads_left_is_swept(source, tmp_path):
     os.utime(left, (0, 0))
     download(tmp_path, 0)
     assert not left.exists()
-

@@ -12,6 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -34,7 +35,7 @@ from sb3_rlx2.progress_log import ARRAYS
 from sb3_rlx2.safe_pickle import UnsafePickleError
 from sb3_rlx2.saved_objects import add_plain, read_objects
 from sb3_rlx2.updater import check_gradients
-from sb3_rlx2.validation import check_integer, check_number, did_you_mean
+from sb3_rlx2.validation import check_integer, check_number, did_you_mean, lookup
 from sb3_rlx2.warning import warn
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class RLx2Algorithm(AlgorithmHost):
         """Give RLx2's own keyword arguments, all of them, and the host's."""
         own = cls.rlx2_defaults()
         cls._check_names(kwargs)
-        check_integer("verbose", kwargs.get("verbose", 0), minimum=0)  # by which SB3 acts before all can be checked
+        for name, least in (("verbose", 0), ("stats_window_size", 1)):  # which SB3 uses before all can be checked, or hides
+            check_integer(name, kwargs.get(name, least), least)
         return own | {name: kwargs[name] for name in kwargs if name in own}, {
             name: value for name, value in kwargs.items() if name not in own
         }
@@ -132,9 +134,14 @@ class RLx2Algorithm(AlgorithmHost):
             if self.verbose > 0:
                 print(metrics.summary(self))
 
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        return lookup("policy", policy_name, self.policy_aliases)
+
     def _check_policy(self, loading: bool) -> None:
         if not isinstance(self.policy_class, type):
-            raise ValueError(f"policy={self.policy_class!r} must be a name, or a class derived from {self.sparse_policy_class.__name__}")
+            raise ValueError(
+                f"policy={self.policy_class!r} must be a name, or a class derived from {self.sparse_policy_class.__name__}"
+            )
         if issubclass(self.policy_class, self.sparse_policy_class):
             return
         own, name, needed = (each.__name__ for each in (type(self), self.policy_class, self.sparse_policy_class))

@@ -135,9 +135,8 @@ class Evolution:
 # SB3's arguments that are whole numbers, with the least that they may be; those that lie in an interval; those, of ours too,
 # that are on or off; and those, or parts of them, that are none of these.
 WHOLE = {
-    **dict.fromkeys(("batch_size", "buffer_size", "policy_delay", "target_update_interval", "stats_window_size"), 1),
+    **dict.fromkeys(("batch_size", "buffer_size", "policy_delay", "target_update_interval"), 1),
     "gradient_steps": -1,
-    "verbose": 0,
 }
 RANGES = {
     **dict.fromkeys(("gamma", "tau", "exploration_fraction", "exploration_initial_eps", "exploration_final_eps"), (0.0, 1.0)),
@@ -291,7 +290,10 @@ OR_ELSE: Mapping[str, Callable[[Any], bool]] = {"learning_rate": callable, "ent_
 MUST_BE: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(SWITCHES, (lambda value: isinstance(value, bool), "True or False")),
     "policy_kwargs": (lambda value: isinstance(value, Mapping), "a dict of arguments"),
-    "replay_buffer_class": (lambda value: isinstance(value, type) and issubclass(value, BaseBuffer), "a class of replay buffers"),
+    "replay_buffer_class": (
+        lambda value: isinstance(value, type) and issubclass(value, BaseBuffer),
+        "a class of replay buffers",
+    ),
     "replay_buffer_kwargs": (lambda value: isinstance(value, Mapping), "a dict of arguments"),
     "seed": (_is_seed, f"an integer in [0, {SEEDS})"),
     "target_entropy": (_is_entropy, "'auto' or a number"),

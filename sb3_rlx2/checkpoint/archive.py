@@ -55,7 +55,7 @@ def why_no_agent(path: Path) -> str | None:
     :return: what is wrong with it, None if nothing is
     """
     if path.is_dir():
-        if generations.NAME.fullmatch(path.name) is None:
+        if not is_checkpoint(path):
             return "is a folder, and no checkpoint of a run"
         found = generations.check(path, rows=False)
         return f"is damaged: {found}" if isinstance(found, DamagedError) else None
@@ -71,6 +71,15 @@ def why_no_agent(path: Path) -> str | None:
     if damaged is not None or not {DATA, "policy.pth"} <= set(names):
         return "is damaged, or no agent that Stable-Baselines3 saved"
     return None
+
+
+def is_checkpoint(path: Path) -> bool:
+    """
+    Tell whether a path is the folder of a checkpoint of a whole run.
+
+    :param path: the path
+    """
+    return path.is_dir() and generations.NAME.fullmatch(path.name) is not None
 
 
 def opened(path: Path) -> io.BytesIO | io.BufferedReader:

@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -192,7 +193,7 @@ class Transitions:
         arrays, size = ring(buffer), buffer.buffer_size
         # Where segments share a row, or a place in the ring, the later one has it.
         oldest = max((segment.last for segment in segments), default=0) - size
-        ends = [min(segment.last, each.first) for segment, each in zip(segments, segments[1:], strict=False)]
+        ends = [min(segment.last, each.first) for segment, each in pairwise(segments)]
         parts = [
             (segment, range(max(segment.first, oldest), end))
             for segment, end in zip(segments, [*ends, *(each.last for each in segments[-1:])], strict=True)

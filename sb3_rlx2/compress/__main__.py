@@ -36,11 +36,11 @@ def compress(args: argparse.Namespace) -> int:
     :return: exit status
     """
     plan = prepare(args)
-    print(plan.estimate(), flush=True)
     results = Results(args.log_folder, args.algo, args.env)
     sweep(results.folder.parent, ABANDONED)
     try:
         with contextlib.closing(open_storage(args.storage or str(results.folder / "search.log"))) as storage:
+            print(plan.estimate(), flush=True)
             findings = Search(plan, storage).run()
     except KeyboardInterrupt:
         print("\nInterrupted. The same command continues; finished trainings are kept.", file=sys.stderr)

@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rlx2 import safe_pickle, zoo
 from sb3_rlx2.checkpoint.agent import normalizer_of
-from sb3_rlx2.checkpoint.archive import check_agent, opened, read_pickled
+from sb3_rlx2.checkpoint.archive import check_agent, is_checkpoint, opened, read_pickled
 from sb3_rlx2.validation import lookup
 from sb3_rlx2.zoo import agents
 
@@ -52,7 +52,7 @@ def find(args: argparse.Namespace) -> Agent:
         agents.check_env(args.env.gym_id, args.gym_packages)
     if args.agent is not None:
         check_agent(args.agent)
-        beside = agents.beside_checkpoint(args.agent, "vecnormalize") if args.agent.is_dir() else None
+        beside = agents.beside_checkpoint(args.agent, "vecnormalize") if is_checkpoint(args.agent) else None
         return Agent(args.agent, args.vecnormalize or beside, args.env_kwargs or {})
     if args.algo is None or args.env is None:
         raise ValueError("the agent must be given, as the path of a zip, or by --algo and --env")

@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rlx2 import minatar, safe_pickle
 from sb3_rlx2.checkpoint.agent import normalizer_of
-from sb3_rlx2.checkpoint.archive import CHECKPOINT, newer_checkpoint, opened, read_pickled
+from sb3_rlx2.checkpoint.archive import CHECKPOINT, is_checkpoint, newer_checkpoint, opened, read_pickled
 from sb3_rlx2.deploy import deployed_policy
 from sb3_rlx2.extras import require
 from sb3_rlx2.settings import read_settings
@@ -130,7 +130,7 @@ def beside_checkpoint(agent: Path, kind: str) -> Path | None:
     :param kind: ``"replay_buffer"`` or ``"vecnormalize"``
     :return: the file, or that folder; None if there is none
     """
-    if agent.is_dir():
+    if is_checkpoint(agent):
         return agent if kind == "vecnormalize" and normalizer_of(agent) is not None else None
     checkpoint = CHECKPOINT.fullmatch(agent.stem)
     if checkpoint is None:
@@ -280,11 +280,14 @@ def with_own_statistics(create_test_env: Any, args: argparse.Namespace) -> Calla
 
     def create(*given: Any, stats_path: str | None = None, **kwargs: Any) -> VecEnv:
         statistics = beside_checkpoint(find_agent(args), "vecnormalize")
-        if statistics is None:
-            return create_test_env(*given, stats_path=stats_path, **kwargs)  # type: ignore[no-any-return]
         with tempfile.TemporaryDirectory(prefix="sb3_rlx2-") as folder:
-            copy_statistics(statistics, Path(folder, "vecnormalize.pkl"))
-            return create_test_env(*given, stats_path=folder, **kwargs)  # type: ignore[no-any-return]
+            if statistics is not None:
+                copy_statistics(statistics, Path(folder, "vecnormalize.pkl"))
+                stats_path = folder
+            try:
+                return create_test_env(*given, stats_path=stats_path, **kwargs)  # type: ignore[no-any-return]
+            except (EOFError, pickle.UnpicklingError) as error:
+                raise ValueError(f"{statistics or Path(stats_path or '', 'vecnormalize.pkl')} is damaged: {error}") from error
 
     return create
 

@@ -94,7 +94,9 @@ def check_options(args: argparse.Namespace, least: Mapping[str, int]) -> None:
         try:
             th.device(args.device)
         except RuntimeError as error:
-            raise ValueError(f"--device {args.device} must be auto, or a device of PyTorch, as cpu or cuda: {error}") from error
+            raise ValueError(
+                f"--device {args.device} must be auto, or a device of PyTorch, as cpu or cuda: {error}"
+            ) from error
 
 
 def option(name: str) -> str:

@@ -302,6 +302,7 @@ def fetch(repo_id: str, model: str) -> Path:
         raise ValueError(f"{repo_id} holds no agent in the zoo's format: {', '.join(missing)} missing")
     return folder
 
+
 def _checked(repo_id: str, wanted: Collection[str]) -> str | None:
     """Check the size of files on the hub before they are downloaded, and give the revision that has it."""
     info = HfApi().model_info(repo_id, files_metadata=True)
@@ -311,4 +312,3 @@ def _checked(repo_id: str, wanted: Collection[str]) -> str | None:
             f"{repo_id} holds an agent of {size:,} bytes, which must be at most {LARGEST:,}: `hf download {repo_id}` takes any"
         )
     return info.sha
-
