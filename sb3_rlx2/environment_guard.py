@@ -45,7 +45,7 @@ def guard(model: OffPolicyAlgorithm) -> None:
     watch = _Guard(model, base)
     for name in _Guard.METHODS:
         if hasattr(base, name):
-            vars(base)[name] = _Watched(getattr(watch, name), base, name)
+            vars(base)[name] = _Watched(watch, base, name)
 
 
 def unguard(env: VecEnv) -> None:
@@ -57,7 +57,7 @@ def unguard(env: VecEnv) -> None:
     for name in _Guard.METHODS:
         watched = vars(env.unwrapped).pop(name, None)
         if isinstance(watched, _Watched):
-            watched.watch.__self__.done.set()
+            watched.guard.done.set()
 
 
 def require_alive(env: VecEnv, step: int) -> None:
@@ -138,16 +138,16 @@ class _Watched:
     """
     Stands in the place of a method of environments. A copy of them has their own again.
 
-    :param watch: called with the method and its arguments
+    :param guard: has a method of that name, called with the method and its arguments
     :param base: the environments, without wrappers
     :param name: of the method
     """
 
-    def __init__(self, watch: Callable[..., Any], base: Any, name: str) -> None:
-        self.watch, self.base, self.name, self.method = watch, base, name, getattr(base, name)
+    def __init__(self, guard: "_Guard", base: Any, name: str) -> None:
+        self.guard, self.base, self.name, self.method = guard, base, name, getattr(base, name)
 
     def __call__(self, *args: Any) -> Any:
-        return self.watch(self.method, *args)
+        return getattr(self.guard, self.name)(self.method, *args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return MethodType(getattr(type(self.base), self.name), memo.get(id(self.base), self.base))

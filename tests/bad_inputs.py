@@ -82,7 +82,6 @@ CALLS = {
     ),
     "load": lambda **given: RLx2TD3.load(**given),
     "load_replay_buffer": lambda **given: _algorithm(RLx2TD3)().load_replay_buffer(**given),
-    "set_parameters": lambda **given: _algorithm(RLx2TD3)().set_parameters(**given),
     "predict": lambda **given: _algorithm(RLx2TD3)().predict(**given),
 }
 
@@ -173,7 +172,6 @@ ARGUMENTS = [
     ("load", {"path": SAVED / "vecnormalize.pkl"}, "no agent that Stable-Baselines3 saved, or damaged"),
     ("load_replay_buffer", {"path": "nowhere.pkl"}, "nowhere.pkl"),
     ("load_replay_buffer", {"path": SAVED / "vecnormalize.pkl"}, "holds a VecNormalize, and no replay buffer"),
-    ("set_parameters", {"load_path_or_dict": {"policy": {}}}, "policy"),
     ("predict", {"observation": np.zeros(5, np.float32)}, "(5,)"),
 ]
 

@@ -212,8 +212,8 @@ def copy_run(folder: Path, path: Path, run: Path, args: argparse.Namespace) -> N
     :param run: the run's folder
     :param args: of ``push_to_hub``
     """
-    with opened(path) as file:
-        (folder / ModelName(args.algo, args.env).filename).write_bytes(file.read())
+    with opened(path) as agent:
+        (folder / ModelName(args.algo, args.env).filename).write_bytes(agent.read())
     for name in ("args.yml", "config.yml"):
         (folder / name).write_text(_without_passwords((run / args.env / name).read_text()))
     statistics = agents.beside_checkpoint(path, "vecnormalize") or run / args.env / "vecnormalize.pkl"
