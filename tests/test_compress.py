@@ -266,7 +266,6 @@ def test_a_training_that_is_cut_ends_as_if_it_had_not(folder, monkeypatch):
         assert [each.state for each in failed] == [TrialState.FAIL] * (name == "cut")
         learnt = learned(RLx2TD3.load(folder / f"{name}.zip"))
         found[name] = learnt, trial.value, list(trial.intermediate_values.values()), trial.user_attrs["size"]
-        assert not (folder / name).exists() or not list((folder / name).rglob("*"))
     assert_equal(found["whole"], found["cut"])
 
 
