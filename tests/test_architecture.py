@@ -17,8 +17,8 @@ PACKAGE = Path(sb3_rlx2.__file__).parent
 ORDER = [
     "validation warning files contrib settings safe_pickle packing",
     "saved_objects environment_guard extras minatar hooks patching schedules plan progress_log",
-    "distributions inits dead_units kernels",
-    "buffers backends predictive",
+    "distributions dead_units kernels",
+    "buffers backends predictive inits",
     "sparse_mlp paths",
     "topology metrics fast",
     "updater evolving",
@@ -178,7 +178,8 @@ def test_host_stays_at_the_edges(module):
 
 
 def test_import_is_light():
-    heavy = ("numba", "rl_zoo3", "optuna", "matplotlib", "moviepy", "psycopg", "huggingface_hub")
+    heavy = ("numba", "rl_zoo3", "optuna", "sqlalchemy", "matplotlib", "plotly", "seaborn", "rliable", "moviepy", "psycopg")
+    heavy += ("huggingface_hub", "onnx", "minatar")
     code = f"import sys, sb3_rlx2; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-W", "ignore", "-c", code], text=True).strip() == "[]"
 

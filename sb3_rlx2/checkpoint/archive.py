@@ -4,16 +4,16 @@ import io
 import json
 import re
 import zipfile
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sb3_rlx2 import saved_objects
 from sb3_rlx2.checkpoint import generations
 from sb3_rlx2.checkpoint.agent import as_zip
 from sb3_rlx2.checkpoint.transitions import DamagedError
-from sb3_rlx2.saved_objects import DATA, check_members, read_objects
+from sb3_rlx2.saved_objects import DATA, read_objects
 
 CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps")  # as SB3's CheckpointCallback names them
 CHECKPOINTS = "checkpoints"  # folder of those of the whole run, in the run's
@@ -59,18 +59,7 @@ def why_no_agent(path: Path) -> str | None:
             return "is a folder, and no checkpoint of a run"
         found = generations.check(path, rows=False)
         return f"is damaged: {found}" if isinstance(found, DamagedError) else None
-    if not path.is_file():
-        return "does not exist"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            check_members(archive)
-            damaged, names = archive.testzip(), archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        return f"is damaged, or no zip: {error}"
-    # What is left of a torn zip may open as one of the archives inside it, so what must be there counts too.
-    if damaged is not None or not {DATA, "policy.pth"} <= set(names):
-        return "is damaged, or no agent that Stable-Baselines3 saved"
-    return None
+    return saved_objects.why_no_agent(path)
 
 
 def is_checkpoint(path: Path) -> bool:
