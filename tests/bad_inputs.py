@@ -50,7 +50,7 @@ class Bad(NamedTuple):
         return f"{self.kind}: {self.to} {self.given}".replace("\n", " ")[:90]
 
 
-SMALL = {"buffer_size": 50, "policy_kwargs": {"net_arch": [8]}, "learning_starts": 10, "batch_size": 4, "seed": 0}
+SMALL = {"buffer_size": 50, "policy_kwargs": {"net_arch": [64, 64]}, "learning_starts": 10, "batch_size": 4, "seed": 0}
 
 
 def _algorithm(cls: Any, **env: Any) -> Any:
