@@ -6,17 +6,25 @@ It does so at every step, so what is sound costs microseconds; what may be wrong
 """
 
 import inspect
+import sys
+import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
-from types import MethodType
+from pathlib import Path
+from types import FrameType, MethodType
 from typing import Any, NoReturn
+from weakref import ReferenceType, ref
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
+from sb3_rlx2.warning import warn
+
 GO_BACK = "go back to the last checkpoint"
+PATIENCE = 60.0  # seconds after which an environment that does not answer is named
 LARGE = 1e76  # a sum of squares below it has no part that is NaN, or infinite in 32 bits
 
 
@@ -37,7 +45,7 @@ def guard(model: OffPolicyAlgorithm) -> None:
     watch = _Guard(model, base)
     for name in _Guard.METHODS:
         if hasattr(base, name):
-            vars(base)[name] = _Watched(getattr(watch, name), base, name)
+            vars(base)[name] = _Watched(watch, base, name)
 
 
 def unguard(env: VecEnv) -> None:
@@ -47,7 +55,30 @@ def unguard(env: VecEnv) -> None:
     :param env: environments, with their wrappers
     """
     for name in _Guard.METHODS:
-        vars(env.unwrapped).pop(name, None)
+        watched = vars(env.unwrapped).pop(name, None)
+        if isinstance(watched, _Watched):
+            watched.guard.done.set()
+
+
+def require_alive(env: VecEnv, step: int) -> None:
+    """
+    Check that the processes of environments live, before they are asked for something.
+
+    :param env: environments, with their wrappers
+    :param step: environment steps so far
+    :raises RuntimeError: if one has ended
+    """
+    if not all(process.is_alive() for process in getattr(env.unwrapped, "processes", ())):
+        raise _ended(env.unwrapped, f"by step {step}")
+
+
+def _ended(base: Any, when: str) -> RuntimeError:
+    """Say which processes of environments have ended, and end the others, which nobody can step or close without them."""
+    dead = [str(number) for number, process in enumerate(base.processes) if not process.is_alive()]
+    for process in base.processes:
+        process.terminate()
+    base.closed = True
+    return RuntimeError(f"the process of environment {' and '.join(dead)} of {base.num_envs} has ended {when}; {GO_BACK}")
 
 
 def check_statistics(env: VecEnv) -> None:
@@ -132,16 +163,16 @@ class _Watched:
     """
     Stands in the place of a method of environments. A copy of them has their own again.
 
-    :param watch: called with the method and its arguments
+    :param guard: has a method of that name, called with the method and its arguments
     :param base: the environments, without wrappers
     :param name: of the method
     """
 
-    def __init__(self, watch: Callable[..., Any], base: Any, name: str) -> None:
-        self.watch, self.base, self.name, self.method = watch, base, name, getattr(base, name)
+    def __init__(self, guard: "_Guard", base: Any, name: str) -> None:
+        self.guard, self.base, self.name, self.method = guard, base, name, getattr(base, name)
 
     def __call__(self, *args: Any) -> Any:
-        return self.watch(self.method, *args)
+        return getattr(self.guard, self.name)(self.method, *args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return MethodType(getattr(type(self.base), self.name), memo.get(id(self.base), self.base))
@@ -167,6 +198,10 @@ class _Guard:
         self.usual = ((self.count, *space.shape), space.dtype, (self.count,), np.dtype(np.float32)) if floats else None
         self.processes = [*zip(getattr(base, "processes", ()), getattr(base, "remotes", ()), strict=True)]
         self.stepping = 0  # environments' steps that SB3 has not counted yet
+        self.thread, self.done = threading.get_ident(), threading.Event()
+        self.asked: float | None = None  # when, if they have not answered yet
+        self.told: float | None = None  # of which time it has been said that they had not
+        threading.Thread(target=_watch, args=(ref(self), self.done), name="sb3_rlx2 environments", daemon=True).start()
 
     @property
     def step(self) -> int:
@@ -176,6 +211,7 @@ class _Guard:
     def reset(self, reset: Callable[[], Any]) -> Any:
         """Reset, and check what comes."""
         self.stepping = 0
+        require_alive(self.base, self.step)
         observations = self._ask(reset)
         self._check_forms(observations)
         require_finite("an observation", observations, self.step, self.count)
@@ -191,7 +227,7 @@ class _Guard:
                 f"{_name(number, self.count, '')} would be given an action with NaN or infinity at step {self.step}: "
                 f"{actions[found[2]]} at {place} of {actions.shape[1:]}; it is not executed, {GO_BACK}"
             )
-        start(actions)
+        self._ask(lambda: start(actions))
 
     def step_wait(self, step_wait: Callable[[], Any]) -> Any:
         """Check what comes of a step."""
@@ -222,16 +258,44 @@ class _Guard:
         save(number, observation)
 
     def _ask(self, method: Callable[[], Any], is_asked: bool = False) -> Any:
+        self.asked = time.monotonic()
         try:
             if is_asked and self.processes:
                 self._await_processes()
             return method()
         except BrokenEnvironmentError:
             raise
-        except (EOFError, ConnectionError) as error:
-            raise RuntimeError(f"{self._dead_processes()} at step {self.step}; {GO_BACK}") from error
         except Exception as error:
+            if isinstance(error, EOFError | ConnectionError) and hasattr(self.base, "processes"):
+                for process in self.base.processes:
+                    process.join(timeout=0.2)
+                raise _ended(self.base, f"at step {self.step}") from error
             self._explain(error)
+        finally:
+            self.asked = None
+
+    def complain(self) -> None:
+        """Name environments that have not answered for long, once; some take their time, so nothing is done about it."""
+        asked = self.asked
+        if asked is None or asked == self.told or time.monotonic() - asked < PATIENCE:
+            return
+        self.told = asked
+        warn(
+            f"{self._silent()} has not answered for {PATIENCE:g} s at step {self.step}; if it never will, Ctrl-C twice ends "
+            f"training, and {GO_BACK}"
+        )
+
+    def _silent(self) -> str:
+        """Say which environment is being waited for: a process that has not answered, or what the thread is at."""
+        remotes = getattr(self.base, "remotes", ())
+        silent = [number for number, remote in enumerate(remotes) if not wait([remote], 0)]
+        if silent:
+            return _name(silent[0], self.count, "")
+        innermost = frame = sys._current_frames().get(self.thread)
+        while frame is not None and frame.f_locals.get("self") is not self.base:
+            frame = frame.f_back
+        number = 0 if frame is None else frame.f_locals.get("env_idx", 0)
+        return f"{_name(number, self.count, '')}{_place(innermost)}"
 
     def _explain(self, error: Exception) -> NoReturn:
         """Say which environment an error comes from, which the local variables of SB3's method tell."""
@@ -283,9 +347,18 @@ class _Guard:
             if remote not in wait([remote, process.sentinel]):
                 raise EOFError
 
-    def _dead_processes(self) -> str:
-        processes = self.base.processes
-        for process in processes:
-            process.join(timeout=0.2)
-        dead = [str(number) for number, process in enumerate(processes) if not process.is_alive()]
-        return f"the process of environment {' and '.join(dead)} of {self.base.num_envs} has ended"
+
+def _place(frame: FrameType | None) -> str:
+    if frame is None:
+        return ""
+    return f" (in {frame.f_code.co_name}, {Path(frame.f_code.co_filename).name}:{frame.f_lineno})"
+
+
+def _watch(watched: "ReferenceType[_Guard]", done: threading.Event) -> None:
+    """Look after environments that do not answer, for as long as there is anybody who asks them."""
+    while not done.wait(min(PATIENCE / 4, 5.0)):
+        guard = watched()
+        if guard is None:
+            return
+        guard.complain()
+        del guard

@@ -8,11 +8,13 @@ is killed on the way leaves that folder behind, and the file as it was.
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 UNFINISHED = ".unfinished-"  # how the hidden folders' names begin
+ABANDONED = 86_400.0  # seconds after which nobody is writing there any more
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def filling(folder: Path, last: str = "*") -> Iterator[Path]:
     :raises OSError: of whatever fails, with the name of a file or folder
     """
     with _naming(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         # Its own name for each writer: of several at a time the last one's file stays, whole.
         # Not `TemporaryDirectory`, whose cleaning up never ends where it may not remove a file.
         unfinished = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder))
@@ -96,14 +98,17 @@ def saving(path: str | Path, suffix: str) -> Iterator[Path]:
             raise OSError(f"{path}: {error}") from error
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, age: float = 0.0) -> None:
     """
-    Remove what writers that were killed have left, anywhere in a folder that nobody else writes to.
+    Remove what writers that were killed have left, anywhere in a folder.
 
     :param folder: the folder
+    :param age: seconds for which nothing has been put into it; 0 where nobody else writes to the folder
     """
     for path in folder.rglob(f"{UNFINISHED}*"):
-        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):  # another sweep was faster
+            if time.time() - path.stat().st_mtime >= age:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -127,6 +132,14 @@ def _naming(path: Path) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def _make(folder: Path) -> None:
+    """Make a folder, with those above, and wait until the disk has them."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in reversed(new):
+        _sync(each.parent)
 
 
 def _sync(path: Path) -> None:

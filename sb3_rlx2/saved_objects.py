@@ -27,23 +27,51 @@ PLAIN, PLAIN_ARRAYS = "rlx2.json", "rlx2.npz"  # what the pickles hold, without 
 RATIO, SLACK = 50, 1 << 26  # SB3 does not compress; what unpacks to more than this many times its size is made to fill memory
 
 
-def add_plain(path: Path, attributes: Mapping[str, Any]) -> None:
+def pack_objects(attributes: Mapping[str, Any]) -> tuple[dict[str, Any], Arrays]:
     """
-    Write into an agent's zip once more, as JSON and npy, what is pickled in it, as far as that can be.
+    Give an agent's attributes as JSON has them, as far as that can be: a function of the user's own is left out.
 
-    :param path: the zip
-    :param attributes: the agent's
+    :param attributes: by name
+    :return: JSON, and the arrays that go with it
     """
     arrays: Arrays = {}
     plain = {}
-    with path.open("r+b") as file, zipfile.ZipFile(file, "a") as archive:  # which makes a new file where it cannot open one
-        for name in _pickles(json.loads(archive.read(DATA))):
-            own = dict(arrays)
-            try:
-                plain[name] = Packer(own, OBJECTS)(attributes[name])
-                arrays = own
-            except NotPlainError:  # a function of the user's own, which stays in its pickle
-                continue
+    for name, value in attributes.items():
+        own = dict(arrays)
+        try:
+            plain[name] = Packer(own, OBJECTS)(value)
+        except NotPlainError:
+            continue
+        arrays = own
+    return plain, arrays
+
+
+def unpack_objects(plain: Mapping[str, Any], arrays: Arrays) -> dict[str, Any]:
+    """
+    Give back what :func:`pack_objects` was given.
+
+    :param plain: JSON
+    :param arrays: the arrays that go with it
+    :raises ValueError: if it is damaged, or names what is not to be made from a file
+    """
+    try:
+        return {name: Unpacker(arrays, OBJECTS)(value) for name, value in plain.items()}
+    except UnsafePickleError:
+        raise
+    except Exception as error:  # whatever the words of a damaged file are
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def add_plain(file: BinaryIO, attributes: Mapping[str, Any]) -> None:
+    """
+    Write into an agent's zip once more, as JSON and npy, what is pickled in it, as far as that can be.
+
+    :param file: the zip, open to be read and written
+    :param attributes: the agent's
+    """
+    with zipfile.ZipFile(file, "a") as archive:
+        pickled = _pickles(json.loads(archive.read(DATA)))
+        plain, arrays = pack_objects({name: attributes[name] for name in pickled})
         content = io.BytesIO()
         np.savez(content, allow_pickle=False, **arrays)
         archive.writestr(PLAIN, json.dumps(plain))
@@ -85,12 +113,10 @@ def _read_plain(archive: zipfile.ZipFile) -> dict[str, Any]:
     try:
         with np.load(packed, allow_pickle=False) as content:
             arrays = {name: content[name] for name in content.files}
-        values: dict[str, Any] = Unpacker(arrays, OBJECTS)(json.loads(archive.read(PLAIN)))
-    except UnsafePickleError:
-        raise
+        plain = json.loads(archive.read(PLAIN))
     except Exception as error:  # whatever the words of a damaged file are
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    return values if isinstance(values, dict) else {}
+    return unpack_objects(plain if isinstance(plain, dict) else {}, arrays)
 
 
 def _read(name: str, text: str, is_optional: bool) -> Any:

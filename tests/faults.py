@@ -18,6 +18,7 @@ ERRORS = {
 class Faults:
     def __init__(self):
         self.folder, self.act, self.at, self.once, self.count = None, None, 0, True, 0
+        self.hear = None  # gets all that happens anywhere
         sys.addaudithook(self.see)  # which stays for good, and does nothing while there is no folder
         self.fsync, os.fsync = os.fsync, self.sync
 
@@ -26,6 +27,8 @@ class Faults:
         self.fsync(descriptor)
 
     def see(self, event, arguments):
+        if self.hear is not None and event in EVENTS:
+            self.hear(event, arguments)
         if self.folder is None or event not in EVENTS or not str(arguments[0]).startswith(self.folder):
             return
         if event == "open" and isinstance(arguments[1], str) and not set("wax+") & set(arguments[1]):

@@ -42,6 +42,10 @@ def with_reward(reward):
     return lambda obs, _, *others: (obs, reward, *others)
 
 
+def disconnect(*_):
+    raise ConnectionResetError("by peer")
+
+
 def fail(*_):
     raise ZeroDivisionError("division by\nzero")
 
@@ -87,5 +91,10 @@ FAULTS = {
     ),
     "four values": (lambda *given: given[:4], f"{GAVE} what no step gives at step 30: not enough values to unpack", None),
     "no info": (lambda *given: (*given[:4], None), f"{GAVE} what no step gives at step 30: 'NoneType' object does not", None),
+    "a lost connection": (
+        disconnect,
+        f"{RAISED} ConnectionResetError at step 30: by peer; go back to the last checkpoint",
+        None,
+    ),
     "an error": (fail, f"{RAISED} ZeroDivisionError at step 30: division by zero; go back to the last checkpoint", None),
 }

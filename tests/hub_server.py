@@ -93,11 +93,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer()
 
     def do_GET(self):
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/main)?", self.path.split("?")[0]):
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/[^/]+)?", self.path.split("?")[0]):
             if match[1] not in self.server.repositories:
                 self.answer({"error": "Repository not found"}, status=404, X_Error_Code="RepoNotFound")
                 return
-            siblings = [{"rfilename": name} for name in self.server.repositories[match[1]]]
+            siblings = [{"rfilename": name, "size": len(held)} for name, held in self.server.repositories[match[1]].items()]
             self.answer({"id": match[1], "sha": "0" * 40, "private": False, "tags": [], "siblings": siblings})
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path):
             content = self.server.repositories[match[1]][match[2]]

@@ -14,6 +14,7 @@ from sb3_rlx2.checkpoint import generations
 from sb3_rlx2.checkpoint.transitions import DamagedError, Transitions, ring
 from sb3_rlx2.files import UNFINISHED, sweep
 from tests.faults import ERRORS, failing
+from tests.power import Disk, followed, restore
 
 SIZE = 40
 
@@ -86,6 +87,23 @@ class Two:
         assert step in steps
         assert same(rows, self.held[step])
         return step
+
+    def power_fails(self, draw=None):
+        """Have the power fail at each moment of a write, and behind it; give how many things the disk may hold then."""
+        self.go_back()
+        with followed(Disk(self.folder, draw)) as disk:
+            self.put()
+        behind = {frozenset(state.items()): state for state in disk.states()}
+        for number, (steps, state) in enumerate(
+            [*(({20, 30}, state) for state in disk.seen.values()), *(({30}, state) for state in behind.values())]
+        ):
+            folder = self.place / f"power{number}"
+            restore(state, folder)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.check(steps, folder)
+            shutil.rmtree(folder)
+        return len(disk.seen) + len(behind)
 
     def check_sweep(self):
         sweep(self.folder)

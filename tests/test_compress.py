@@ -1,6 +1,7 @@
 """`rlx2 compress` as a user runs it: real trainings, killed and interrupted ones, several workers, misuse."""
 
 import csv
+import importlib
 import os
 import shlex
 import signal
@@ -23,15 +24,19 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rlx2 import RLx2DQN, RLx2SAC, RLx2TD3, metrics, zoo
+from sb3_rlx2.checkpoint import Checkpoints
 from sb3_rlx2.compress import training
 from sb3_rlx2.compress.__main__ import dense_returns
 from sb3_rlx2.compress.options import NOTHING_WITHIN_TOLERANCE
 from sb3_rlx2.compress.search import FRESH_SEEDS
 from sb3_rlx2.compress.training import Experiment, Sparsities, Task, random_returns
+from sb3_rlx2.files import UNFINISHED
 from sb3_rlx2.studies.storage import open_storage
+from sb3_rlx2.studies.workers import run_trials
 from sb3_rlx2.zoo import hub
 from sb3_rlx2.zoo.dense_twin import dense_hyperparams
-from tests.checks import sparse_mlps
+from sb3_rlx2.zoo.trials import trial_folder
+from tests.checks import assert_equal, learned, sparse_mlps
 
 # A task that is learned in a moment: push as hard as possible. Random play returns -40, the best -20.
 EASY = """
@@ -177,9 +182,8 @@ def test_result_and_its_reproduction(folder, rlx2):
         "50",
     ]
     assert "Mean reward" in rlx2(*enjoy, "--gym-packages", "easy_envs")
-    hub.copy_run(
-        folder, folder / "logs/compress/rlx2td3/Easy-v0.zip", Namespace(algo="rlx2td3", env=EnvironmentName("Easy-v0"))
-    )
+    found = results.parent
+    hub.copy_run(folder, found / "Easy-v0.zip", found, Namespace(algo="rlx2td3", env=EnvironmentName("Easy-v0")))
     assert yaml.safe_load((folder / "args.yml").read_text())["env_kwargs"] is None
 
 
@@ -230,6 +234,51 @@ def test_interrupted(folder, rlx2):
     ended = [trial for trial in trials(journal, "search") if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     assert sorted(trial.user_attrs["seed"] for trial in ended) == list(range(FRESH_SEEDS, FRESH_SEEDS + 4))
     assert all(attributes in [trial.user_attrs for trial in ended] for attributes in done)
+
+
+def test_a_training_that_is_cut_ends_as_if_it_had_not(folder, monkeypatch):
+    """To the last bit: its retry goes on from the checkpoint of the attempt before."""
+    importlib.import_module("easy_envs")
+    hyperparams = {"learning_starts": 100, "batch_size": 32, "update_interval": 50, "policy_kwargs": "dict(net_arch=[16])"}
+    task = Task("rlx2td3", "Easy-v0", 400, 2, 4, str(zoo.hyperparams_file("rlx2td3")), hyperparams)
+    sparsities, found = Sparsities.from_densities("rlx2td3", [0.5, 0.5]), {}
+    written = Checkpoints._write
+
+    def write_and_stop(callback):
+        written(callback)
+        if callback.model.num_timesteps == 200:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+    for name in ("whole", "cut"):
+        study = optuna.create_study(storage=open_storage(f"{folder}/{name}.log"), study_name="study", direction="maximize")
+
+        def train(trial, name=name, study=study):
+            place = trial_folder(folder / name, study, trial)
+            return training.train(task, 3, sparsities, trial, folder / f"{name}.zip", place)
+
+        if name == "cut":
+            monkeypatch.setattr(Checkpoints, "_write", write_and_stop)
+            with pytest.raises(KeyboardInterrupt):
+                run_trials(study, train, 1)
+        run_trials(study, train, 1)
+        *failed, trial = study.trials
+        assert [each.state for each in failed] == [TrialState.FAIL] * (name == "cut")
+        learnt = learned(RLx2TD3.load(folder / f"{name}.zip"))
+        found[name] = learnt, trial.value, list(trial.intermediate_values.values()), trial.user_attrs["size"]
+    assert_equal(found["whole"], found["cut"])
+
+
+def test_what_killed_searches_left_is_swept(folder, rlx2, monkeypatch):
+    results = folder / "logs/compress/rlx2td3/Easy-v0"
+    old, new = results / f"{UNFINISHED}old", results.parent / f"{UNFINISHED}new"
+    for path in (old, new):
+        path.mkdir(parents=True)
+        (path / "points.csv").touch()
+    os.utime(old, (0, 0))
+    monkeypatch.setattr("sb3_rlx2.compress.__main__.Search", lambda *_: 1 / 0)
+    rlx2("compress", *BASE, *SMALL, *PARAMS, "--dense-return", "-20", status=1)
+    assert (old.exists(), new.exists()) == (False, True)  # another worker may be writing the new one
 
 
 def test_what_schedulers_send_ends_as_ctrl_c_does(folder, rlx2, monkeypatch):

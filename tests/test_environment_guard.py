@@ -1,17 +1,19 @@
 """Environments that give what nobody can train on: training stops within the step, says why, and goes on from before."""
 
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch as th
 from stable_baselines3 import TD3
-from stable_baselines3.common.callbacks import ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
-from sb3_rlx2 import RLx2SAC, RLx2TD3
+from sb3_rlx2 import RLx2SAC, RLx2TD3, environment_guard
 from sb3_rlx2.checkpoint import Checkpoints, generations
 from sb3_rlx2.checkpoint.run_state import non_finite
 from sb3_rlx2.environment_guard import BrokenEnvironmentError
@@ -185,3 +187,68 @@ def test_frames_are_stacked_before_they_are_normalised():
     with pytest.raises(ValueError, match=message):
         model(env=VecFrameStack(VecNormalize(two()), 3))
     model(env=VecNormalize(VecFrameStack(two(), 3))).learn(30)
+
+
+class Killer(BaseCallback):
+    """Kills the process of an environment, behind a step or before a rollout, as a system that is short of memory does."""
+
+    def __init__(self, number, step, before_rollout):
+        super().__init__()
+        self.number, self.step, self.before_rollout = number, step, before_rollout
+
+    def kill(self, now):
+        if now and self.num_timesteps == self.step:
+            process = self.training_env.processes[self.number]
+            process.kill()
+            process.join()
+
+    def _on_rollout_start(self):
+        self.kill(self.before_rollout)
+
+    def _on_step(self):
+        self.kill(not self.before_rollout)
+        return True
+
+
+@pytest.mark.parametrize("number", [0, 1])  # the pipe of the second one stays open: the first one holds it, too
+@pytest.mark.parametrize(
+    ("step", "before_rollout", "when"), [(28, False, "at step 30"), (30, True, "by step 30"), (0, True, "at step 2")]
+)
+def test_a_process_that_is_killed_while_it_waits(number, step, before_rollout, when, tmp_path):
+    trained = model(env=SubprocVecEnv([Faulty, Faulty], **FORKED))
+    with pytest.raises(RuntimeError, match=f"the process of environment {number} of 2 has ended {when}; go back to the last"):
+        trained.learn(60, callback=[Killer(number, step, before_rollout), Checkpoints(tmp_path, 10)])
+    trained.env.close()  # the zoo does, and would end with another error
+    for process in trained.env.processes:
+        process.join(5)
+    assert not any(process.is_alive() for process in trained.env.processes)
+    assert "step_wait" not in vars(trained.env)
+    if step:
+        assert generations.newest(tmp_path).step == 20
+    again = model(env=SubprocVecEnv([Faulty, Faulty], **FORKED)).learn(60, callback=Checkpoints(tmp_path, 10))
+    assert again.num_timesteps == 60
+    again.env.close()
+
+
+def hang(*given):
+    time.sleep(0.8)
+    return given
+
+
+@pytest.mark.parametrize("cls", [DummyVecEnv, SubprocVecEnv])
+def test_an_environment_that_hangs_is_named(cls, monkeypatch):
+    monkeypatch.setattr(environment_guard, "PATIENCE", 0.2)
+    trained = model(env=two(hang, cls))
+    with pytest.warns(UserWarning, match="has not answered") as said:
+        trained.learn(40)
+    (message,) = (str(each.message) for each in said if "answered" in str(each.message))
+    assert message.startswith("environment 1 of 2")
+    assert "has not answered for 0.2 s at step 30; if it never will, Ctrl-C twice ends training, and go back to" in message
+    assert cls is SubprocVecEnv or "(in hang, test_environment_guard.py:" in message
+    trained.env.close()
+    assert not [each for each in threading.enumerate() if each.name == "sb3_rlx2 environments" and _still_runs(each)]
+
+
+def _still_runs(thread):
+    thread.join(2)
+    return thread.is_alive()

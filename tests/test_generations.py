@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch as th
 
-from sb3_rlx2 import RLx2TD3
+from sb3_rlx2 import RLx2TD3, files
 from sb3_rlx2.checkpoint import generations
 from sb3_rlx2.checkpoint.archive import check_agent
 from sb3_rlx2.checkpoint.transitions import DamagedError, Transitions, ring
 from sb3_rlx2.packing import NotPlainError, pack, unpack
 from tests.faults import ERRORS, failing
-from tests.saved import SIZE, Two, files_of, fill, make_buffer, same
+from tests.power import Disk, followed, restore
+from tests.saved import SIZE, Two, files_of, fill, make_buffer, put, read, same
 
 
 @pytest.fixture
@@ -32,6 +33,33 @@ def test_a_kill_at_any_moment_leaves_the_one_before(two):
     places, reached = two.kill_at_each()
     assert places > 10
     assert reached == {20, 30}
+
+
+def test_a_power_failure_at_any_moment_leaves_a_whole_one(two):
+    assert two.power_fails() > 50
+
+
+def test_a_power_failure_would_be_noticed(two, monkeypatch):
+    """Without what waits for the disk, not all that it may hold is whole."""
+    monkeypatch.setattr(files, "_sync", lambda path: None)
+    with pytest.raises((AssertionError, DamagedError)):
+        two.power_fails()
+
+
+def test_the_first_one_is_on_the_disk_when_its_write_returns(tmp_path):
+    place, buffer = tmp_path / "run", make_buffer()
+    place.mkdir()
+    fill(buffer, 10, seed=1)
+    with followed(Disk(place)) as disk:
+        put(place / "logs/checkpoints", Transitions(place / "logs/checkpoints/rows"), buffer, 10, 10)
+    found = {True: set(), False: set()}
+    for is_behind, states in ((False, disk.seen.values()), (True, disk.states())):
+        for number, state in enumerate(states):
+            folder = tmp_path / f"{is_behind}{number}"
+            restore(state, folder)
+            newest = generations.newest(folder / "logs/checkpoints")
+            found[is_behind].add(newest and read(newest, newest.path.parent)[0])
+    assert found == {False: {None, 10}, True: {10}}
 
 
 def test_every_flipped_bit_is_found(two):

@@ -117,6 +117,7 @@ def source(tmp_path, monkeypatch):
         archive.writestr("evaluations.npz", "new")
     PPO("MlpPolicy", "Pendulum-v1").save(folder / "ppo-Pendulum-v1.zip")
     monkeypatch.setattr(hub, "snapshot_download", lambda *args, **kwargs: str(folder))
+    monkeypatch.setattr(hub.HfApi, "model_info", lambda *args, **kwargs: Namespace(sha="0" * 40, siblings=[]))
     return folder
 
 
@@ -178,3 +179,23 @@ def test_something_else(source, tmp_path):
     (source / "config.yml").unlink()
     with pytest.raises(ValueError, match=r"holds no agent in the zoo's format: config\.yml missing"):
         download(tmp_path, 0)
+
+
+def test_a_repository_that_is_too_large_is_not_downloaded(source, tmp_path, monkeypatch):
+    sizes = {"ppo-Pendulum-v1.zip": hub.LARGEST, "args.yml": 1, "README.md": 10**12}  # the last one is not wanted
+    siblings = [Namespace(rfilename=name, size=size) for name, size in sizes.items()]
+    monkeypatch.setattr(hub.HfApi, "model_info", lambda *args, **kwargs: Namespace(sha="0" * 40, siblings=siblings))
+    monkeypatch.setattr(hub, "snapshot_download", lambda *args, **kwargs: pytest.fail("is downloaded"))
+    with pytest.raises(ValueError, match=r"sb3/ppo-Pendulum-v1 holds an agent of 2,000,000,001 bytes, which must be at most"):
+        download(tmp_path, 0)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_what_killed_downloads_left_is_swept(source, tmp_path):
+    left = tmp_path / "logs/ppo/.unfinished-abc"
+    left.mkdir(parents=True)
+    download(tmp_path, 0)
+    assert left.exists()  # somebody may be writing it
+    os.utime(left, (0, 0))
+    download(tmp_path, 0)
+    assert not left.exists()

@@ -7,7 +7,6 @@ import random
 import signal
 import threading
 import time
-from contextlib import suppress
 
 import optuna
 import psycopg
@@ -21,7 +20,7 @@ from sb3_rlx2.studies import workers as storage
 from sb3_rlx2.studies.database import DatabaseStorage
 from sb3_rlx2.studies.storage import join_study, open_storage
 from sb3_rlx2.studies.workers import first_attempt, run_trials
-from tests import postgres
+from tests import postgres, studies
 
 KINDS = ["postgresql", "journal"]
 fork = multiprocessing.get_context("fork")
@@ -111,70 +110,9 @@ def test_total_is_exact_over_threads_and_processes(url):
 def test_every_trial_counts_once_whatever_happens(seed, url, monkeypatch):
     """Three workers are killed and suspended at random times; the database crashes, or writers leave half a line."""
     monkeypatch.setattr(timing, "MAX_RETRIES", 99)
-    draw, total, faults = random.Random(seed), 12, 10
-
-    def objective(trial):
-        x = trial.suggest_float("x", 0, 1)
-        for step in range(3):
-            time.sleep(0.05)
-            trial.report(x, step)
-        if x < 0.3:
-            raise optuna.TrialPruned
-        return x
-
-    def begin():
-        process = fork.Process(target=lambda: run_trials(open_study(url), objective, total, progress=False))
-        process.start()
-        return process
-
-    for process in harass(begin, url, draw, faults):
-        process.join(90)
-        assert process.exitcode == 0
-    check_all_counted(open_study(url).trials, total)
-
-
-def harass(begin, url, draw, faults):
-    """Give the workers that are left of three, each replaced by a new one when it is killed or suspended."""
-    workers, suspended = [begin() for _ in range(3)], []
-    for fault in range(faults):
-        time.sleep(draw.uniform(0.05, 0.4))
-        at = draw.randrange(3)
-        if fault == faults // 2:
-            disturb(url)
-        elif draw.random() < 0.7:
-            workers[at].kill()
-            workers[at] = begin()
-        elif workers[at].is_alive():
-            os.kill(workers[at].pid, signal.SIGSTOP)
-            suspended.append(workers[at])
-            workers[at] = begin()
-    time.sleep(1.2)  # longer than the others wait for a heartbeat
-    for process in suspended:
-        os.kill(process.pid, signal.SIGCONT)
-    return [*workers, *suspended]
-
-
-def disturb(url):
-    """Have the database end all connections and recover from a crash, or a writer be killed in the middle of a line."""
-    if url.startswith("postgresql"):
-        with suppress(psycopg.Error), psycopg.connect(url) as connection:
-            os.kill(connection.execute("SELECT pg_backend_pid()").fetchone()[0], signal.SIGKILL)
-            connection.execute("SELECT 1")
-    else:
-        with open(url, "ab") as file:
-            file.write(b'{"op_code":6,"worker')
-
-
-def check_all_counted(trials, total):
-    assert sum(trial.state in storage.ENDED for trial in trials) == total
-    for trial in trials:
-        retries = [each for each in trials if each.system_attrs.get("retry_history", [None])[-1] == trial.number]
-        assert trial.state in (*storage.ENDED, TrialState.FAIL)  # nobody runs or waits
-        assert len(retries) == (trial.state == TrialState.FAIL)
-        assert all(retry.params[name] == value for retry in retries for name, value in trial.params.items())
-        if trial.state in storage.ENDED:
-            assert (trial.state == TrialState.PRUNED) == (trial.params["x"] < 0.3)
-            assert list(trial.intermediate_values.values()) == [trial.params["x"]] * 3
+    name = open_study(url).study_name
+    studies.survive(url, name, random.Random(seed), faults=10)
+    studies.check_all_counted(open_study(url).trials)
 
 
 def test_n_trials_counts_for_this_worker(url):
@@ -502,6 +440,43 @@ def test_damaged_lines_of_a_journal_are_found(tmp_path, capsys):
     path.write_bytes(b'{"op_code":99,"worker_id":"w"}\n')  # nobody's
     with pytest.raises(ValueError, match=f"{path} holds what is no record of a study: "):
         open_storage(str(path))
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory):
+    """Give the content of a journal of four trials, and their results."""
+    path = tmp_path_factory.mktemp("journal") / "study.log"
+    study = studies.open_study(str(path))
+    run_trials(study, lambda trial: trial.suggest_float("x", 0, 1), 4, progress=False)
+    return path.read_bytes(), {trial.params["x"]: trial.value for trial in study.trials}
+
+
+@pytest.mark.parametrize("damage", studies.DAMAGES)
+def test_after_damage_every_trial_counts_once(damage, journal, tmp_path):
+    """Or one line says what is wrong."""
+    content, before = journal
+    for seed in range(2):
+        path = tmp_path / f"{seed}.log"
+        path.write_bytes(studies.DAMAGES[damage](content, random.Random(seed)))
+        studies.go_on(path, "study", before, 6)
+
+
+def test_a_journal_without_its_beginning_is_not_gone_on_with(journal, tmp_path):
+    path, (first, *rest) = tmp_path / "study.log", journal[0].splitlines(keepends=True)
+    for lost, count in ((first, 0), (next(line for line in rest if b'"op_code":4' in line), 1)):
+        damaged = journal[0].replace(lost, b"\0" * 50 + b"\n", 1)
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged: the line that began a study or a trial is broken"):
+            open_storage(str(path))
+        assert path.read_bytes() == damaged, count
+
+
+def test_a_worker_that_meets_damage_says_so(tmp_path):
+    path = tmp_path / "study.log"
+    study, lines = open_study(str(path)), path.read_bytes()
+    path.write_bytes(lines + b"garbage\n" + lines)
+    with pytest.raises(ValueError, match=rf"{path} is damaged: .*; the same command again mends it"):
+        _ = study.trials
 
 
 def test_a_database_that_restarts_is_waited_for(tmp_path, monkeypatch):

@@ -14,6 +14,9 @@ CASES = [
     *(("damage", number) for number in range(24)),
     *(("hostile", number) for number in range(16)),
     *(("environments", number) for number in range(4)),
+    *(("journals", number) for number in range(2)),
+    ("inputs", 0),
+    ("studies", 0),
     ("soak", 0),
 ]
 

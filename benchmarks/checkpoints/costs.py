@@ -14,7 +14,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from benchmarks import machine
 from benchmarks.checkpoints.fill import fill
 from sb3_rlx2.checkpoint import generations
-from sb3_rlx2.zoo.experiment import CHECKPOINT_EVERY, CHECKPOINTS
+from sb3_rlx2.checkpoint.archive import CHECKPOINTS
+from sb3_rlx2.zoo.experiment import CHECKPOINT_EVERY
 
 RESULT = Path(__file__).parent / "results.json"
 ROOT = Path(__file__).parents[2]
@@ -79,5 +80,4 @@ def checkpoints(run: Path) -> dict[str, Any]:
         "bytes_of_state": sum(path.stat().st_size for path in last.iterdir()),
         "bytes_of_new_rows": rows[-1].stat().st_size,
         "bytes_of_all_rows": sum(path.stat().st_size for path in rows),
-        "bytes_of_agent": (run / f"{ENV}.zip").stat().st_size,
     }

@@ -17,7 +17,7 @@ def write() -> None:
 
 def text(result: dict[str, Any]) -> str:
     share = result["seconds"] / (result["seconds"] + result["seconds_between"])
-    written = result["bytes_of_state"] + result["bytes_of_new_rows"] + result["bytes_of_agent"]
+    written = result["bytes_of_state"] + result["bytes_of_new_rows"]
     rows = [
         ["time of training", f"{share:.2%} ({result['seconds']:.2f} s every {result['every']:,} steps)"],
         [

@@ -13,7 +13,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,10 @@ import sb3_rlx2.minatar  # noqa: F401 registers its games
 from sb3_rlx2 import RLx2DQN, RLx2SAC, RLx2TD3, safe_pickle
 from sb3_rlx2.checkpoint import Checkpoints
 from sb3_rlx2.checkpoint.run_state import non_finite
-from tests import runs
+from sb3_rlx2.patching import patched
+from sb3_rlx2.studies import timing
+from sb3_rlx2.studies.workers import run_trials
+from tests import bad_inputs, runs, studies
 from tests.faults import ERRORS
 from tests.faulty_envs import FAULTS as FAULTY
 from tests.faulty_envs import Faulty
@@ -121,6 +124,11 @@ def write(number: int, folder: Path) -> Counter[str]:
     error, once = kinds[kind]
     count, _ = two.fail_each(error, once)
     return Counter({"faults": count, f"{error} {'once' if once else 'for ever'}": count})
+
+
+def power(number: int, folder: Path) -> Counter[str]:
+    """Have the power fail at each moment at which a checkpoint is written, in the regular ways and some of chance."""
+    return Counter({"faults": Two(folder).power_fails(random.Random(number)), "checkpoints": 1})
 
 
 def damage(number: int, folder: Path) -> Counter[str]:
@@ -276,14 +284,66 @@ def soak(number: int, folder: Path) -> Counter[str]:
     return Counter({"faults": SOAK_STEPS, "checkpoints": SOAK_STEPS // 1_000})
 
 
+def study(number: int, folder: Path) -> Counter[str]:
+    """Kill and suspend the workers of a study, and leave half a line in its journal."""
+    path, name = str(folder / "study.log"), "study"
+    with warnings.catch_warnings(), patched(timing, **studies.QUICK):
+        warnings.simplefilter("ignore")
+        studies.survive(path, name, random.Random(number), faults=10)
+        studies.check_all_counted(studies.open_study(path, name).trials)
+    return Counter({"faults": 1, "trials": studies.TOTAL, "workers killed or suspended": 9})
+
+
+JOURNAL: dict[str, Any] = {}
+
+
+def journal(number: int, folder: Path) -> Counter[str]:
+    """Damage the journal of a study, and go on with it."""
+    draw, kind = random.Random(number), list(studies.DAMAGES)[number % len(studies.DAMAGES)]
+    path = folder / "study.log"
+    with warnings.catch_warnings(), patched(timing, **studies.QUICK), redirect_stdout(None):
+        warnings.simplefilter("ignore")
+        if not JOURNAL:
+            whole = studies.open_study(str(folder / "whole.log"))
+            run_trials(whole, lambda trial: trial.suggest_float("x", 0, 1), 4, progress=False)
+            JOURNAL["content"] = (folder / "whole.log").read_bytes()
+            JOURNAL["results"] = {trial.params["x"]: trial.value for trial in whole.trials}
+        path.write_bytes(studies.DAMAGES[kind](JOURNAL["content"], draw))
+        outcome = studies.go_on(path, "study", JOURNAL["results"], 6)
+    return Counter({"faults": 1, f"{kind}: {'one line' if str(path) in outcome else 'recovered'}": 1})
+
+
+def bad_input(number: int, folder: Path) -> Counter[str]:
+    """Get something wrong."""
+    bad = bad_inputs.ALL[number % len(bad_inputs.ALL)]
+    bad_inputs.told(bad, folder)
+    return Counter({"faults": 1, bad.kind: 1})
+
+
 FAULTS = {
     "kills": Fault("SIGKILL at a random moment of training", "ends with the same checksums as if never killed", 1_000, kill),
     "writes": Fault(
         "a failing, or last, operation of a checkpoint's write", "the one before, or the new one, is whole", 3_000, write
     ),
+    "power": Fault(
+        "a disk as it may be after a power failure in the middle of a checkpoint's write",
+        "the one before, or the new one, is whole",
+        20_000,
+        power,
+    ),
     "damage": Fault("a damaged file", "found, or harmless", 10_000, damage),
     "hostile": Fault("a file that is made to do harm", "no code runs", 5_000, hostile),
     "environments": Fault("an environment that breaks", "stops in that step, names it, goes on from before", 600, environment),
+    "studies": Fault(
+        "a study whose three workers are killed and suspended", "each trial counts once, nobody runs or waits", 100, study
+    ),
+    "journals": Fault("a damaged journal of a study", "each trial counts once, or one line says why not", 2_000, journal),
+    "inputs": Fault(
+        "a bad argument, setting, command line or file",
+        "one line names it: nothing is silent, and there is no traceback",
+        len(bad_inputs.ALL),
+        bad_input,
+    ),
     "soak": Fault(
         "a step with a checkpoint every thousand", "memory grows by less than 1 %, open files not at all", 2_000_000, soak
     ),

@@ -12,6 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -25,7 +26,7 @@ from sb3_rlx2.algorithms.policies import SparsePolicy
 from sb3_rlx2.algorithms.smaller import remove_dead_units
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
 from sb3_rlx2.callbacks import RLx2Callback
-from sb3_rlx2.environment_guard import check_statistics, guard
+from sb3_rlx2.environment_guard import check_statistics, guard, unguard
 from sb3_rlx2.fast.eligible import TrainingWatch, is_own, uses_masked, why_not
 from sb3_rlx2.files import saving
 from sb3_rlx2.patching import patched
@@ -34,7 +35,7 @@ from sb3_rlx2.progress_log import ARRAYS
 from sb3_rlx2.safe_pickle import UnsafePickleError
 from sb3_rlx2.saved_objects import add_plain, read_objects
 from sb3_rlx2.updater import check_gradients
-from sb3_rlx2.validation import check_integer, check_number, did_you_mean
+from sb3_rlx2.validation import check_integer, check_number, did_you_mean, lookup
 from sb3_rlx2.warning import warn
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class RLx2Algorithm(AlgorithmHost):
         """Give RLx2's own keyword arguments, all of them, and the host's."""
         own = cls.rlx2_defaults()
         cls._check_names(kwargs)
+        for name, least in (("verbose", 0), ("stats_window_size", 1)):  # which SB3 uses before all can be checked, or hides
+            check_integer(name, kwargs.get(name, least), least)
         return own | {name: kwargs[name] for name in kwargs if name in own}, {
             name: value for name, value in kwargs.items() if name not in own
         }
@@ -131,7 +134,14 @@ class RLx2Algorithm(AlgorithmHost):
             if self.verbose > 0:
                 print(metrics.summary(self))
 
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        return lookup("policy", policy_name, self.policy_aliases)
+
     def _check_policy(self, loading: bool) -> None:
+        if not isinstance(self.policy_class, type):
+            raise ValueError(
+                f"policy={self.policy_class!r} must be a name, or a class derived from {self.sparse_policy_class.__name__}"
+            )
         if issubclass(self.policy_class, self.sparse_policy_class):
             return
         own, name, needed = (each.__name__ for each in (type(self), self.policy_class, self.sparse_policy_class))
@@ -186,6 +196,8 @@ class RLx2Algorithm(AlgorithmHost):
             others: list[BaseCallback] = []
         elif isinstance(callback, BaseCallback):
             others = [callback]
+        elif not isinstance(callback, list) and not callable(callback):
+            raise ValueError(f"callback={callback!r} must be a BaseCallback, a list of them or a function")
         else:
             others = list(callback) if isinstance(callback, list) else [ConvertCallback(callback)]
         return super()._init_callback([self._make_callback(), *others], progress_bar)
@@ -260,7 +272,8 @@ class RLx2Algorithm(AlgorithmHost):
             return
         with saving(path, ".zip") as unfinished:
             super().save(unfinished, exclude, include)
-            add_plain(unfinished, vars(self))
+            with unfinished.open("r+b") as file:
+                add_plain(file, vars(self))
 
     def save_replay_buffer(self, path: Any) -> None:
         """
@@ -378,6 +391,8 @@ class RLx2Algorithm(AlgorithmHost):
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         env = maybe_make_env(env, verbose)  # which SB3 does for its constructor, and not for `load`
+        if not hasattr(env, "action_space"):
+            raise ValueError(f"env={env!r} must be an environment, or the ID of one")
         cls.sparse_policy_class.check_action_space(env.action_space, f"env has action_space={env.action_space}, which", cls)
         env = BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
         check_statistics(env)
@@ -403,11 +418,17 @@ class RLx2Algorithm(AlgorithmHost):
         :param progress_bar: whether to show a progress bar
         """
         total_timesteps = check_integer("total_timesteps", total_timesteps, minimum=0)
+        if log_interval is not None:  # which is for none
+            check_integer("log_interval", log_interval, minimum=1)
         name = tb_log_name or type(self).__name__
         total = total_timesteps if reset_num_timesteps else total_timesteps + self.num_timesteps
         warm_up = steps_of("learning_starts", self.learning_starts, max(total, self.planned_timesteps or 0))
-        with patched(self, learning_starts=warm_up):
-            return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+        try:
+            with patched(self, learning_starts=warm_up):
+                return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
+        finally:
+            if self.env is not None:
+                unguard(self.env)
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.env is not None:

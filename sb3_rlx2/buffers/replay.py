@@ -64,6 +64,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         buffer_min_size: int | float = DEFAULT_MIN_SIZE,
     ) -> None:
         buffer_size = check_integer("buffer_size", buffer_size, minimum=1)
+        n_envs = check_integer("n_envs", n_envs, minimum=1)
         if optimize_memory_usage:
             raise ValueError("optimize_memory_usage=True must be False: n-step returns need all next observations")
         if isinstance(observation_space, spaces.Dict):

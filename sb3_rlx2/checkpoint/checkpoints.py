@@ -4,7 +4,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from os import _exit, getpid, kill
 from pathlib import Path
@@ -14,11 +14,11 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalC
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_rlx2.callbacks import RLx2Callback
-from sb3_rlx2.checkpoint import generations, run_state
+from sb3_rlx2.checkpoint import agent, generations, run_state
 from sb3_rlx2.checkpoint.context import arguments, context, difference
 from sb3_rlx2.checkpoint.run_state import Run
 from sb3_rlx2.checkpoint.transitions import Transitions
-from sb3_rlx2.environment_guard import guard, unguard
+from sb3_rlx2.environment_guard import guard, require_alive, unguard
 from sb3_rlx2.files import sweep
 from sb3_rlx2.validation import check_integer
 from sb3_rlx2.warning import warn
@@ -46,7 +46,6 @@ class Checkpoints(BaseCallback):
     :param folder: folder of the checkpoints; what is in it is gone on from, so a new run needs a new one
     :param every: environment steps between two checkpoints
     :param keep: how many of the newest stay, besides the one behind the best evaluation
-    :param also: called behind each checkpoint, say to save the agent alone; its ``OSError`` is a warning, too
     :param verbose: 1 says when a run goes on
     :raises ValueError: if an argument is out of its range
     """
@@ -58,14 +57,14 @@ class Checkpoints(BaseCallback):
         folder: str | Path,
         every: int = 10_000,
         keep: int = 2,
-        also: Callable[[OffPolicyAlgorithm], None] = lambda model: None,
         verbose: int = 0,
     ) -> None:
         super().__init__(verbose)
+        if not isinstance(folder, str | Path):
+            raise ValueError(f"folder={folder!r} must be the path of a folder")
         self.folder = Path(folder)
         self.every = check_integer("every", every, minimum=1)
         self.keep = check_integer("keep", keep, minimum=1)
-        self.also = also
         self.seconds = 0.0  # that checkpoints have taken, in the processes before, too
         self.interrupted = False
         self._rows = Transitions(self.folder / generations.ROWS)
@@ -139,16 +138,16 @@ class Checkpoints(BaseCallback):
         broken = run_state.non_finite(self.model)
         if broken is not None:
             raise ValueError(f"{broken} holds NaN or infinity at step {self.model.num_timesteps}; {self._last_good()}")
+        require_alive(self.training_env, self.model.num_timesteps)
         try:
             self._write_generation()
-            self.also(self.model)
-        except (OSError, RuntimeError) as error:  # torch's word for a full disk, which is no reason to lose the run
+        except OSError as error:  # a full disk is no reason to lose the run
             warn(f"no checkpoint at step {self.model.num_timesteps}: {error}")
         self._next = (self.model.num_timesteps // self.every + 1) * self.every
         self.seconds += time.monotonic() - start
 
     def _write_generation(self) -> None:
-        state = run_state.capture(self._run())
+        state = run_state.capture(self._run()) | {agent.AGENT: agent.describe(self.model)}
         self._say_what_is_missing(state["environments"]["missing"])
         segments = self._rows.write_new(self.model.replay_buffer, self._added)
         self._added = 0

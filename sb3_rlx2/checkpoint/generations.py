@@ -93,18 +93,19 @@ def write(
     return Generation(path, manifest)
 
 
-def newest(folder: Path) -> Generation | None:
+def newest(folder: Path, rows: bool = True) -> Generation | None:
     """
     Find the newest whole generation.
 
     :param folder: folder of the generations
+    :param rows: whether its replay buffer is looked at, too
     :return: it, None if there is none at all
     :raises DamagedError: if all that there are are damaged
     :raises ValueError: if a newer version of this package wrote it
     """
     paths = sorted(_folders(folder), key=_number, reverse=True)
     for path in paths:
-        found = check(path)
+        found = check(path, rows)
         if isinstance(found, Generation):
             return found
         warn(f"checkpoint {path.name} is left out: {found}")
@@ -113,36 +114,29 @@ def newest(folder: Path) -> Generation | None:
     return None
 
 
-def exist(folder: Path) -> bool:
+def check(path: Path, rows: bool = True) -> Generation | DamagedError:
     """
-    Tell whether there are generations, whole or not.
-
-    :param folder: folder of the generations
-    """
-    return bool(_folders(folder))
-
-
-def check(path: Path) -> Generation | DamagedError:
-    """
-    Check that a generation is what was written, with its replay buffer.
+    Check that a generation is what was written.
 
     :param path: its folder
+    :param rows: whether its replay buffer is looked at, too
     :return: the generation, or what is wrong with it
     :raises ValueError: if a newer version of this package wrote it
     """
     try:
-        return _checked(path)
+        return _checked(path, rows)
     except DamagedError as error:
         return error
 
 
-def _checked(path: Path) -> Generation:
+def _checked(path: Path, rows: bool) -> Generation:
     generation = Generation(path, _opened(path / MANIFEST))
     if generation.manifest["format"] != FORMAT:
         raise ValueError(f"{path} has format {generation.manifest['format']}; this version reads format {FORMAT}")
     for name, (size, checksum) in generation.manifest["files"].items():
         check_file(path / name, size, checksum)
-    Transitions(path.parent / ROWS).check(generation.segments)
+    if rows:
+        Transitions(path.parent / ROWS).check(generation.segments)
     return generation
 
 

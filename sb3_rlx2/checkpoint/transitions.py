@@ -6,8 +6,12 @@ Rows are counted from the beginning of training, so a row's place in the ring is
 
 import hashlib
 import io
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from stable_baselines3.common.buffers import BaseBuffer
@@ -20,6 +24,10 @@ from sb3_rlx2.files import replacing
 COUNTERS = ("pos", "full", "live", "n_steps", "_current_ep_start")
 LENGTHS = "ep_length"  # of HerReplayBuffer: of the episode of each row, filled in when it ends, so it is no part of the row
 CHUNK = 100_000  # rows of a segment at most, which bounds memory
+THREADS = 4  # that read segments, at most
+
+
+T = TypeVar("T")
 
 
 class DamagedError(ValueError):
@@ -182,13 +190,15 @@ class Transitions:
         :raises DamagedError: if a file is not what was written
         :raises ValueError: if the buffer has other arrays
         """
-        arrays = ring(buffer)
-        for segment in segments:
-            rows = np.arange(segment.first, segment.last) % buffer.buffer_size
-            for name, values in self._load(segment).items():
-                if name not in arrays or arrays[name].shape[1:] != values.shape[1:] or arrays[name].dtype != values.dtype:
-                    raise ValueError(f"the replay buffer has no {name} of {values.dtype}, {values.shape[1:]} a row")
-                arrays[name][rows] = values
+        arrays, size = ring(buffer), buffer.buffer_size
+        # Where segments share a row, or a place in the ring, the later one has it.
+        oldest = max((segment.last for segment in segments), default=0) - size
+        ends = [min(segment.last, each.first) for segment, each in pairwise(segments)]
+        parts = [
+            (segment, range(max(segment.first, oldest), end))
+            for segment, end in zip(segments, [*ends, *(each.last for each in segments[-1:])], strict=True)
+        ]
+        _each(lambda part: self._put(arrays, size, *part), parts)
         self.segments, self.total, self.written = list(segments), total, total
 
     def check(self, segments: list[Segment]) -> None:
@@ -198,12 +208,17 @@ class Transitions:
         :param segments: the files
         :raises DamagedError: if one is not
         """
-        for segment in segments:
-            check_file(self.folder / segment.name, segment.size, segment.sha256)
+        _each(lambda segment: check_file(self.folder / segment.name, segment.size, segment.sha256), segments)
 
-    def _load(self, segment: Segment) -> packing.Arrays:
+    def _put(self, arrays: packing.Arrays, size: int, segment: Segment, rows: range) -> None:
         with np.load(self.folder / segment.name, allow_pickle=False) as content:
-            return {name: content[name] for name in content.files}
+            for name in content.files:
+                values = content[name]
+                if name not in arrays or arrays[name].shape[1:] != values.shape[1:] or arrays[name].dtype != values.dtype:
+                    raise ValueError(f"the replay buffer has no {name} of {values.dtype}, {values.shape[1:]} a row")
+                for first, place in _places(rows, size):
+                    begin = first - segment.first
+                    arrays[name][place] = values[begin : begin + place.stop - place.start]
 
     def sweep(self, needed: set[str]) -> None:
         """
@@ -214,6 +229,23 @@ class Transitions:
         for path in self.folder.glob("rows_*.npz"):
             if path.name not in needed:
                 path.unlink(missing_ok=True)
+
+
+def _each(act: Callable[[T], None], segments: list[T]) -> None:
+    """Do something with segments side by side: checksums and copies of large arrays leave Python to others."""
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(act, segments):
+            pass
+
+
+def _places(rows: range, size: int) -> Iterator[tuple[int, slice]]:
+    """Give the parts of some rows that lie together in a ring: the first row of each, and where it lies."""
+    row = rows.start
+    while row < rows.stop:
+        at = row % size
+        end = min(at + rows.stop - row, size)
+        yield row, slice(at, end)
+        row += end - at
 
 
 def checksum_of(path: Path) -> str:

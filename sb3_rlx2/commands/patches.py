@@ -66,6 +66,9 @@ PATCHES = (
     # The zoo loads an agent to play it without memory for a replay buffer if the algorithm is in a list inside a function.
     Patch("rl_zoo3.enjoy.ALGOS", ("enjoy",), "sb3_rlx2.zoo.agents:without_replay_memory"),
     Patch("rl_zoo3.utils.ALGOS", ("record_video",), "sb3_rlx2.zoo.agents:without_replay_memory"),
+    # Of a run that was cut off the zoo knows an agent of before, or none.
+    Patch("rl_zoo3.enjoy.get_model_path", ("enjoy",), "sb3_rlx2.zoo.agents:with_checkpoints"),
+    Patch("rl_zoo3.utils.get_model_path", ("record_video",), "sb3_rlx2.zoo.agents:with_checkpoints"),
     # The zoo normalises by the statistics of the last best agent, whichever agent it plays.
     Patch("rl_zoo3.enjoy.create_test_env", ("enjoy",), "sb3_rlx2.zoo.agents:with_own_statistics"),
     Patch("rl_zoo3.utils.create_test_env", ("record_video",), "sb3_rlx2.zoo.agents:with_own_statistics"),

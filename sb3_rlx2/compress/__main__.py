@@ -16,6 +16,7 @@ from sb3_rlx2.compress.options import NOTHING_WITHIN_TOLERANCE, make_parser
 from sb3_rlx2.compress.results import Results, check_plain, entry
 from sb3_rlx2.compress.search import Plan, Search
 from sb3_rlx2.compress.training import Sparsities, Task, keywords, probe
+from sb3_rlx2.files import ABANDONED, sweep
 from sb3_rlx2.studies.storage import open_storage
 from sb3_rlx2.zoo import agents, hyperparams_file
 
@@ -35,10 +36,11 @@ def compress(args: argparse.Namespace) -> int:
     :return: exit status
     """
     plan = prepare(args)
-    print(plan.estimate(), flush=True)
     results = Results(args.log_folder, args.algo, args.env)
+    sweep(results.folder.parent, ABANDONED)
     try:
         with contextlib.closing(open_storage(args.storage or str(results.folder / "search.log"))) as storage:
+            print(plan.estimate(), flush=True)
             findings = Search(plan, storage).run()
     except KeyboardInterrupt:
         print("\nInterrupted. The same command continues; finished trainings are kept.", file=sys.stderr)

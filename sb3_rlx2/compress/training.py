@@ -29,8 +29,8 @@ from sb3_rlx2.deploy import ATTRIBUTE, deployed_policy
 from sb3_rlx2.files import replacing
 from sb3_rlx2.patching import patched
 from sb3_rlx2.plan import steps_of
+from sb3_rlx2.zoo.checks import check_keywords, check_settings_file, check_zoo_settings
 from sb3_rlx2.zoo.dense_twin import dense_hyperparams, stock_name
-from sb3_rlx2.zoo.experiment import check_keywords
 from sb3_rlx2.zoo.trials import TrialEvaluation, trial_checkpoints
 
 RANDOM_EPISODES = 50
@@ -148,8 +148,10 @@ class Experiment:
             config=task.config,
         )
         set_random_seed(seed)
+        check_settings_file(task.config)
         with _quiet():
             hyperparams, written = zoo.read_hyperparameters()
+            check_zoo_settings(hyperparams, task.n_timesteps)
             self.written = deepcopy(written)  # preprocessing changes nested ones
             hyperparams, zoo.env_wrapper, zoo.callbacks, zoo.vec_env_wrapper = zoo._preprocess_hyperparams(hyperparams)
         zoo.eval_env_kwargs = zoo.env_kwargs  # those of the file, too, which the zoo gives to training only

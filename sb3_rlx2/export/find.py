@@ -14,7 +14,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rlx2 import safe_pickle, zoo
 from sb3_rlx2.algorithms.base import RLx2Algorithm
-from sb3_rlx2.checkpoint.archive import check_agent, read_pickled
+from sb3_rlx2.checkpoint.agent import normalizer_of
+from sb3_rlx2.checkpoint.archive import check_agent, is_checkpoint, opened, read_pickled
 from sb3_rlx2.files import with_suffix
 from sb3_rlx2.validation import lookup
 from sb3_rlx2.zoo import agents
@@ -28,8 +29,8 @@ class Agent:
     """
     An agent on disk.
 
-    :param path: the zip
-    :param statistics: of ``VecNormalize``, None if it was trained without
+    :param path: the zip, or the folder of a checkpoint
+    :param statistics: of ``VecNormalize``, or the folder of a checkpoint that holds them; None if it was trained without
     :param env_kwargs: arguments of its environment
     :param hyperparams: that it was trained with, as far as they are known
     """
@@ -53,15 +54,17 @@ def find(args: argparse.Namespace) -> Agent:
         agents.check_env(args.env.gym_id, args.gym_packages)
     if args.agent is not None:
         path = args.agent if args.agent.exists() else with_suffix(args.agent, ".zip")  # as SB3 saves and loads it
-        return Agent(path, args.vecnormalize, args.env_kwargs or {})
+        check_agent(path)
+        beside = agents.beside_checkpoint(path, "vecnormalize") if is_checkpoint(path) else None
+        return Agent(path, args.vecnormalize or beside, args.env_kwargs or {})
     if args.algo is None or args.env is None:
         raise ValueError("the agent must be given, as the path of a zip, or by --algo and --env")
-    path = agents.find_agent(args)
-    folder = path.parent / args.env
+    path, run = agents.find_agent(args), agents.find_run(args)
+    folder = run / args.env
     hyperparams, _ = utils.get_saved_hyperparams(str(folder), test_mode=True)
     beside = folder / "vecnormalize.pkl" if hyperparams.get("normalize") else None
     statistics = args.vecnormalize or agents.beside_checkpoint(path, "vecnormalize") or beside
-    return Agent(path, statistics, agents.env_kwargs(path, str(args.env), args.env_kwargs), hyperparams)
+    return Agent(path, statistics, agents.env_kwargs(run, str(args.env), args.env_kwargs), hyperparams)
 
 
 def load(agent: Agent, algo: str | None, deployed: bool = False) -> tuple[BaseAlgorithm, VecNormalize | None]:
@@ -82,7 +85,8 @@ def load(agent: Agent, algo: str | None, deployed: bool = False) -> tuple[BaseAl
 
 def _algorithm_of(path: Path) -> type[BaseAlgorithm]:
     """Find the algorithm that takes such a policy, ours if it saved ours, and of several the one whose arguments are saved."""
-    data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=read_pickled(path, CONSTANTS))
+    with opened(path) as file:
+        data, _, _ = load_from_zip_file(file, device="cpu", custom_objects=read_pickled(path, CONSTANTS))
     assert data is not None
     policy = data["policy_class"]
     own = "topology" in data  # SB3's may have a sparse policy, too
@@ -100,7 +104,9 @@ def _algorithm_of(path: Path) -> type[BaseAlgorithm]:
     return max(candidates, key=saved)
 
 
-def _load_statistics(path: Path) -> VecNormalize:
+def _load_statistics(path: Path) -> VecNormalize | None:
+    if path.is_dir():
+        return normalizer_of(path)
     if not path.is_file():
         raise ValueError(f"--vecnormalize {path} does not exist")
     try:

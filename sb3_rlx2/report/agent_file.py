@@ -14,10 +14,9 @@ from torch import nn
 
 from sb3_rlx2 import metrics
 from sb3_rlx2.algorithms.policies import SparsePolicy
-from sb3_rlx2.checkpoint.archive import CHECKPOINT, read_pickled
+from sb3_rlx2.checkpoint.archive import CHECKPOINT, opened, read_pickled, why_no_agent
 from sb3_rlx2.paths import find_paths
 from sb3_rlx2.plan import LEAST, gradient_steps_per_step, is_share, steps_of
-from sb3_rlx2.saved_objects import why_no_agent
 from sb3_rlx2.sparse_mlp import SparseMLP, sparse_mlps
 
 
@@ -67,7 +66,7 @@ class Agent:
     """
     A saved agent.
 
-    :param path: its file
+    :param path: its file, or the folder of its checkpoint
     :param algorithm: name of the class of its policy
     :param steps: environment steps of training when it was saved
     :param total_steps: environment steps that its training was to have
@@ -123,14 +122,15 @@ def read_agent(path: Path) -> Agent:
     """
     Read a saved agent.
 
-    :param path: the file
+    :param path: the file, or the folder of a checkpoint
     :raises ValueError: if it is no saved agent or damaged
     """
     reason = why_no_agent(path)
     if reason is not None:
         raise ValueError(f"it {reason}")
     constants = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0}  # code that another Python may not be able to load
-    data, parameters, _ = load_from_zip_file(path, device="cpu", custom_objects=read_pickled(path, constants))
+    with opened(path) as file:
+        data, parameters, _ = load_from_zip_file(file, device="cpu", custom_objects=read_pickled(path, constants))
     assert data is not None
     policy = _build_policy(data)
     if policy is not None:

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sb3_rlx2.checkpoint.archive import CHECKPOINT
+from sb3_rlx2.checkpoint.archive import CHECKPOINT, newer_checkpoint, why_no_agent
 from sb3_rlx2.progress_log import BUFFER_SIZE, N_STEPS, POLICY_DISTANCE, STEP, layer_of, progress_files
 from sb3_rlx2.report.agent_file import Agent, read_agent
-from sb3_rlx2.saved_objects import why_no_agent
 from sb3_rlx2.settings import read_settings
 
 T = TypeVar("T")
@@ -185,7 +184,8 @@ def read_run(folder: Path) -> Run:
 
 def agent_file(folder: Path) -> Path | None:
     """
-    Find the latest agent of a run: the one at its end, else the last checkpoint, else the best so far.
+    Find the latest agent of a run: the one at its end, else the last one saved on the way, else the best so far; that of its
+    newest whole checkpoint, if it was cut off behind these.
 
     :param folder: the run's folder
     """
@@ -200,7 +200,8 @@ def agent_file(folder: Path) -> Path | None:
             ends.append((path.stat().st_mtime, path))
     ends = [end for end in ends if why_no_agent(end[1]) is None] or ends  # other archives may lie there too
     latest = max(ends or checkpoints, default=None)
-    return best if latest is None else latest[1]
+    found = best if latest is None else latest[1]
+    return newer_checkpoint(folder, found) or found
 
 
 def _read(reader: Callable[..., T], *arguments: Any) -> T:

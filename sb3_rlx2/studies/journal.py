@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from sb3_rlx2.files import replacing
 
 CHECKSUM = "crc32"
+CREATE_STUDY, CREATE_TRIAL = 0, 4  # op_code of Optuna's records
 
 
 class LeasedJournalStorage(JournalStorage):
@@ -115,7 +116,10 @@ class _Journal(JournalFileBackend):
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         with _storage_errors():
-            yield from super().read_logs(log_number_from)
+            try:
+                yield from super().read_logs(log_number_from)
+            except ValueError as error:  # a line that was whole when this worker began
+                raise ValueError(f"{self._file_path} is damaged: {error}; the same command again mends it") from error
 
 
 @contextmanager
@@ -152,6 +156,7 @@ def mend(path: Path) -> None:
     (https://github.com/optuna/optuna/issues/5138).
 
     :param path: the journal; nothing happens if it does not exist
+    :raises ValueError: if a line is lost by which the others are numbered
     """
     if not path.exists():
         return
@@ -160,11 +165,26 @@ def mend(path: Path) -> None:
         sound = [line for line in lines if _is_record(line)]
         if len(sound) == len(lines):
             return
+        if _lacks_a_beginning(sound):
+            raise ValueError(
+                f"{path} is damaged: the line that began a study or a trial is broken, and with it all that is told of it by "
+                "its number; put a copy of the journal in its place, or begin with another file"
+            )
         backup = path.with_name(f"{path.name}.torn-{time.strftime('%Y%m%d-%H%M%S')}")
         shutil.copy2(path, backup)
         with replacing(path) as mended:
             mended.write_bytes(b"".join(sound))
         print(f"{path} held {len(lines) - len(sound)} broken line(s) of killed writers, now removed; as it was: {backup}")
+
+
+def _lacks_a_beginning(lines: list[bytes]) -> bool:
+    """Tell whether records speak of studies or trials that none has begun: these are numbered as they come."""
+    records = [json.loads(line) for line in lines]
+    for begins, number in ((CREATE_STUDY, "study_id"), (CREATE_TRIAL, "trial_id")):
+        begun = sum(record.get("op_code") == begins for record in records)
+        if any(record[number] >= begun for record in records if isinstance(record.get(number), int)):
+            return True
+    return False
 
 
 def _is_record(line: bytes) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import io
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -21,7 +22,8 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rlx2 import minatar, safe_pickle
-from sb3_rlx2.checkpoint.archive import CHECKPOINT, read_pickled
+from sb3_rlx2.checkpoint.agent import normalizer_of
+from sb3_rlx2.checkpoint.archive import CHECKPOINT, is_checkpoint, newer_checkpoint, opened, read_pickled
 from sb3_rlx2.deploy import deployed_policy
 from sb3_rlx2.extras import require
 from sb3_rlx2.settings import read_settings
@@ -79,14 +81,41 @@ def find_agent(args: argparse.Namespace) -> Path:
     Find the agent that the arguments of a zoo command mean.
 
     :param args: those of :func:`find_run`, ``load_best``, ``load_checkpoint`` and ``load_last_checkpoint``
-    :return: the zip
+    :return: the zip; of a run that was cut off the folder of its newest checkpoint, unless another agent was asked for
     :raises ValueError: if there is none
     """
-    find_run(args)
+    newer = _newer(args)
+    if newer is not None:
+        return newer
     choice = args.load_best, args.load_checkpoint, args.load_last_checkpoint
     with contextlib.redirect_stdout(io.StringIO()):  # the zoo will say again what it loads
         _, path, _ = utils.get_model_path(args.exp_id, args.folder, args.algo, args.env, *choice)
     return Path(path)
+
+
+def _newer(args: argparse.Namespace) -> Path | None:
+    run = find_run(args)
+    if args.load_best or args.load_last_checkpoint or args.load_checkpoint is not None:
+        return None
+    return newer_checkpoint(run, run / f"{args.env}.zip")
+
+
+def with_checkpoints(get_model_path: Any, args: argparse.Namespace) -> Callable[..., tuple[str, str, str]]:
+    """
+    Have the zoo take the agent that :func:`find_agent` finds.
+
+    :param get_model_path: the zoo's
+    :param args: of the command
+    :return: what takes its place
+    """
+
+    def get(*given: Any) -> tuple[str, str, str]:
+        newer = _newer(args)
+        if newer is None:
+            return get_model_path(*given)  # type: ignore[no-any-return]
+        return f"{newer.name}-{args.algo}-{args.env}", str(newer), str(find_run(args))
+
+    return get
 
 
 def _folders(place: Path) -> str:
@@ -95,12 +124,14 @@ def _folders(place: Path) -> str:
 
 def beside_checkpoint(agent: Path, kind: str) -> Path | None:
     """
-    Find what was saved together with a checkpoint.
+    Find what was saved together with an agent on the way.
 
-    :param agent: the zip
+    :param agent: the zip, or the folder of a checkpoint of the whole run
     :param kind: ``"replay_buffer"`` or ``"vecnormalize"``
-    :return: the file, None if there is none or the agent is no checkpoint
+    :return: the file, or that folder; None if there is none
     """
+    if is_checkpoint(agent):
+        return agent if kind == "vecnormalize" and normalizer_of(agent) is not None else None
     checkpoint = CHECKPOINT.fullmatch(agent.stem)
     if checkpoint is None:
         return None
@@ -158,7 +189,7 @@ def load_to_play(algorithm: type[BaseAlgorithm], path: str | Path, deployed: boo
     Load an agent without memory for a replay buffer.
 
     :param algorithm: its algorithm
-    :param path: the zip
+    :param path: the zip, or the folder of a checkpoint
     :param deployed: whether its policy is to be the one that a callback of ``sb3_rlx2.deploy`` has chosen
     :param kwargs: as SB3's ``load``
     :return: the agent
@@ -167,7 +198,8 @@ def load_to_play(algorithm: type[BaseAlgorithm], path: str | Path, deployed: boo
     if issubclass(algorithm, OffPolicyAlgorithm):
         kwargs["buffer_size"] = 1
     given = kwargs.pop("custom_objects", None) or {}
-    model = algorithm.load(path, custom_objects=read_pickled(Path(path), given), **kwargs)
+    with opened(Path(path)) as file:
+        model = algorithm.load(file, custom_objects=read_pickled(Path(path), given), **kwargs)
     if deployed:
         model.policy = deployed_policy(model)
     return model
@@ -248,24 +280,40 @@ def with_own_statistics(create_test_env: Any, args: argparse.Namespace) -> Calla
 
     def create(*given: Any, stats_path: str | None = None, **kwargs: Any) -> VecEnv:
         statistics = beside_checkpoint(find_agent(args), "vecnormalize")
-        if statistics is None:
-            return create_test_env(*given, stats_path=stats_path, **kwargs)  # type: ignore[no-any-return]
         with tempfile.TemporaryDirectory(prefix="sb3_rlx2-") as folder:
-            shutil.copy(statistics, Path(folder, "vecnormalize.pkl"))
-            return create_test_env(*given, stats_path=folder, **kwargs)  # type: ignore[no-any-return]
+            if statistics is not None:
+                copy_statistics(statistics, Path(folder, "vecnormalize.pkl"))
+                stats_path = folder
+            try:
+                return create_test_env(*given, stats_path=stats_path, **kwargs)  # type: ignore[no-any-return]
+            except (EOFError, pickle.UnpicklingError) as error:
+                raise ValueError(f"{statistics or Path(stats_path or '', 'vecnormalize.pkl')} is damaged: {error}") from error
 
     return create
 
 
-def env_kwargs(agent: Path, env_name: str, given: dict[str, Any] | None) -> dict[str, Any]:
+def copy_statistics(source: Path, target: Path) -> None:
+    """
+    Copy statistics that an agent was saved with.
+
+    :param source: what :func:`beside_checkpoint` found
+    :param target: where the zoo reads them
+    """
+    if source.is_dir():
+        target.write_bytes(pickle.dumps(normalizer_of(source)))
+    else:
+        shutil.copy(source, target)
+
+
+def env_kwargs(run: Path, env_name: str, given: dict[str, Any] | None) -> dict[str, Any]:
     """
     Put together the arguments of an agent's environment.
 
-    :param agent: the agent's zip
-    :param env_name: the environment's name in the log folder
+    :param run: the folder of the agent's run
+    :param env_name: the environment's name in it
     :param given: arguments of the command line, which come before those saved with the agent
     """
-    folder = agent.parent / env_name
+    folder = run / env_name
     saved: dict[str, Any] = utils.get_saved_hyperparams(str(folder))[0].get("env_kwargs", {})
     if (folder / "args.yml").is_file():
         saved = read_settings(folder / "args.yml").get("env_kwargs") or saved

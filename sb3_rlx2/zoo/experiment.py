@@ -1,8 +1,6 @@
 """The zoo's experiment manager with our hyper-parameters, checkpoints, log and report."""
 
 import contextlib
-import difflib
-import inspect
 import os
 import pickle
 import shlex
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import yaml
 from rl_zoo3 import ALGOS, exp_manager
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CheckpointCallback
@@ -21,17 +18,17 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 from sb3_rlx2 import metrics
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.checkpoint import Checkpoints, Resumable, resume, run_state, transitions
-from sb3_rlx2.checkpoint.archive import check_agent
+from sb3_rlx2.checkpoint.archive import CHECKPOINTS, check_agent
+from sb3_rlx2.checkpoint.transitions import DamagedError
 from sb3_rlx2.files import filling
 from sb3_rlx2.patching import patched
 from sb3_rlx2.progress_log import ProgressFile, monitored
 from sb3_rlx2.settings import read_settings
-from sb3_rlx2.validation import check_integer
 from sb3_rlx2.warning import warn
 from sb3_rlx2.zoo import agents, hyperparams_file
+from sb3_rlx2.zoo.checks import check_keywords, check_settings_file, check_zoo_settings
 from sb3_rlx2.zoo.dense_twin import dense_hyperparams
 
-CHECKPOINTS = "checkpoints"  # their folder in that of the run
 CHECKPOINT_EVERY = 10_000
 UNASKED_BYTES = 4_000_000_000  # of a replay buffer that is written to disk without being asked for, as of images
 
@@ -76,7 +73,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
         if not self.resumes:
             check_settings_file(self.config)
             hyperparams: tuple[dict[str, Any], dict[str, Any]] = super().read_hyperparameters()
-            check_zoo_settings(hyperparams[0])
+            check_zoo_settings(hyperparams[0], self.n_timesteps)
+            hyperparams[0].setdefault("n_timesteps", self.n_timesteps)  # which the zoo misses even where it is not needed
             return hyperparams
         saved = read_settings(Path(self.params_path, "config.yml"), complete=True)
         return dict(saved), saved
@@ -137,6 +135,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
         self._add_checkpoints(model)
         try:
             super().learn(model)
+        except DamagedError:  # of its checkpoints
+            raise
         except Exception:
             traceback.print_exc()  # what goes wrong here is no misuse, and may have taken hours
             raise
@@ -153,15 +153,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
             return
         if every > 0 and reason is None:
             folder = Path(self.save_path, CHECKPOINTS)
-            self.checkpoints = Checkpoints(folder, every, also=self._save_agent, verbose=self.verbose)
+            self.checkpoints = Checkpoints(folder, every, verbose=self.verbose)
             self.callbacks.append(self.checkpoints)
-
-    def _save_agent(self, model: BaseAlgorithm) -> None:
-        """Save the agent as it is now where the trained one will be, for all that plays or shows it."""
-        normalizer = model.get_vec_normalize_env()
-        if normalizer is not None:
-            normalizer.save(f"{self.params_path}/vecnormalize.pkl")
-        model.save(f"{self.params_path}.zip")
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """
@@ -219,61 +212,6 @@ class AgentsAtSteps(CheckpointCallback):
             except (OSError, RuntimeError) as error:  # torch's word for it
                 warn(f"no agent is saved at step {self.num_timesteps}: {error}")
         return True
-
-
-def check_settings_file(config: str) -> None:
-    """
-    Check that a file of hyper-parameters holds some.
-
-    :param config: the file, or what else the zoo takes
-    :raises ValueError: if it is YAML and does not
-    """
-    if not config.endswith((".yml", ".yaml")):
-        return
-    try:
-        settings = yaml.safe_load(Path(config).read_text())
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{config} is no YAML: {error}") from error
-    for name, value in settings.items() if isinstance(settings, dict) else [("", None)]:
-        if not isinstance(value, dict):
-            what = f"holds {name}: {value!r}" if name else "is empty, or a list"
-            raise ValueError(f"{config} {what}, where there must be settings for each environment")
-
-
-def check_zoo_settings(hyperparams: dict[str, Any]) -> None:
-    """
-    Check the hyper-parameters that are the zoo's own.
-
-    :param hyperparams: all of them
-    :raises ValueError: if one is nothing to train with
-    """
-    check_integer("n_envs", hyperparams.get("n_envs", 1), 1)
-    if "n_timesteps" in hyperparams:
-        check_integer("n_timesteps", hyperparams["n_timesteps"], 1)
-    normalize = hyperparams.get("normalize", False)
-    is_text = isinstance(normalize, str) and normalize.strip().startswith(("dict(", "{"))
-    if not is_text and not isinstance(normalize, bool | dict):
-        raise ValueError(f"normalize={normalize!r} must be true, false or a dict of arguments of VecNormalize")
-
-
-def check_keywords(algorithm: type[BaseAlgorithm], hyperparams: dict[str, Any]) -> None:
-    """
-    Check that an algorithm knows all its hyper-parameters.
-
-    :param algorithm: the class
-    :param hyperparams: its arguments, and the zoo's for action noise
-    :raises ValueError: if it does not, with the nearest
-    """
-    known = {"noise_type", "noise_std"}
-    for cls in algorithm.__mro__:
-        parameters = inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else {}
-        known |= parameters.keys()
-        if parameters and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            break
-    for name in hyperparams.keys() - known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{name}={hyperparams[name]!r} is no argument of {algorithm.__name__}{hint}")
 
 
 def weight_report(path: str, model: Any) -> str:

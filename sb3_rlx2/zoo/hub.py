@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv, VecVideoRecorder
 from tqdm import tqdm
 
-from sb3_rlx2.checkpoint.archive import check_agent
-from sb3_rlx2.files import filling
+from sb3_rlx2.checkpoint.archive import check_agent, opened
+from sb3_rlx2.files import ABANDONED, filling, sweep
 from sb3_rlx2.saved_objects import check_members
 from sb3_rlx2.zoo import agents, videos
 from sb3_rlx2.zoo.model_card import model_card
@@ -39,6 +40,7 @@ METRICS = "train_eval_metrics.zip"
 REQUIRED = ("args.yml", "config.yml", "env_kwargs.yml", METRICS)
 STATISTICS = "vec_normalize.pkl"
 EVALUATIONS = "evaluations.npz"
+LARGEST = 2_000_000_000  # bytes of what is downloaded at a time, a thousand times what an agent has
 
 
 def push_to_hub() -> None:
@@ -118,14 +120,15 @@ def fill(folder: Path, path: Path, args: argparse.Namespace) -> None:
     Write all that goes to the hub.
 
     :param folder: where to
-    :param path: the agent's zip
+    :param path: the agent's zip, or the folder of its checkpoint
     :param args: of ``push_to_hub``
     """
     set_random_seed(args.seed)
     if args.num_threads > 0:
         th.set_num_threads(args.num_threads)
-    kwargs = agents.env_kwargs(path, args.env, args.env_kwargs)
-    hyperparams, statistics = utils.get_saved_hyperparams(str(path.parent / args.env), test_mode=True)
+    run = agents.find_run(args)
+    kwargs = agents.env_kwargs(run, args.env, args.env_kwargs)
+    hyperparams, statistics = utils.get_saved_hyperparams(str(run / args.env), test_mode=True)
     env = agents.with_own_statistics(utils.create_test_env, args)(
         args.env.gym_id,
         n_envs=args.n_envs,
@@ -140,9 +143,10 @@ def fill(folder: Path, path: Path, args: argparse.Namespace) -> None:
     if not args.no_render:
         record(model, env, args.n_timesteps, deterministic(args), folder / "replay.mp4")
     env.close()
-    copy_run(folder, path, args)
+    copy_run(folder, path, run, args)
     (folder / "env_kwargs.yml").write_text(yaml.dump(kwargs))
-    model_card(model, args, hyperparams, returns, path.stat().st_size).save(folder / "README.md")
+    size = (folder / ModelName(args.algo, args.env).filename).stat().st_size
+    model_card(model, args, hyperparams, returns, size).save(folder / "README.md")
 
 
 def deterministic(args: argparse.Namespace) -> bool:
@@ -199,22 +203,24 @@ def record(model: BaseAlgorithm, env: VecEnv, length: int, deterministic: bool, 
         shutil.move(recorder.video_path, path)
 
 
-def copy_run(folder: Path, path: Path, args: argparse.Namespace) -> None:
+def copy_run(folder: Path, path: Path, run: Path, args: argparse.Namespace) -> None:
     """
     Copy what training saved.
 
     :param folder: where to
-    :param path: the agent's zip
+    :param path: the agent's zip, or the folder of its checkpoint
+    :param run: the run's folder
     :param args: of ``push_to_hub``
     """
-    shutil.copy(path, folder / ModelName(args.algo, args.env).filename)
+    with opened(path) as agent:
+        (folder / ModelName(args.algo, args.env).filename).write_bytes(agent.read())
     for name in ("args.yml", "config.yml"):
-        (folder / name).write_text(_without_passwords((path.parent / args.env / name).read_text()))
-    statistics = agents.beside_checkpoint(path, "vecnormalize") or path.parent / args.env / "vecnormalize.pkl"
-    if statistics.is_file():
-        shutil.copy(statistics, folder / STATISTICS)
+        (folder / name).write_text(_without_passwords((run / args.env / name).read_text()))
+    statistics = agents.beside_checkpoint(path, "vecnormalize") or run / args.env / "vecnormalize.pkl"
+    if statistics.exists():
+        agents.copy_statistics(statistics, folder / STATISTICS)
     with zipfile.ZipFile(folder / METRICS, "w") as archive:
-        for file in sorted([*path.parent.glob(EVALUATIONS), *path.parent.glob("*.csv")]):
+        for file in sorted([*run.glob(EVALUATIONS), *run.glob("*.csv")]):
             archive.write(file, file.name)
 
 
@@ -252,6 +258,7 @@ def download(args: argparse.Namespace) -> None:
     blocking = target if exp_id > 0 else target / f"{args.env}.zip"
     if blocking.exists() and not args.force:
         raise ValueError(f"{blocking} exists: --force replaces it, --exp-id 0 makes a new folder")
+    sweep(root, ABANDONED)
     source = fetch(f"{args.organization}/{args.repo_name or model}", model.filename)
     with filling(root, last="*.zip") as unfinished:
         # Without a folder of its own the run lies among others, which stay.
@@ -282,14 +289,26 @@ def fetch(repo_id: str, model: str) -> Path:
     :param repo_id: organization and name
     :param model: name of the agent's zip
     :return: the folder that holds them
-    :raises ValueError: if it lacks some
+    :raises ValueError: if it lacks some, or they are too large
     """
     print(f"Downloading from {constants.ENDPOINT}/{repo_id}")
+    wanted = [model, *REQUIRED, STATISTICS]
     try:
-        folder = Path(snapshot_download(repo_id, allow_patterns=[model, *REQUIRED, STATISTICS]))
+        folder = Path(snapshot_download(repo_id, revision=_checked(repo_id, wanted), allow_patterns=wanted))
     except RepositoryNotFoundError as error:
         raise ValueError(f"no repository {repo_id} at {constants.ENDPOINT}, or a private one (hf auth login)") from error
     missing = [name for name in (model, *REQUIRED) if not (folder / name).is_file()]
     if missing:
         raise ValueError(f"{repo_id} holds no agent in the zoo's format: {', '.join(missing)} missing")
     return folder
+
+
+def _checked(repo_id: str, wanted: Collection[str]) -> str | None:
+    """Check the size of files on the hub before they are downloaded, and give the revision that has it."""
+    info = HfApi().model_info(repo_id, files_metadata=True)
+    size = sum(each.size or 0 for each in info.siblings or () if each.rfilename in wanted)
+    if size > LARGEST:
+        raise ValueError(
+            f"{repo_id} holds an agent of {size:,} bytes, which must be at most {LARGEST:,}: `hf download {repo_id}` takes any"
+        )
+    return info.sha

@@ -17,13 +17,13 @@ from gymnasium import spaces
 from sb3_rlx2.algorithms.keywords import defaults
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.checkpoint import generations
-from sb3_rlx2.checkpoint.archive import check_agent
+from sb3_rlx2.checkpoint.archive import CHECKPOINTS, check_agent
 from sb3_rlx2.extras import require
 from sb3_rlx2.settings import read_settings
 from sb3_rlx2.validation import check_integer
-from sb3_rlx2.zoo import agents, hub, videos
+from sb3_rlx2.zoo import agents, checks, hub, videos
 from sb3_rlx2.zoo.dense_twin import stock_name
-from sb3_rlx2.zoo.experiment import CHECKPOINT_EVERY, CHECKPOINTS, ExperimentManager
+from sb3_rlx2.zoo.experiment import CHECKPOINT_EVERY, ExperimentManager
 
 
 def add_training_options(group: Any) -> None:
@@ -113,10 +113,14 @@ def _check_counts(args: argparse.Namespace) -> None:
     """Refuse numbers that would silently mean something else."""
     if args.n_timesteps != -1:  # the zoo's way to say that the hyper-parameter file has it
         check_integer("--n-timesteps", args.n_timesteps, 1)
-    for option in ("eval_freq", "save_freq"):
-        check_integer(f"--{option.replace('_', '-')}", getattr(args, option), -1)
-    for option in ("eval_episodes", "n_eval_envs"):
-        check_integer(f"--{option.replace('_', '-')}", getattr(args, option), 1)
+    checks.check_options(args, {"eval_freq": -1, "save_freq": -1, "eval_episodes": 1, "n_eval_envs": 1, "log_interval": -2})
+    if args.log_interval == 0:
+        raise ValueError("--log-interval=0 must be an integer >= 1, -1 for the usual one or -2 for none")
+    if has_study(args):
+        least = {"n_trials": 1, "max_total_trials": 1, "n_evaluations": 1, "n_startup_trials": 0}
+        checks.check_options(args, least)
+        if args.n_jobs != -1:
+            check_integer("--n-jobs", args.n_jobs, 1)
     if args.eval_freq > args.n_timesteps > 0 and not has_study(args):
         print(f"--eval-freq {args.eval_freq} is beyond --n-timesteps {args.n_timesteps}: nothing is evaluated")
 
@@ -130,7 +134,7 @@ def recall(args: argparse.Namespace) -> None:
     """
     folder = Path(args.resume)
     files = sorted(folder.glob("*/args.yml"))
-    if not files or not generations.exist(folder / CHECKPOINTS):
+    if not files or generations.newest(folder / CHECKPOINTS, rows=False) is None:
         reason = "holds no checkpoint to go on from" if files else "is no folder of a run"
         raise ValueError(f"--resume {folder} {reason}")
     given = {"resume": str(folder), "trial_id": None}  # what a trial gave is in the run's config.yml
@@ -172,6 +176,7 @@ def prepare_enjoying(args: argparse.Namespace) -> None:
     :param args: of ``enjoy``
     """
     agents.check_env(args.env.gym_id, args.gym_packages)
+    checks.check_options(args, {"n_timesteps": 1, "n_envs": 1, "seed": 0})
     if not args.no_render:
         videos.check_screen(args.env.gym_id)
     try:

@@ -17,7 +17,9 @@ from stable_baselines3.common.vec_env import VecVideoRecorder
 from tqdm import tqdm
 
 from sb3_rlx2.checkpoint.archive import check_agent
+from sb3_rlx2.validation import check_integer
 from sb3_rlx2.zoo import agents
+from sb3_rlx2.zoo.checks import option
 
 
 def prepare_video(args: argparse.Namespace) -> None:
@@ -28,9 +30,10 @@ def prepare_video(args: argparse.Namespace) -> None:
     """
     render_offscreen()
     agents.check_env(args.env.gym_id, args.gym_packages)
-    agent = agents.find_agent(args)
-    check_agent(agent)
-    args.env_kwargs = agents.env_kwargs(agent, args.env, args.env_kwargs)
+    for name, least in (("n_timesteps", 1), ("n_envs", 1), ("seed", 0)):
+        check_integer(option(name), getattr(args, name), least)
+    check_agent(agents.find_agent(args))
+    args.env_kwargs = agents.env_kwargs(agents.find_run(args), args.env, args.env_kwargs)
 
 
 def prepare_training_video(args: argparse.Namespace) -> None:

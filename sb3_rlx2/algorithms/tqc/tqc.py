@@ -13,6 +13,7 @@ from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.keywords import TargetKeywords
 from sb3_rlx2.algorithms.tqc.policies import SparseTQCCnnPolicy, SparseTQCMultiInputPolicy, SparseTQCPolicy
 from sb3_rlx2.plan import LEARNING_STARTS
+from sb3_rlx2.validation import check_integer
 
 
 class TQCKeywords(TargetKeywords, total=False):
@@ -86,6 +87,15 @@ class RLx2TQC(RLx2Algorithm, TQC):
         own |= {"actor_sparsity": actor_sparsity, "critic_sparsity": critic_sparsity}
         own |= {"actor_start_sparsity": actor_start_sparsity, "critic_start_sparsity": critic_start_sparsity}
         self._configure(own, _init_setup_model)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        check_integer("top_quantiles_to_drop_per_net", self.top_quantiles_to_drop_per_net, 0)
+        if self.top_quantiles_to_drop_per_net >= self.critic.n_quantiles:
+            raise ValueError(
+                f"top_quantiles_to_drop_per_net={self.top_quantiles_to_drop_per_net} must be below "
+                f"n_quantiles={self.critic.n_quantiles}"
+            )
 
     def _make_steps(self) -> Any:
         from sb3_rlx2.algorithms.tqc.steps import TQCSteps  # late, because it imports numba
