@@ -47,7 +47,7 @@ INSIDE = {
         "maximum_entropy value_based renorm",
     ],
     "algorithms": [
-        "keywords noise extractors",
+        "keywords values noise extractors",
         "networks",
         "policies",
         "smaller",

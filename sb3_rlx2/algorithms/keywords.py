@@ -9,7 +9,6 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Real
 from typing import Any, Literal, TypedDict
 
 from stable_baselines3.common.buffers import ReplayBuffer
@@ -22,7 +21,7 @@ from sb3_rlx2.inits import find_init, is_path
 from sb3_rlx2.plan import BUFFER_CHECK_INTERVAL, UPDATE_INTERVAL
 from sb3_rlx2.sparse_mlp import WEIGHT_SCALES
 from sb3_rlx2.topology import TopologyName
-from sb3_rlx2.validation import check_integer, check_number, lookup
+from sb3_rlx2.validation import check_number, lookup
 
 HIDDEN_WEIGHTS = {"learned": False, "fixed": True}
 
@@ -130,16 +129,6 @@ class Evolution:
     planned_timesteps: int | None = None
 
 
-# SB3's arguments that are whole numbers, with the least that they may be; those that lie in an interval; and those, of ours
-# too, that are on or off.
-WHOLE = {"batch_size": 1, "buffer_size": 1, "gradient_steps": -1, "policy_delay": 1, "target_update_interval": 1}
-RANGES = {
-    **dict.fromkeys(("gamma", "tau", "exploration_fraction", "exploration_initial_eps", "exploration_final_eps"), (0.0, 1.0)),
-    **dict.fromkeys(
-        ("ent_coef", "learning_rate", "max_grad_norm", "target_noise_clip", "target_policy_noise"), (0.0, math.inf)
-    ),
-}
-SWITCHES = {"drop_dead_links", "optimize_memory_usage", "soft_n_step"}
 GROUPS = (NetworkOptions, BufferOptions, Evolution)
 
 
@@ -203,24 +192,6 @@ def names(group: type) -> tuple[str, ...]:
 def defaults() -> dict[str, Any]:
     """Give RLx2's keyword arguments that every algorithm has, with their defaults."""
     return {name: value for group in GROUPS for name, value in vars(group()).items()} | {"arrays": "auto"}
-
-
-def check_values(model: Any) -> None:
-    """
-    Check the arguments that SB3 takes as they come, to fail later in words of its own, or never.
-
-    :param model: an algorithm, with its arguments as attributes
-    :raises ValueError: if one is nothing to train with
-    """
-    given = {name: value for name, value in vars(model).items() if value is not None}
-    for name in WHOLE.keys() & given.keys():
-        check_integer(name, given[name], WHOLE[name])
-    for name in RANGES.keys() & given.keys():
-        if isinstance(given[name], Real):  # others are schedules, or SAC's "auto"
-            check_number(name, given[name], *RANGES[name])
-    for name in SWITCHES & given.keys():
-        if not isinstance(given[name], bool):
-            raise ValueError(f"{name}={given[name]!r} must be True or False")
 
 
 def show(constructor: Callable[..., None], own: Mapping[str, Any]) -> None:

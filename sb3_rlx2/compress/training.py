@@ -30,7 +30,7 @@ from sb3_rlx2.files import replacing
 from sb3_rlx2.patching import patched
 from sb3_rlx2.plan import steps_of
 from sb3_rlx2.zoo.dense_twin import dense_hyperparams, stock_name
-from sb3_rlx2.zoo.experiment import check_keywords
+from sb3_rlx2.zoo.experiment import check_actions, check_keywords
 from sb3_rlx2.zoo.trials import TrialEvaluation, trial_checkpoints
 
 RANDOM_EPISODES = 50
@@ -195,7 +195,7 @@ class Experiment:
 
     def __init__(self, task: Task, seed: int, sparsities: Sparsities | None) -> None:
         own = {} if sparsities is None else dict(sparsities.arguments)
-        self.seed = seed
+        self.algo, self.seed = task.algo, seed
         self.zoo = zoo = exp_manager.ExperimentManager(
             argparse.Namespace(),
             task.algo,
@@ -229,6 +229,7 @@ class Experiment:
         """Give the untrained model, and close its environments after use."""
         zoo = self.zoo
         with contextlib.closing(zoo.create_envs(zoo.n_envs, no_log=True)) as env:
+            check_actions(self.algo, env)
             with _quiet():
                 hyperparams = zoo._preprocess_action_noise(self.hyperparams, self.written, env)
             # An agent without a path breaks down when it is to learn, as a candidate that has a size.

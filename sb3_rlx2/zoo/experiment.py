@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import inspect
 import os
 import pickle
 import shlex
@@ -26,7 +25,7 @@ from sb3_rlx2.files import filling
 from sb3_rlx2.patching import patched
 from sb3_rlx2.progress_log import ProgressFile, monitored
 from sb3_rlx2.settings import read_settings
-from sb3_rlx2.validation import check_integer
+from sb3_rlx2.validation import check_integer, known_arguments
 from sb3_rlx2.warning import warn
 from sb3_rlx2.zoo import agents, hyperparams_file
 from sb3_rlx2.zoo.dense_twin import dense_hyperparams
@@ -111,6 +110,10 @@ class ExperimentManager(exp_manager.ExperimentManager):
         if self.twin_of is None:
             return processed
         return dense_hyperparams(self.twin_of, processed[0], self.n_timesteps), *processed[1:]
+
+    def _preprocess_action_noise(self, hyperparams: dict[str, Any], saved_hyperparams: dict[str, Any], env: VecEnv) -> Any:
+        check_actions(self.twin_of or self.algo, env)  # before the zoo speaks of noise
+        return super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)
 
     def create_callbacks(self) -> None:
         """Make the zoo's callbacks, and a log in the run's folder. The user's own stay as they are."""
@@ -251,6 +254,19 @@ def check_zoo_settings(hyperparams: dict[str, Any]) -> None:
         raise ValueError(f"normalize={normalize!r} must be true, false or a dict of arguments of VecNormalize")
 
 
+def check_actions(algo: str, env: VecEnv) -> None:
+    """
+    Check that an algorithm of ours can act in an environment.
+
+    :param algo: its name in the zoo, or that of another
+    :param env: the environment
+    :raises ValueError: if it is for other actions, with those that are for these
+    """
+    if algo in ALGORITHMS:
+        cls = ALGORITHMS[algo]
+        cls.sparse_policy_class.check_action_space(env.action_space, f"env has action_space={env.action_space}, which", cls)
+
+
 def check_keywords(algorithm: type[BaseAlgorithm], hyperparams: dict[str, Any]) -> None:
     """
     Check that an algorithm knows all its hyper-parameters.
@@ -259,12 +275,7 @@ def check_keywords(algorithm: type[BaseAlgorithm], hyperparams: dict[str, Any]) 
     :param hyperparams: its arguments, and the zoo's for action noise
     :raises ValueError: if it does not, with the nearest
     """
-    known = {"noise_type", "noise_std"}
-    for cls in algorithm.__mro__:
-        parameters = inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else {}
-        known |= parameters.keys()
-        if parameters and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            break
+    known = {"noise_type", "noise_std"} | known_arguments(algorithm)
     for name in hyperparams.keys() - known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
