@@ -35,7 +35,7 @@ ARGUMENTS = [
     (RLx2TD3, "buffer_size", (0, -1, "1e6", None), POSITIVE),
     (RLx2TD3, "gradient_steps", (-7, 0.5, "1"), "must be an integer >= -1"),
     (RLx2TD3, "policy_delay", (0, "2"), POSITIVE),
-    (RLx2TD3, "learning_rate", ("3e-4", "lin_3e-4", None, [1e-3]), RATE),
+    (RLx2TD3, "learning_rate", ("3e-4", "lin_3e-4", None, [1e-3], lambda now, then: 1e-3), RATE),
     (RLx2TD3, "learning_rate", (-1e-3, NAN, INF), "must be a number in [0, inf)"),
     (RLx2TD3, "train_freq", ((1, "epoch"), (0, "step"), 0, "episode", 1.5, [1, "episode"], (1,), None), FREQUENCY),
     (RLx2TD3, "seed", (-1, "abc", 1.5), "must be an integer >= 0"),

@@ -184,7 +184,7 @@ class RLx2Algorithm(AlgorithmHost):
         return RLx2Callback(verbose=self.verbose, **arguments)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        given = [] if callback is None else callback if isinstance(callback, list | tuple) else [callback]
+        given: Any = [] if callback is None else callback if isinstance(callback, list | tuple) else [callback]
         for each in given:
             if isinstance(each, type) or not (isinstance(each, BaseCallback) or callable(each)):
                 raise ValueError(f"callback={each!r} must be a callback (not its class), a function, or a list of these")

@@ -61,7 +61,18 @@ def _folder(name: str, value: Any) -> Any:
 def _learning_rate(name: str, value: Any) -> Any:
     if isinstance(value, Real):
         return check_number(name, value, 0.0, math.inf, high_included=False)
-    return _require(name, value, callable(value), "a number in [0, inf), or a function of the remaining progress")
+    fits = callable(value) and _takes_one(value)
+    return _require(name, value, fits, "a number in [0, inf), or a function of the remaining progress")
+
+
+def _takes_one(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(1.0)
+    except TypeError:
+        return False
+    except ValueError:  # it is a builtin, which does not say
+        return True
+    return True
 
 
 def _entropy_coefficient(name: str, value: Any) -> Any:
