@@ -22,10 +22,10 @@ HEADER = [
     *("steps/s, times SB3's", "MKL as on Intel", "SBX's"),
 ]
 READING = (
-    "A million steps, networks of 256-256. In brackets: a 95 % bootstrap interval, and seeds of RLx2 / of dense SB3; hours are "
-    "medians over runs that did evaluations too. Speed is of one core, one gradient step for each environment step; MKL, with "
-    "which torch multiplies matrices, leaves its AVX code unused where a processor is not Intel's, hence the column with an "
-    "MKL that was [made to use it](benchmarks/speed/mkl.py)."
+    "A million steps, networks of 256-256. In brackets: a 95 % bootstrap interval, and seeds of RLx2 / of dense SB3; hours "
+    "are medians over runs that did evaluations too. Speed is of one core, one gradient step for each environment step; MKL, "
+    "with which torch multiplies matrices, leaves its AVX code unused where a processor is not Intel's, hence the column with "
+    "an MKL that was [made to use it](benchmarks/speed/mkl.py)."
 )
 
 

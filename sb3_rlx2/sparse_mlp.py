@@ -257,8 +257,8 @@ class SparseMLP(nn.Module):
 
     def __getitem__(self, key: Any) -> NoReturn:
         raise TypeError(
-            f"a SparseMLP has no module [{key!r}]: dense_weights() gives the layers' matrices, layer_index(number) the places of "
-            "their links, values and bias the numbers themselves"
+            f"a SparseMLP has no module [{key!r}]: dense_weights() gives the layers' matrices, layer_index(number) the places "
+            "of their links, values and bias the numbers themselves"
         )
 
     def dense_weights(self) -> list[th.Tensor]:

@@ -381,7 +381,20 @@ def test_the_speed_of_training_is_measured(sparsities, folder, monkeypatch):
 
 
 def test_the_actor_alone_may_be_what_is_weighed(folder, rlx2):
-    options = ["--objective", "actor", "--max-bytes", "700", "--n-trials", "2", "--dense-return", "-30", "-32", *SMALL[2:], "--n-finalists", "1"]
+    options = [
+        "--objective",
+        "actor",
+        "--max-bytes",
+        "700",
+        "--n-trials",
+        "2",
+        "--dense-return",
+        "-30",
+        "-32",
+        *SMALL[2:],
+        "--n-finalists",
+        "1",
+    ]
     output = rlx2("compress", *BASE, *options, "--tolerance", "0.9", *PARAMS)
     assert "At most 4 trainings of 400 steps: 0 dense, 2 of the search, 2 of finalists" in output
     assert "nothing is trained" not in output

@@ -338,7 +338,10 @@ def test_bytes_may_be_limited(share_of_best, is_found, run, monkeypatch):
     assert (findings.chosen is not None) == is_found
     for point in findings.points[1:]:
         assert point.size == landscape.weigh(TASK, point.sparsities)
-        assert all(0.00999 <= density <= most + 1e-5 for density, most in zip(densities_of(point.sparsities), budget.highest, strict=True))
+        assert all(
+            0.00999 <= density <= most + 1e-5
+            for density, most in zip(densities_of(point.sparsities), budget.highest, strict=True)
+        )
 
 
 def test_another_limit_goes_on_with_what_is_trained(run, monkeypatch):

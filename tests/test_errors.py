@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from torch import nn
 
-from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseMLP, backends
+from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, RLx2TD3, SparseMLP, backends
 from sb3_rlx2.algorithms.policies import KINDS
 from sb3_rlx2.algorithms.table import CLASSES
 from sb3_rlx2.checkpoint import Checkpoints

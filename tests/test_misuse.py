@@ -119,7 +119,9 @@ def test_malformed_hyperparameters(pair, rlx2):
 
 
 def test_discrete_actions(rlx2):
-    message = "env has action_space=Discrete(2), which must be a Box: RLx2TD3 is for continuous actions; for discrete ones there are"
+    message = (
+        "env has action_space=Discrete(2), which must be a Box: RLx2TD3 is for continuous actions; for discrete ones there are"
+    )
     for command in (["train", *TINY], ["compress"]):
         assert message in rlx2.error(*command, "--algo", "rlx2td3", "--env", "CartPole-v1", "-n", "60")
 

@@ -122,7 +122,10 @@ GOOD = [
     {"learning_rate": lambda left: 1e-3 * left, "tau": 1, "gamma": np.float32(0.5), "policy_kwargs": {"net_arch": []}},
     {"policy_kwargs": {"net_arch": {"pi": [8], "qf": [8, np.int64(8)]}, "optimizer_class": th.optim.AdamW}},
     {"policy_kwargs": {"net_arch": [8], "activation_fn": partial(nn.LeakyReLU, 0.1), "optimizer_kwargs": {"eps": 1e-5}}},
-    {"action_noise": NormalActionNoise(np.zeros(1), np.ones(1)), "replay_buffer_kwargs": {"handle_timeout_termination": False}},
+    {
+        "action_noise": NormalActionNoise(np.zeros(1), np.ones(1)),
+        "replay_buffer_kwargs": {"handle_timeout_termination": False},
+    },
 ]
 
 
@@ -182,7 +185,10 @@ MISTAKES = {
         lambda _: make(env=Wide(), action_noise=OrnsteinUhlenbeckActionNoise(np.zeros(4), np.ones(4))),
         r"has shape \(4,\), and actions have \(3,\)",
     ),
-    "noise by name": (lambda _: make(action_noise="normal"), r"action_noise='normal' must be None, an ActionNoise, or a number"),
+    "noise by name": (
+        lambda _: make(action_noise="normal"),
+        r"action_noise='normal' must be None, an ActionNoise, or a number",
+    ),
     "the class of a callback": (
         lambda _: make().learn(10, callback=EvalCallback),
         r"callback=<class .*EvalCallback'> must be a callback \(not its class\)",
@@ -200,7 +206,10 @@ MISTAKES = {
         lambda path: RLx2TD3.load(saved(RLx2TD3, path, buffer_size=50), batch_size="256"),
         r"batch_size='256' must be an integer >= 1",
     ),
-    "an agent of SB3": (lambda path: RLx2TD3.load(saved(TD3, path, buffer_size=50)), r"is dense, RLx2TD3.load needs a SparseTD3Policy"),
+    "an agent of SB3": (
+        lambda path: RLx2TD3.load(saved(TD3, path, buffer_size=50)),
+        r"is dense, RLx2TD3.load needs a SparseTD3Policy",
+    ),
     "another algorithm's agent": (
         lambda path: RLx2TD3.load(saved(RLx2SAC, path, buffer_size=50)),
         r"policy=SparseSACPolicy of the saved agent is another algorithm's",
@@ -258,9 +267,12 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     assert caught[0].filename == __file__
 
 
+@pytest.mark.filterwarnings("ignore:Evaluation environment is not wrapped")
 def test_functions_may_stand_beside_callbacks():
     steps = []
-    make().learn(10, callback=(EvalCallback(env_for(RLx2TD3)(), eval_freq=5, n_eval_episodes=1), lambda *_: steps.append(1) or True))
+    make().learn(
+        10, callback=(EvalCallback(env_for(RLx2TD3)(), eval_freq=5, n_eval_episodes=1), lambda *_: steps.append(1) or True)
+    )
     assert len(steps) == 10
 
 

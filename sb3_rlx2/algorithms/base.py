@@ -93,9 +93,12 @@ class RLx2Algorithm(AlgorithmHost):
         own = cls.rlx2_defaults()
         check_arguments(cls._own(), kwargs)
         check_values(kwargs)  # of some of these SB3's constructor makes something at once
-        return own | {name: kwargs[name] for name in kwargs if name in own}, {
-            name: value for name, value in kwargs.items() if name not in own
-        }
+        others = {name: value for name, value in kwargs.items() if name not in own}
+        if others.get("policy_kwargs") is not None:
+            others["policy_kwargs"] = dict(
+                others["policy_kwargs"]
+            )  # SB3 writes into it, and the next algorithm may get it too
+        return own | {name: kwargs[name] for name in kwargs if name in own}, others
 
     @classmethod
     def _own(cls) -> type:
@@ -315,7 +318,8 @@ class RLx2Algorithm(AlgorithmHost):
         :param allow_pickle: whether all that the file names is made from it, which runs code: a schedule that is a function of
             one's own, a class of one's own. Only for files whose author you trust
         :param kwargs: arguments that take the place of saved ones
-        :raises ValueError: if the file is damaged, or holds what is made with ``allow_pickle=True`` only; or an argument is none
+        :raises ValueError: if the file is damaged, or holds what is made with ``allow_pickle=True`` only, or an argument
+            is none
         """
         given = custom_objects or {}
         check_values(kwargs)

@@ -187,9 +187,9 @@ class SparsePolicy(PolicyHost):
         keyword = self.networks[name]
         if share is None:
             raise ValueError(
-                f"{keyword}=None: {type(self).__name__} has no default sparsity. An agent that an RLx2 class has saved is loaded "
-                "by that class, as RLx2TD3.load(path); a new one gets it in policy_kwargs (from where rl-zoo3's stock samplers "
-                "drop it: RLx2 classes have it as an argument)"
+                f"{keyword}=None: {type(self).__name__} has no default sparsity. An agent that an RLx2 class has saved is "
+                "loaded by that class, as RLx2TD3.load(path); a new one gets it in policy_kwargs (from where rl-zoo3's stock "
+                "samplers drop it: RLx2 classes have it as an argument)"
             )
         share = check_number(keyword, share, 0.0, 1.0, high_included=False)
         if start is not None and check_number(start_keyword(keyword), start, 0.0, 1.0) > share:
@@ -316,7 +316,8 @@ class SparsePolicy(PolicyHost):
         single = isinstance(observation, np.ndarray) and observation.shape == shape
         several = observation[None] if single else observation
         if isinstance(observation, np.ndarray | dict) and find_non_finite(observation) is not None:
-            raise ValueError(f"observation={observation!r} must be finite: it holds NaN or infinity")
+            given = " ".join(repr(observation).split())
+            raise ValueError(f"observation={given[:200]} must be finite: it holds NaN or infinity")
         if not self._acts_in_arrays(several):
             return super().predict(observation, state, episode_start, deterministic)
         self.set_training_mode(False)

@@ -80,7 +80,9 @@ def _entropy_coefficient(name: str, value: Any) -> Any:
         return check_number(name, value, 0.0, math.inf, high_included=False)
     is_text = isinstance(value, str)
     first = value.removeprefix("auto_") if is_text else ""
-    return _require(name, value, value == "auto" or (is_text and _is_above_0(first)), "a number in [0, inf), 'auto', or 'auto_0.1'")
+    return _require(
+        name, value, value == "auto" or (is_text and _is_above_0(first)), "a number in [0, inf), 'auto', or 'auto_0.1'"
+    )
 
 
 def _is_above_0(text: str) -> bool:
@@ -111,7 +113,9 @@ def _frequency(name: str, value: Any) -> Any:
 def _widths(name: str, value: Any) -> Any:
     lists = [*value.values()] if isinstance(value, Mapping) else [value]
     fits = all(isinstance(each, list | tuple) and all(map(_is_width, each)) for each in lists)
-    return _require(name, value, fits, "a list of widths, integers >= 1, or for actor and critics a dict of two, 'pi' and 'qf'")
+    return _require(
+        name, value, fits, "a list of widths, integers >= 1, or for actor and critics a dict of two, 'pi' and 'qf'"
+    )
 
 
 def _is_width(value: Any) -> bool:
@@ -129,7 +133,7 @@ def _activation(name: str, value: Any) -> Any:
 def _optimizer(name: str, value: Any) -> Any:
     fits = issubclass(value, th.optim.Optimizer) if isinstance(value, type) else callable(value) and not hasattr(value, "step")
     _require(name, value, fits, "a class of optimizers, as torch.optim.Adam")
-    closure = inspect.signature(value.step).parameters.get("closure") if isinstance(value, type) else None
+    closure = inspect.signature(value.step).parameters.get("closure") if hasattr(value, "step") else None
     fits = closure is None or closure.default is not closure.empty
     return _require(name, value, fits, "an optimizer that needs no closure, as torch.optim.Adam")
 

@@ -72,7 +72,7 @@ def squash(raw: th.Tensor, noise: th.Tensor, network: SparseNetwork) -> tuple[th
 
 def _is_recorded() -> bool:
     """Tell whether torch writes down what is computed, for TorchScript, ONNX or its compiler: it knows no kernels of ours."""
-    return th.jit.is_tracing() or th.compiler.is_compiling()  # type: ignore[no-any-return, no-untyped-call]
+    return th.jit.is_tracing() or th.compiler.is_compiling()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def uses_csr(network: SparseNetwork) -> bool:

@@ -74,8 +74,8 @@ def verdict(plan: Plan, findings: Findings) -> str:
         f"{task.algo} on {task.env} stays within {plan.tolerance:g} of dense at {chosen.share:.2%} of its size, "
         f"{chosen.size:,} bytes{limit and f',{limit}'}, {1 / chosen.share:.1f} times smaller ({found}): score "
         f"{scale.score(chosen.mean_return):.3f}, 95 % confidence interval {low:.3f} to {high:.3f}, mean return "
-        f"{chosen.mean_return:,.2f} over {len(chosen.returns)} fresh seeds. It is the first to pass of {tried} finalist(s) tried."
-        f"{proof} {scale_line}"
+        f"{chosen.mean_return:,.2f} over {len(chosen.returns)} fresh seeds. It is the first to pass of {tried} finalist(s) "
+        f"tried.{proof} {scale_line}"
     )
 
 
