@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
@@ -387,10 +388,11 @@ class RLx2Callback(BaseCallback):
 
 
 def _episode_steps(env: VecEnv) -> int | None:
-    """Give the steps of an episode at most, if Gymnasium knows them; environments in other processes are not asked."""
-    envs: Any = getattr(env.unwrapped, "envs", None) or [None]
-    steps: int | None = getattr(getattr(getattr(envs[0], "unwrapped", None), "spec", None), "max_episode_steps", None)
-    return steps
+    """Give the steps of an episode at most, if a wrapper says them; environments in other processes are not asked."""
+    one: Any = next(iter(getattr(env.unwrapped, "envs", [])), None)
+    while one is not None and not isinstance(one, TimeLimit):
+        one = getattr(one, "env", None)
+    return None if one is None else int(one._max_episode_steps)
 
 
 def _count_rlx2_callbacks(callback: Any) -> int:
