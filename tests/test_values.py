@@ -157,6 +157,15 @@ MISTAKES = {
     "a policy's name": (lambda _: make(policy="MlpPolcy"), r"policy='MlpPolcy' is unknown; .*did you mean 'MlpPolicy'"),
     "no policy": (lambda _: make(policy=None), r"policy=None must be 'MlpPolicy'"),
     "SB3's policy": (lambda _: make(policy=TD3.policy_aliases["MlpPolicy"]), r"policy=TD3Policy must be 'MlpPolicy'"),
+    "a policy of dicts": (
+        lambda _: make(policy="MultiInputPolicy"),
+        r"policy='MultiInputPolicy' must be 'MlpPolicy': .* no Dict",
+    ),
+    "an argument of the policy": (
+        lambda _: make(net_arch=[8]),
+        r"RLx2TD3 has no argument net_arch: it goes into policy_kwargs",
+    ),
+    "a logger's folder": (lambda _: make().set_logger("logs"), r"logger='logs' must be a Logger"),
     "no environment": (lambda _: RLx2TD3("MlpPolicy", None), r"env=None must be an environment"),
     "the class of an environment": (lambda _: make(env=DriftEnv), r"env=DriftEnv must be an environment \(not its class\)"),
     "a function that makes one": (lambda _: make(env=lambda: DriftEnv()), r"env=<function .* must be an environment"),

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import open_path
@@ -91,6 +92,8 @@ class RLx2Algorithm(AlgorithmHost):
     def _split(cls, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Give RLx2's own keyword arguments, all of them, and the host's."""
         own = cls.rlx2_defaults()
+        for name in kwargs.keys() - known_arguments(cls._own()) & known_arguments(cls.sparse_policy_class):
+            raise TypeError(f"{cls.__name__} has no argument {name}: it goes into policy_kwargs")
         check_arguments(cls._own(), kwargs)
         check_values(kwargs)  # of some of these SB3's constructor makes something at once
         others = {name: value for name, value in kwargs.items() if name not in own}
@@ -119,6 +122,7 @@ class RLx2Algorithm(AlgorithmHost):
             if self.env is None:
                 raise ValueError("env=None must be an environment, or the name of one")
             vars(self).update(check_values(vars(self)))
+            self._check_observations()
         check_number("policy_distance_threshold", self.policy_distance_threshold, 0.0, math.inf)  # None is for callbacks alone
         check_amount("learning_starts", self.learning_starts, minimum=0)
         self._make_callback()  # checks its arguments now and not at the first `learn`
@@ -143,6 +147,15 @@ class RLx2Algorithm(AlgorithmHost):
             )
         aliases = ", ".join(map(repr, self.policy_aliases))
         raise ValueError(f"policy={name} must be {aliases} or a {needed}")
+
+    def _check_observations(self) -> None:
+        """Check that a policy that reads dicts will get some; an extractor of the user's may read what it likes."""
+        of_dicts = self.policy_aliases.get("MultiInputPolicy", ())
+        own = "features_extractor_class" in self.policy_kwargs
+        if issubclass(self.policy_class, of_dicts) and not own and not isinstance(self.observation_space, spaces.Dict):
+            raise ValueError(
+                f"policy='MultiInputPolicy' must be 'MlpPolicy': observations are no Dict, but {self.observation_space}"
+            )
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         return lookup("policy", policy_name, self.policy_aliases)
@@ -442,6 +455,19 @@ class RLx2Algorithm(AlgorithmHost):
         total, callback = super()._setup_learn(total_timesteps, *args, **kwargs)
         self._total_timesteps = max(total, self.planned_timesteps or 0)  # for schedules; `learn` ends at its own
         return total, callback
+
+    def set_logger(self, logger: Logger) -> None:
+        """
+        Log elsewhere.
+
+        :param logger: what SB3's ``configure`` makes of a folder
+        :raises ValueError: if it is something else
+        """
+        if not isinstance(logger, Logger):
+            raise ValueError(
+                f"logger={logger!r} must be a Logger, as configure(folder) of stable_baselines3.common.logger gives"
+            )
+        super().set_logger(logger)
 
     def restart_topology(self) -> None:
         """
