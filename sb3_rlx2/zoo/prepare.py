@@ -111,6 +111,8 @@ def _check_counts(args: argparse.Namespace) -> None:
     """Refuse numbers that would silently mean something else."""
     if args.n_timesteps != -1:  # the zoo's way to say that the hyper-parameter file has it
         check_integer("--n-timesteps", args.n_timesteps, 1)
+    if args.log_interval == 0:
+        raise ValueError("--log-interval 0 must be an integer >= 1, -1 for what the algorithm has, or -2 for no log")
     for option in ("eval_freq", "save_freq"):
         check_integer(f"--{option.replace('_', '-')}", getattr(args, option), -1)
     for option in ("eval_episodes", "n_eval_envs"):
