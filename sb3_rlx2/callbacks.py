@@ -258,8 +258,10 @@ class RLx2Callback(BaseCallback):
         buffer.cut_last((newest != np.reshape(self._first_obs(), newest.shape)).any(axis=1))
 
     def _on_rollout_start(self) -> None:
-        self.updater.prune()
-        self._log_updates()
+        updater = self.updater
+        updater.prune()
+        if updater.latest_updates:
+            self._log_updates()
 
     def _on_rollout_end(self) -> None:
         buffer = self.buffer

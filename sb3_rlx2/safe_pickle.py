@@ -84,9 +84,6 @@ class _Reader(UNPICKLER):  # type: ignore[misc]
     def find_class(self, module: str, name: str) -> Any:
         return find(*REPLACED.get((module, name), (module, name)))
 
-    def persistent_load(self, pid: Any) -> Any:
-        _refuse(self)
-
 
 def find(module: str, name: str) -> Any:
     """

@@ -364,22 +364,27 @@ class TopologyUpdater(nn.Module):
             index = th.cat([drop_and_grow(index[stays], to_drop[stays], to_grow, k, leaving), leaving]).sort().values
         return index, leaving
 
-    @th.no_grad()
     def prune(self) -> None:
         """
         Take away the links that topology updates have chosen to leave. To be called between two calls of ``train``, not
         inside: there a loss may wait for its backward pass, and what it computed with has the old number of links.
         """
         for network in self.networks.values():
-            leaving, network.leaving = network.leaving, None
-            for i, positions in enumerate(leaving or ()):
-                mlp = network.mlps[i]
-                stays = ~th.isin(mlp.index, positions)
-                for name, moment in _moments(network.optimizer, mlp.values).items():
-                    network.optimizer.state[mlp.values][name] = moment[stays]
-                index = mlp.index[stays]
-                for holder in (mlp, *network.targets[i : i + 1]):
-                    holder.set_links(index, holder.values[stays])
+            if network.leaving is not None:
+                leaving, network.leaving = network.leaving, None
+                self._take_away(network, leaving)
+
+    @staticmethod
+    @th.no_grad()
+    def _take_away(network: EvolvingNetwork, leaving: Sequence[th.Tensor]) -> None:
+        for i, positions in enumerate(leaving):
+            mlp = network.mlps[i]
+            stays = ~th.isin(mlp.index, positions)
+            for name, moment in _moments(network.optimizer, mlp.values).items():
+                network.optimizer.state[mlp.values][name] = moment[stays]
+            index = mlp.index[stays]
+            for holder in (mlp, *network.targets[i : i + 1]):
+                holder.set_links(index, holder.values[stays])
 
     @property
     def wants_warm_up_links(self) -> bool:

@@ -103,6 +103,7 @@ def test_lost_return_is_refused(rlx2, trained, tmp_path, monkeypatch):
         (["agent.zip", "--evaluate", "-1"], "evaluate=-1 must be an integer >= 0"),
         (["agent.zip", "--vecnormalize", "nothing.pkl"], "--vecnormalize nothing.pkl does not exist"),
         (["agent.zip", "--vecnormalize", "agent.zip"], "--vecnormalize agent.zip is damaged"),
+        (["agent.zip", "--vecnormalize", "zipped.pkl"], "--vecnormalize zipped.pkl is damaged"),
         (["agent.zip", "--vecnormalize", "other.pkl"], "vecnormalize: its statistics must be of the agent's observations"),
         (["agent.zip", "--algo", "td4"], "algo='td4' is unknown"),
     ],
@@ -110,8 +111,9 @@ def test_lost_return_is_refused(rlx2, trained, tmp_path, monkeypatch):
 def test_refused_before_anything_is_written(rlx2, arguments, message, tmp_path):
     TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [4]}, buffer_size=10, device="cpu").save(tmp_path / "agent.zip")
     statistics(gym.make("CartPole-v1")).save(tmp_path / "other.pkl")
+    (tmp_path / "zipped.pkl").write_bytes(b"PK\x03\x04\n.")  # as a pickle, it asks for an object by its persistent id
     assert message in rlx2.error("export", *arguments)
-    assert {path.name for path in tmp_path.iterdir()} == {"agent.zip", "other.pkl"}
+    assert {path.name for path in tmp_path.iterdir()} == {"agent.zip", "other.pkl", "zipped.pkl"}
 
 
 WRAPPERS = {

@@ -19,7 +19,7 @@ from sb3_rlx2.studies import storage as places
 from sb3_rlx2.studies import timing
 from sb3_rlx2.studies import workers as storage
 from sb3_rlx2.studies.database import DatabaseStorage
-from sb3_rlx2.studies.storage import open_storage
+from sb3_rlx2.studies.storage import join_study, open_storage
 from sb3_rlx2.studies.workers import first_attempt, run_trials
 from tests import postgres
 
@@ -56,7 +56,7 @@ def url(request, tmp_path):
 def open_study(url):
     opened.append(open_storage(url))
     name = os.environ["PYTEST_CURRENT_TEST"].split("::")[-1]  # tests share the server
-    return optuna.create_study(storage=opened[-1], study_name=name, load_if_exists=True, direction="maximize")
+    return join_study(opened[-1], name, "maximize")
 
 
 def objective(trial):
@@ -516,3 +516,18 @@ def test_a_database_that_restarts_is_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(places, "DatabaseStorage", open_it)
     opened.append(open_storage(f"sqlite:///{tmp_path}/study.db"))
     assert next(answers, "none") == "none"
+
+
+def test_a_database_that_restarts_while_a_study_is_opened_is_waited_for(tmp_path, monkeypatch):
+    answers = iter([StorageInternalError("closed the connection unexpectedly"), None])
+    directions = DatabaseStorage.get_study_directions
+
+    def get_study_directions(*arguments):
+        error = next(answers, None)
+        if error is not None:
+            raise error
+        return directions(*arguments)
+
+    monkeypatch.setattr(DatabaseStorage, "get_study_directions", get_study_directions)
+    opened.append(open_storage(f"sqlite:///{tmp_path}/study.db"))
+    assert join_study(opened[-1], "study", "maximize").study_name == "study"

@@ -115,6 +115,9 @@ METHODS = {
         for threshold in THRESHOLDS
     },
     "tqc-85": Method("RLx2, critics at 85%", RIGL | {"critic_sparsity": 0.85}),
+    "dense-arrays": Method(
+        "Dense, in arrays", STATIC | TOPOLOGY_ONLY | {"actor_sparsity": 0.0, "critic_sparsity": 0.0, "backend": "csr"}
+    ),
     # INTERPLAY.md
     **{name: Method(run.arm.label, network=run.arm.about.network, needs=run.needs) for name, run in interplay.RUNS.items()},
 }
@@ -318,7 +321,7 @@ SETS: dict[str, list[Cell]] = {
     "half-size": [cell for env in MUJOCO for cell in cells(["live-half"], env, (20, 21))],
     # ALGORITHMS.md; what takes longest first
     "algorithms": [
-        *cells(["dense", "tqc-85", "rlx2"], "HalfCheetah-v4", range(2), 300_000, "tqc", 5_000),
+        *cells(["dense", "tqc-85", "rlx2", "dense-arrays"], "HalfCheetah-v4", range(2), 300_000, "tqc", 5_000),
         *cells(["rlx2", "dense", *THRESHOLD_METHODS], "LunarLander-v3", range(3), 200_000, "dqn", 2_500),
         *cells(["rlx2", "dense", *THRESHOLD_METHODS], "CartPole-v1", range(3), 50_000, "dqn", 1_000),
         *cells(["rlx2", "dense"], "CartPole-v1", range(3), 50_000, "qrdqn", 1_000),

@@ -27,7 +27,7 @@ from benchmarks.returns.cells import CELLS, Cell
 from benchmarks.returns.progress import Display
 from benchmarks.returns.training import Places, as_text, train
 from sb3_rlx2.studies import timing
-from sb3_rlx2.studies.storage import open_storage
+from sb3_rlx2.studies.storage import join_study, open_storage
 from sb3_rlx2.studies.workers import given_up, run_trials
 
 ROOT = Path(__file__).parents[2]
@@ -61,9 +61,7 @@ class Grid:
         self.url, self.more = storage, list(more)
         places.work.mkdir(parents=True, exist_ok=True)
         self.storage = open_storage(storage)
-        self.study = optuna.create_study(
-            study_name=STUDY + " ".join([*names, *more]), storage=self.storage, load_if_exists=True
-        )
+        self.study = join_study(self.storage, STUDY + " ".join([*names, *more]), "minimize")
 
     def work(self) -> None:
         """Train cells until none is left; returns when those of other workers are finished too."""

@@ -82,6 +82,7 @@ def of_algorithms(section: Section) -> Iterator[Check]:
         ("QRDQN", "dense", 6.0),
         ("DQN", "dense", 8.0),
         ("DQN", "small dense", 2.5),
+        ("CrossQ", "dense", 2.5),
     ):
         row, size = section.one(algorithm=algorithm), ", as many parameters" if opponent == "small dense" else ""
         name = f"gradient step of {algorithm} on {row['env']}, against dense{size}"

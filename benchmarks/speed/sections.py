@@ -34,6 +34,7 @@ OTHER_ALGORITHMS: tuple[tuple[str, str, dict[str, int], dict[str, float]], ...] 
     ("DDPG", "HalfCheetah-v4", {}, ACTOR_CRITIC),
     ("QRDQN", "CartPole-v1", {"width": 64, "batch": 32}, {"sparsity": 0.9}),
     ("DQN", "Bits-v0", {"width": 1024, "hidden": 1, "batch": 32}, {"sparsity": 0.91}),
+    ("CrossQ", "HalfCheetah-v4", {"width": 1024}, {"actor_sparsity": 0.9, "critic_sparsity": 0.9}),
 )
 
 
@@ -88,13 +89,19 @@ def algorithms(bench: Bench) -> Rows:
         if env == "Bits-v0":
             kinds["small dense"] = agent("dense", algorithm, env, **sizes | {"width": _small_width(sizes["width"], **own)})
         jobs = {
-            kind: Job("gradient_step", 800 if kind == "rlx2" else 80, {"warm_up": bench.amount(WARM_UP)} | arguments)
+            kind: Job("gradient_step", _go(algorithm, kind), {"warm_up": bench.amount(WARM_UP)} | arguments)
             for kind, arguments in kinds.items()
         }
         for kind in kinds.keys() - {"rlx2"}:
             jobs = both_ways(jobs, kind)
         rows.append({"algorithm": algorithm, "env": env, "seconds": bench.alternate(jobs)})
     return rows
+
+
+def _go(algorithm: str, kind: str) -> int:
+    """Give how many gradient steps are about a second's."""
+    slow = 10 if algorithm == "CrossQ" else 1
+    return (800 if kind == "rlx2" else 80) // slow
 
 
 def _small_width(width: int, sparsity: float, inputs: int = 400, outputs: int = 6) -> int:
@@ -203,13 +210,16 @@ def _wide(kind: str, width: int, multiple: float = 1.0) -> dict[str, Any]:
 
 
 IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
-COMPILED = ("td3", "sac", "tqc", "dqn", "qrdqn")
+# What an algorithm's gradient steps need beside what all of them do
+COMPILED = {name: [f"sb3_rlx2.algorithms.{name}.kernels:{name.upper()}"] for name in ("td3", "sac", "tqc", "dqn", "qrdqn")}
+COMPILED["crossq"] = [".renorm:RENORM", ".renorm:FOLD", ".gaussian:SQUASH"]
 COMPILE = """
 import time
 import sb3_rlx2
 start = time.perf_counter()
 from sb3_rlx2 import kernels
-kernels.load({!r}, length=2)
+for group in {!r}:
+    kernels.load(group, length=0 if group[0] == "." else 2)
 kernels.load(".replay:REPLAY", "float64")
 kernels.load(".replay:ACTIONS")
 for group in (".mlp:SINGLE", ".mlp:FORWARD", ".optimizer:OPTIMIZER", ".mailbox:JOBS", ".mailbox:THREADS"):
@@ -226,10 +236,9 @@ def startup(bench: Bench) -> Rows:
         for module, seconds in imports.items():
             seconds.append(_fresh(IMPORT.format(module)))
     for algorithm, _ in product(compiles, range(max(2, bench.repeats // 2))):
-        group = f"sb3_rlx2.algorithms.{algorithm}.kernels:{algorithm.upper()}"
         with tempfile.TemporaryDirectory() as folder:
             for seconds in compiles[algorithm].values():
-                seconds.append(_fresh(COMPILE.format(group), SB3_RLX2_CACHE_DIR=folder))
+                seconds.append(_fresh(COMPILE.format(COMPILED[algorithm]), SB3_RLX2_CACHE_DIR=folder))
     by_algorithm = [{"what": f"compile for {name.upper()}", "seconds": seconds} for name, seconds in compiles.items()]
     return [{"what": "import", "seconds": imports}, *by_algorithm]
 

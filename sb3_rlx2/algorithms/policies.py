@@ -320,7 +320,8 @@ class SparsePolicy(PolicyHost):
             raise ValueError(f"observation={given[:200]} must be finite: it holds NaN or infinity")
         if not self._acts_in_arrays(several):
             return super().predict(observation, state, episode_start, deterministic)
-        self.set_training_mode(False)
+        if self.training:  # nothing that acts in arrays depends on it, so no further look is needed
+            self.set_training_mode(False)
         output = self._infer(several)
         self._latest[:] = observation, output
         actions = self._in_env_range(self._actions(output, deterministic), len(several))

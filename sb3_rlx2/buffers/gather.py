@@ -116,6 +116,11 @@ def _identity(shape: tuple[int, ...]) -> Normalizer:
     return Normalizer(np.zeros(dimension), np.ones(dimension), math.inf, 1.0, math.inf)
 
 
+@lru_cache(maxsize=16)
+def _name(dtype: np.dtype[Any]) -> str:
+    return dtype.name  # which NumPy puts together anew each time
+
+
 def gather_batch(ring: Ring, normalizer: Normalizer, batch: Batch) -> None:
     """
     Gather n-step windows in tiles.
@@ -125,7 +130,7 @@ def gather_batch(ring: Ring, normalizer: Normalizer, batch: Batch) -> None:
     :param batch: says which rows and environments, and receives the rest
     """
     _gather(ring, normalizer, batch, batch.inputs, batch.next_inputs)
-    kernels.load(".replay:ACTIONS", ring.actions.dtype.name).gather_actions(
+    kernels.load(".replay:ACTIONS", _name(ring.actions.dtype)).gather_actions(
         batch.rows, batch.environments, ring.rewards.shape[1], ring.actions, batch.inputs, ring.observations.shape[1]
     )
 
@@ -159,7 +164,7 @@ def gather_windows(
 
 
 def _gather(ring: Ring, normalizer: Normalizer, into: Batch | Windows, obs: np.ndarray, next_obs: np.ndarray) -> None:
-    kernels.load(".replay:REPLAY", ring.observations.dtype.name).gather_windows(
+    kernels.load(".replay:REPLAY", _name(ring.observations.dtype)).gather_windows(
         into.rows, into.environments, *ring[:-1], *normalizer, obs, next_obs,
         into.returns.reshape(-1), into.terminated.reshape(-1), into.discounts.reshape(-1), into.lengths,
     )  # fmt: skip
@@ -183,7 +188,7 @@ def gather_on_the_way(
     :param samples: receives the sample that each belongs to, ``[states]``
     :param discounts: receives the discount of each, ``[states]``
     """
-    kernels.load(".replay:REPLAY", ring.observations.dtype.name).gather_on_the_way(
+    kernels.load(".replay:REPLAY", _name(ring.observations.dtype)).gather_on_the_way(
         windows.rows, windows.environments, windows.lengths, ring.powers, ring.next_observations, len(ring.rewards),
         *normalizer[:3], next_obs, samples, discounts,
     )  # fmt: skip

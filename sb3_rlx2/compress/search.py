@@ -18,6 +18,7 @@ from sb3_rlx2.compress import statistics
 from sb3_rlx2.compress.sampling import DensitySampler, HopelessPruner
 from sb3_rlx2.compress.statistics import Scale
 from sb3_rlx2.compress.training import Budget, Sparsities, Task, keywords, random_returns, step_seconds, train
+from sb3_rlx2.studies.storage import join_study
 from sb3_rlx2.studies.workers import first_attempt, run_trials
 from sb3_rlx2.zoo.trials import forget, trial_folder
 
@@ -284,13 +285,8 @@ class Search:
 
     def _open(self, name: str, direction: Literal["minimize", "maximize"], **kwargs: Any) -> optuna.Study:
         """Open a study, which must belong to this search."""
-        study = optuna.create_study(
-            storage=self.storage,
-            study_name=f"{self.plan.study_name}/{name}",
-            direction=direction,
-            load_if_exists=True,
-            **{"pruner": optuna.pruners.NopPruner(), **kwargs},
-        )
+        full_name = f"{self.plan.study_name}/{name}"
+        study = join_study(self.storage, full_name, direction, **{"pruner": optuna.pruners.NopPruner(), **kwargs})
         identity, held = json.loads(json.dumps(self.plan.identity)), study.user_attrs.get("identity")
         if held is None and not study.get_trials(deepcopy=False):
             study.set_user_attr("identity", identity)

@@ -2,19 +2,23 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
+import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from sb3_rlx2.extras import require
 from sb3_rlx2.studies import timing
 from sb3_rlx2.studies.database import DatabaseStorage
 from sb3_rlx2.studies.journal import LeasedJournalStorage
+
+T = TypeVar("T")
 
 STORAGE_ERRORS = (StorageInternalError, SQLAlchemyError, OSError)  # what a storage that cannot be reached raises
 
@@ -49,13 +53,34 @@ def open_storage(url: str | None, create: bool = True) -> "Storage":
         raise ConnectionError(f"storage={shown!r} cannot be reached: {_cause(error)}") from error
 
 
+def join_study(
+    storage: BaseStorage, name: str | None, direction: Literal["minimize", "maximize"], **kwargs: Any
+) -> optuna.Study:
+    """
+    Open a study, which is made if it does not exist; the storage may be restarting meanwhile.
+
+    :param storage: of :func:`open_storage`
+    :param name: name of the study, None for one that Optuna makes up
+    :param direction: of its objective
+    :param kwargs: further arguments of :func:`optuna.create_study`
+    :raises StorageInternalError: if the storage does not come back
+    """
+    return _while_it_recovers(
+        lambda: optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True, **kwargs)
+    )
+
+
 def _open_database(database: sqlalchemy.URL) -> DatabaseStorage:
-    """Open a database, which may be restarting: for seconds, where a worker that has begun waits for minutes."""
+    return _while_it_recovers(lambda: DatabaseStorage(database, timing.HEARTBEAT_INTERVAL, timing.GRACE_PERIOD))
+
+
+def _while_it_recovers(call: Callable[[], T]) -> T:
+    """Repeat a call to a database that may be restarting: for seconds, where a worker that has begun waits for minutes."""
     for _ in range(timing.OPENING - 1):
         with suppress(*STORAGE_ERRORS):
-            return DatabaseStorage(database, timing.HEARTBEAT_INTERVAL, timing.GRACE_PERIOD)
+            return call()
         time.sleep(timing.POLL_INTERVAL)
-    return DatabaseStorage(database, timing.HEARTBEAT_INTERVAL, timing.GRACE_PERIOD)
+    return call()
 
 
 def _sqlite_file(database: sqlalchemy.URL) -> str | None:

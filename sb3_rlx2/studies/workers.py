@@ -205,7 +205,7 @@ class _Worker:
             self.study._log_completed_trial([value], trial.number, trial.params)  # type: ignore[list-item]
 
     def _show(self) -> None:
-        trials = self.study.get_trials(deepcopy=False)
+        trials = _patiently(lambda: self.study.get_trials(deepcopy=False))
         self.bar.n, running = (sum(trial.state in states for trial in trials) for states in (ENDED, (TrialState.RUNNING,)))
         self.bar.set_postfix_str(f"{running} running")
 

@@ -24,7 +24,7 @@ from stable_baselines3 import HerReplayBuffer
 
 from sb3_rlx2.algorithms.policies import SparsePolicy
 from sb3_rlx2.files import filling
-from sb3_rlx2.studies.storage import open_storage
+from sb3_rlx2.studies.storage import join_study, open_storage
 from sb3_rlx2.studies.workers import given_up, run_trials
 from sb3_rlx2.zoo.experiment import ExperimentManager
 from sb3_rlx2.zoo.search_space import SAMPLERS
@@ -132,13 +132,12 @@ class TuningManager(ExperimentManager):
         """Run this worker's share of a study, then report on the whole of it."""
         self._check_sparsity()
         with closing(open_storage(self.storage)) as storage:
-            study = optuna.create_study(
+            study = join_study(
+                storage,
+                self.study_name,
+                "maximize",
                 sampler=self._create_sampler(self.sampler),
                 pruner=self._create_pruner(self.pruner),
-                storage=storage,
-                study_name=self.study_name,
-                load_if_exists=True,
-                direction="maximize",
             )
             self._check_study(study)
             self._describe(study)
