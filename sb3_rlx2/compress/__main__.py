@@ -82,7 +82,6 @@ def prepare(args: argparse.Namespace) -> Plan:
     sparsest = Sparsities.from_densities(args.algo, [args.min_density] * len(keywords(args.algo)))
     hyperparams, n_timesteps = probe(task, sparsest)
     task, densities = dataclasses.replace(task, n_timesteps=n_timesteps), (args.min_density, args.max_density)
-    results = Results(args.log_folder, args.algo, args.env)
     plan = Plan(
         task,
         hyperparams,
@@ -94,7 +93,7 @@ def prepare(args: argparse.Namespace) -> Plan:
         args.seed,
         tuple(args.dense_return) if args.dense_logs is None else dense_returns(args.dense_logs, n_timesteps),
         args.study_name or f"{args.algo}-{args.env}",
-        results.folder / "finalists",
+        Results(args.log_folder, args.algo, args.env).folder / "finalists",
         None if args.max_bytes is None else Budget.of(task, args.max_bytes, densities),
     )
     check_plain(entry(plan, sparsest))
