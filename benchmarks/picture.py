@@ -1,9 +1,9 @@
 """
 Takes ``docs/report.png``: which links of a run's actor live, as ``rlx2 report`` draws them in Chromium.
 
-``python -m benchmarks.picture FOLDER``, the run's; the picture there is of
+``python -m benchmarks.picture FOLDER``, the run's; the picture there is of the first 8,000 steps of
 
-    rlx2 train --algo rlx2td3 --env HalfCheetah-v5 --n-timesteps 60000
+    rlx2 train --algo rlx2td3 --env HalfCheetah-v5 --n-timesteps 20000 --seed 0
 """
 
 import base64
