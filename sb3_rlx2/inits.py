@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch as th
 
+from sb3_rlx2.saved_objects import why_no_agent
 from sb3_rlx2.validation import lookup
 
 Shape = tuple[int, int]  # (out_features, in_features)
@@ -184,8 +185,9 @@ class SavedLinks:
 
     def _read(self, network: str) -> tuple[th.Tensor, th.Tensor, int]:
         """Give the positions of all links of a network, their values, and the number of its units."""
-        if not Path(self.path).is_file():
-            raise ValueError(f"init={self.path} does not exist")
+        reason = why_no_agent(Path(self.path))
+        if reason is not None:
+            raise ValueError(f"init={self.path} {reason}")
         with zipfile.ZipFile(self.path) as archive:
             policy = io.BytesIO(archive.read("policy.pth"))
         state: dict[str, th.Tensor] = th.load(policy, map_location="cpu", weights_only=True)

@@ -3,6 +3,7 @@ What a run logs: the names of the columns, and rows of SB3's ``progress.csv`` fo
 the logger.
 """
 
+import os
 import re
 from collections.abc import Callable
 from functools import wraps
@@ -124,11 +125,7 @@ class ProgressFile(BaseCallback):
     def _on_training_start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path()
-        earlier = path.read_text() if path.exists() else ""
-        self._output = CSVOutputFormat(str(path))  # which empties the file
-        if earlier:
-            self._output.file.write(earlier)
-            self._output.keys = earlier.partition("\n")[0].split(",")
+        self._output = _go_on(path) if path.exists() and path.stat().st_size > 0 else CSVOutputFormat(str(path))
         self.logger.output_formats.append(self._output)
 
     def _path(self) -> Path:
@@ -143,6 +140,16 @@ class ProgressFile(BaseCallback):
             self.logger.output_formats.remove(self._output)
             self._output.close()
             self._output = None
+
+
+def _go_on(path: Path) -> CSVOutputFormat:
+    """Open a file behind its rows. SB3's own empties it, and a process that is killed then has lost them."""
+    output = CSVOutputFormat(os.devnull)
+    output.close()
+    output.file = path.open("r+")
+    output.keys = output.file.readline().rstrip("\n").split(",")
+    output.file.seek(0, os.SEEK_END)
+    return output
 
 
 def progress_files(folder: Path) -> list[Path]:

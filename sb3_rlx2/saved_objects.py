@@ -10,6 +10,7 @@ import io
 import json
 import pickle
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -128,6 +129,27 @@ def check_members(archive: zipfile.ZipFile) -> None:
         path = PurePosixPath(each.filename)
         if path.is_absolute() or ".." in path.parts or "\\" in each.filename or each.external_attr >> 28 == 0xA:
             raise ValueError(f"it holds {each.filename!r}, which leads out of its folder")
+
+
+def why_no_agent(path: Path) -> str | None:
+    """
+    Tell whether a file is a whole agent, as Stable-Baselines3 saves one.
+
+    :param path: the file
+    :return: what is wrong with it, None if nothing is
+    """
+    if not path.is_file():
+        return "does not exist"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_members(archive)
+            damaged, names = archive.testzip(), archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        return f"is damaged, or no zip: {error}"
+    # What is left of a torn zip may open as one of the archives inside it, so what must be there counts too.
+    if damaged is not None or not {"data", "policy.pth"} <= set(names):
+        return "is damaged, or no agent that Stable-Baselines3 saved"
+    return None
 
 
 def _full_name(cls: type) -> list[str]:

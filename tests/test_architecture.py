@@ -16,8 +16,8 @@ PACKAGE = Path(sb3_rlx2.__file__).parent
 # the same line from none but itself.
 ORDER = [
     "validation warning files contrib settings safe_pickle environment_guard packing",
-    "saved_objects extras minatar hooks patching schedules plan progress_log distributions inits dead_units kernels",
-    "buffers backends predictive",
+    "saved_objects extras minatar hooks patching schedules plan progress_log distributions dead_units kernels",
+    "buffers backends predictive inits",
     "sparse_mlp paths",
     "topology metrics fast",
     "updater evolving",
@@ -177,7 +177,8 @@ def test_host_stays_at_the_edges(module):
 
 
 def test_import_is_light():
-    heavy = ("numba", "rl_zoo3", "optuna", "matplotlib", "moviepy", "psycopg", "huggingface_hub")
+    heavy = ("numba", "rl_zoo3", "optuna", "sqlalchemy", "matplotlib", "plotly", "seaborn", "rliable", "moviepy", "psycopg")
+    heavy += ("huggingface_hub", "onnx", "minatar")
     code = f"import sys, sb3_rlx2; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-W", "ignore", "-c", code], text=True).strip() == "[]"
 

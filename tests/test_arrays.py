@@ -10,6 +10,8 @@ from stable_baselines3 import TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sb3_rlx2 import RLx2CrossQ, RLx2DQN, RLx2QRDQN, RLx2SAC, RLx2TD3, SparseMLP
 from sb3_rlx2.fast.eligible import why_not
@@ -68,6 +70,36 @@ def test_predict_calls_hooks_of_the_features_extractor(algorithm, backend):
     calls = count_calls(model.actor.features_extractor)
     model.predict(OBS)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("begin", [0, 30])
+def test_hooks_on_all_modules_are_called(begin):
+    model = build(RLx2TD3)
+    if begin:
+        model.learn(begin)
+    seen = set()
+    handle = register_module_forward_hook(lambda module, *_: seen.add(type(module)))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.learn(30, reset_num_timesteps=False)
+        assert {type(model.actor), type(model.critic), SparseMLP} <= seen
+        seen.clear()
+        model.predict(OBS)
+        assert SparseMLP in seen
+    finally:
+        handle.remove()
+
+
+def test_hooks_on_all_optimizers_are_called():
+    model = build(RLx2TD3).learn(30)
+    steps = []
+    handle = register_optimizer_step_post_hook(lambda optimizer, *_: steps.append(optimizer))
+    try:
+        model.learn(30, reset_num_timesteps=False)
+    finally:
+        handle.remove()
+    assert {*steps} == {model.actor.optimizer, model.critic.optimizer}
 
 
 class Dropping(FlattenExtractor):

@@ -144,6 +144,24 @@ def test_progress_file_keeps_what_is_there(tmp_path):
         assert [row["test/value"] for row in rows(path)] == list(range(1, 11))
 
 
+def test_what_a_progress_file_holds_is_never_away(tmp_path):
+    """A run that goes on may be killed at any moment: what it had written stays on the disk meanwhile."""
+    (tmp_path / "progress.csv").write_text("time/total_timesteps,test/value\n10,1\n")
+    model = TD3("MlpPolicy", "Pendulum-v1", buffer_size=100, policy_kwargs={"net_arch": [4]})
+    seen = []
+
+    class Look(BaseCallback):
+        def _on_training_start(self):
+            seen.append((tmp_path / "progress.csv").read_text())
+
+        def _on_step(self):
+            return True
+
+    model.learn(10, callback=[ProgressFile(tmp_path, again=True), Look(), Values()], log_interval=None)
+    assert seen == ["time/total_timesteps,test/value\n10,1\n"]
+    assert [row["test/value"] for row in rows(tmp_path / "progress.csv")] == [1, *range(1, 11)]
+
+
 def test_recording_changes_no_training(tmp_path):
     parameters = []
     for recorded in (False, True):

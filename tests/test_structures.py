@@ -2,6 +2,7 @@
 
 import itertools
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -200,6 +201,9 @@ def test_tickets_that_do_not_fit(agent, tmp_path):
         make(PixelEnv((5, 10, 2), bool), init=path, **SMALL)
     with pytest.raises(ValueError, match=r"init=.*missing.zip does not exist"):
         make(Pixels(), init=str(tmp_path / "missing.zip"), **SMALL)
+    Path(path).write_bytes(Path(path).read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"init=.*agent.zip is damaged"):
+        make(Pixels(), init=path, **SMALL)
     DQN("MlpPolicy", Pixels(), buffer_size=10).save(path)
     with pytest.raises(ValueError, match="holds a dense agent, which has no links"):
         make(Pixels(), init=path, **SMALL)

@@ -1,36 +1,13 @@
 """Agents in files: whether a file is one, and the names of those that are saved on the way."""
 
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sb3_rlx2.saved_objects import check_members, read_objects
+from sb3_rlx2.saved_objects import read_objects, why_no_agent
 
 CHECKPOINT = re.compile(r"(?P<prefix>.+)_(?P<steps>\d+)_steps")  # as SB3's CheckpointCallback names them
-
-
-def why_no_agent(path: Path) -> str | None:
-    """
-    Tell whether a file is a whole agent, as Stable-Baselines3 saves one.
-
-    :param path: the file
-    :return: what is wrong with it, None if nothing is
-    """
-    if not path.is_file():
-        return "does not exist"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            check_members(archive)
-            damaged, names = archive.testzip(), archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        return f"is damaged, or no zip: {error}"
-    # What is left of a torn zip may open as one of the archives inside it, so what must be there counts too.
-    if damaged is not None or not {"data", "policy.pth"} <= set(names):
-        return "is damaged, or no agent that Stable-Baselines3 saved"
-    return None
 
 
 def read_pickled(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:

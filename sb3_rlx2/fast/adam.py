@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from torch.optim import optimizer as of_optimizers
 
 from sb3_rlx2 import kernels
 from sb3_rlx2.kernels.parameters import AdamArrays, lines
@@ -57,7 +58,8 @@ class PlainAdam:
         :param after: number of hooks after a step
         """
         hooks = (self.optimizer._optimizer_step_pre_hooks, self.optimizer._optimizer_step_post_hooks)
-        return (len(hooks[0]), len(hooks[1])) == (before, after)
+        of_all = (of_optimizers._global_optimizer_pre_hooks, of_optimizers._global_optimizer_post_hooks)
+        return (len(hooks[0]), len(hooks[1])) == (before, after) and not any(of_all)
 
     def step(self, gradients: Sequence[Sequence[int]], threads: int = 1, run: Run = run_alone) -> None:
         """

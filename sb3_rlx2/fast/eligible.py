@@ -20,7 +20,7 @@ from torch import nn
 from sb3_rlx2 import backends
 from sb3_rlx2.buffers.gather import why_not_by_statistics
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
-from sb3_rlx2.hooks import has_hooks, hooks
+from sb3_rlx2.hooks import global_hooks, has_hooks, hooks
 from sb3_rlx2.sparse_mlp import SparseMLP
 
 
@@ -143,7 +143,7 @@ class Watch:
         self._owners = [each for module in (policy, *modules) for each in (module._modules, module._parameters) if each]
         self._held = [*_all_values(self._owners)]  # alive, or another could get the id of one that is gone
         self._parts = [*map(id, self._held)]
-        self._hooks = [each for module in modules for each in hooks(module)]
+        self._hooks = [*global_hooks(), *(each for module in modules for each in hooks(module))]
         self._mlps = [module for module in modules if isinstance(module, SparseMLP)]
         self._tensors = [each for module in modules for each in module._parameters.values() if each is not None]
         self._state = self._look()

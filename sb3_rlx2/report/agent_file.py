@@ -14,9 +14,10 @@ from torch import nn
 
 from sb3_rlx2 import metrics
 from sb3_rlx2.algorithms.policies import SparsePolicy
-from sb3_rlx2.checkpoint.archive import CHECKPOINT, read_pickled, why_no_agent
+from sb3_rlx2.checkpoint.archive import CHECKPOINT, read_pickled
 from sb3_rlx2.paths import find_paths
 from sb3_rlx2.plan import LEAST, gradient_steps_per_step, is_share, steps_of
+from sb3_rlx2.saved_objects import why_no_agent
 from sb3_rlx2.sparse_mlp import SparseMLP, sparse_mlps
 
 

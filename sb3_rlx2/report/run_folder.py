@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sb3_rlx2.checkpoint.archive import CHECKPOINT, why_no_agent
+from sb3_rlx2.checkpoint.archive import CHECKPOINT
 from sb3_rlx2.progress_log import BUFFER_SIZE, N_STEPS, POLICY_DISTANCE, STEP, layer_of, progress_files
 from sb3_rlx2.report.agent_file import Agent, read_agent
+from sb3_rlx2.saved_objects import why_no_agent
 from sb3_rlx2.settings import read_settings
 
 T = TypeVar("T")

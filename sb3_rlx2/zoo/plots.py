@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from sb3_rlx2 import safe_pickle
+from sb3_rlx2.files import replacing
 
 # Returns of a random and of an expert agent, by which D4RL normalises MuJoCo's returns (REF_MIN_SCORE and REF_MAX_SCORE in
 # https://github.com/Farama-Foundation/D4RL/blob/master/d4rl/infos.py). They are of v2; v4 and v5 compute close to the same.
@@ -240,5 +241,6 @@ def save(figures: list[Any], folder: Path) -> None:
     for figure in figures:
         title = figure.get_label() or next((axes.get_title() or axes.get_xlabel() for axes in figure.axes), "")
         path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '_', title).strip('_') or 'figure'}.png"
-        figure.savefig(path)
+        with replacing(path) as new:
+            figure.savefig(new)
         print(f"Figure: {path}")
