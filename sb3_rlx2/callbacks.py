@@ -52,8 +52,8 @@ class RLx2Callback(BaseCallback):
     :param policy_distance_threshold: policy distance above which the oldest transitions leave; infinity keeps everything, None
         takes the policy's default, 0.2 for continuous actions and 0.9 for discrete ones
     :param buffer_check_interval: environment steps between looks at the policy distance, or a share of the planned ones
-    :param soft_n_step: for SAC with n > 1, add the entropy of every state on the way (as released); else only the
-        bootstrap state's, as SB3 does
+    :param soft_n_step: for SAC, TQC and CrossQ with n > 1, add the entropy of every state on the way (as released for SAC);
+        else only the bootstrap state's, as SB3 does
     :param verbose: 1 prints the plan, when the buffer shrinks and when n-step targets begin
     :param drop_dead_links: whether updates drop first all links on no path from an input to an output, and grow none from a
         unit that no input reaches (see :mod:`sb3_rlx2.paths`)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 GO_BACK = "go back to the last checkpoint"
 LARGE = 1e76  # a sum of squares below it has no part that is NaN, or infinite in 32 bits
@@ -48,6 +48,30 @@ def unguard(env: VecEnv) -> None:
     """
     for name in _Guard.METHODS:
         vars(env.unwrapped).pop(name, None)
+
+
+def check_statistics(env: VecEnv) -> None:
+    """
+    Check that no wrapper around ``VecNormalize`` changes the shape of observations: SB3's off-policy algorithms store what
+    ``VecNormalize`` got.
+
+    :param env: environments, with their wrappers
+    :raises ValueError: if one does, as ``VecFrameStack``
+    """
+    normaliser = unwrap_vec_normalize(env)
+    if normaliser is None:
+        return
+    stored, read = _shapes(normaliser.observation_space), _shapes(env.observation_space)
+    if stored != read:
+        raise ValueError(
+            f"env={type(env).__name__}: VecNormalize must come last, around what changes the shape of observations; "
+            f"off-policy training would store those that it got, of shape {stored}, where the policy reads {read} (in "
+            "hyper-parameters, vec_env_wrapper stacks frames before normalize, frame_stack after it)"
+        )
+
+
+def _shapes(space: spaces.Space[Any]) -> Any:
+    return {key: part.shape for key, part in space.spaces.items()} if isinstance(space, spaces.Dict) else space.shape
 
 
 def require_finite(what: str, value: Any, step: int, count: int, number: int | None = None) -> None:

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any, NamedTuple
 
 import torch as th
+from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 from sb3_rlx2.backends.network import LayerSpec
@@ -98,9 +99,24 @@ def heads(module: nn.Module) -> Sequence[SparseMLP | DenseHead]:
 
 def _dense_head(network: nn.Module) -> DenseHead:
     parts = [part for name, part in network.named_modules() if not name.startswith("features_extractor")]
-    linears = [part for part in parts if isinstance(part, nn.Linear)]
+    linears = [*wide_layer(network), *(part for part in parts if isinstance(part, nn.Linear))]
     layers = [LayerSpec(linear.in_features, linear.out_features, linear.weight.numel()) for linear in linears]
     return DenseHead(layers, [part for part in parts if is_normalisation(part)] or None)
+
+
+def wide_layer(network: nn.Module) -> list[nn.Linear]:
+    """
+    Give the layer behind the convolutions of SB3's ``NatureCNN`` in a network that values actions: it counts as the first one
+    of the head, because in our networks, behind a ``ConvExtractor``, it is.
+
+    :param network: a network of SB3's own
+    :return: the layer, or nothing
+    """
+    extractor = getattr(network, "features_extractor", None)
+    values_actions = any(hasattr(network, name) for name in ("q_net", "quantile_net"))
+    if not values_actions or not isinstance(extractor, NatureCNN):
+        return []
+    return [layer for layer in extractor.linear if isinstance(layer, nn.Linear)]
 
 
 @dataclass(frozen=True)
@@ -208,12 +224,16 @@ def crossq_step_flops(
 
 def value_step_flops(network: nn.Module, dense: bool = False) -> float:
     """
-    FLOPs of a gradient step of SB3's DQN or QR-DQN, per sample, behind the features extractor (which is dense in both).
+    FLOPs of a gradient step of SB3's DQN or QR-DQN, per sample, behind the features extractor (which is dense in both), and
+    with the gradient that it learns from.
 
     :param network: the Q-network or quantile network
     :param dense: count it as if it were dense
     """
-    return _sum(_count(network, dense), "forward") + _sum(_count(network, dense), "training")
+    counted, extractor = _count(network, dense), network.features_extractor
+    learns = any(parameter.requires_grad for parameter in extractor.parameters())  # type: ignore[union-attr]
+    back = _sum(counted, "grad_input") if learns else 0.0
+    return _sum(counted, "forward") + _sum(counted, "training") + back
 
 
 def step_flops(model: Any, dense: bool = False) -> float:

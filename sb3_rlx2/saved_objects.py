@@ -139,7 +139,7 @@ def why_no_agent(path: Path) -> str | None:
     :return: what is wrong with it, None if nothing is
     """
     if not path.is_file():
-        return "does not exist"
+        return "is a folder, where the file of an agent must be" if path.is_dir() else "does not exist"
     try:
         with zipfile.ZipFile(path) as archive:
             check_members(archive)

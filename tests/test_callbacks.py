@@ -15,6 +15,7 @@ from sb3_rlx2.policies import SparseSACMultiInputPolicy, SparseTD3MultiInputPoli
 from tests import reference
 from tests.checks import sparse_mlps
 from tests.envs import GoalEnv, TinyEnv
+from tests.every import ALGORITHMS, MAXIMUM_ENTROPY, env_for
 
 POLICIES = {TD3: SparseTD3Policy, SAC: SparseSACPolicy}
 OWN = {TD3: RLx2TD3, SAC: RLx2SAC}
@@ -337,10 +338,13 @@ def test_lent_entropy_bonus(ent_coef):
     assert not th.equal(bonus, again)  # fresh actions
 
 
-@pytest.mark.parametrize(("algorithm", "soft", "lends"), [(SAC, True, True), (SAC, False, False), (TD3, True, False)])
-def test_who_gets_an_entropy_bonus(algorithm, soft, lends):
-    model = make_stock(algorithm)
-    model.learn(40, callback=make_callback(n_steps_delay=0.0, soft_n_step=soft))
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("soft", [True, False])
+def test_who_gets_an_entropy_bonus(algorithm, soft):
+    lends = soft and algorithm in MAXIMUM_ENTROPY
+    own = {"soft_n_step": soft} if algorithm in MAXIMUM_ENTROPY else {}
+    model = algorithm("MlpPolicy", env_for(algorithm)(), learning_starts=20, buffer_size=100, n_steps_delay=0.0, **own)
+    model.learn(40)
     assert (model.replay_buffer.entropy_bonus is not None) == lends
     assert model.replay_buffer.uses_entropy_bonus == lends
 

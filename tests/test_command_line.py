@@ -59,6 +59,9 @@ def test_what_is_quoted():
     assert _quoted("init:a/b.zip") == "init:'a/b.zip'"
     assert _quoted('topology:"set"') == 'topology:"set"'
     assert _quoted("learning_rate:1e-3") == "learning_rate:1e-3"
+    assert _quoted("arrays:False") == "arrays:False"
+    assert _quoted("arrays:auto") == "arrays:'auto'"
+    assert _quoted("distribution:dict(actor=[9, 9])") == "distribution:dict(actor=[9, 9])"
     assert _quoted("nonsense") == "nonsense"
 
 

@@ -134,6 +134,10 @@ def test_a_checkpoint_of_a_run_that_was_killed_before_its_first_best_agent(rlx2,
     assert second.obs_rms.count == pytest.approx(first.obs_rms.count + 21)
     assert second.training
 
+    # So it is played and exported with them, too.
+    assert "Loading running average" in rlx2(*play)
+    assert "Pendulum-v1_2/Pendulum-v1/vecnormalize.pkl" in rlx2("export", *play[1:7])
+
 
 def test_the_users_own_checkpoints(rlx2):
     Path("own.yml").write_text(OWN_CHECKPOINTS)

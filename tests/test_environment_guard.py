@@ -9,7 +9,7 @@ from stable_baselines3 import TD3
 from stable_baselines3.common.callbacks import ConvertCallback
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
 from sb3_rlx2 import RLx2SAC, RLx2TD3
 from sb3_rlx2.checkpoint import Checkpoints, generations
@@ -177,3 +177,11 @@ def test_a_process_that_is_killed(tmp_path):
     for process in trained.env.processes:
         process.kill()
     assert generations.newest(tmp_path).step == 20
+
+
+def test_frames_are_stacked_before_they_are_normalised():
+    """Around VecNormalize, SB3 would store frames and not stacks of them."""
+    message = r"env=VecFrameStack: VecNormalize must come last, .* of shape \(\d+,\), where the policy reads \(\d+,\)"
+    with pytest.raises(ValueError, match=message):
+        model(env=VecFrameStack(VecNormalize(two()), 3))
+    model(env=VecNormalize(VecFrameStack(two(), 3))).learn(30)

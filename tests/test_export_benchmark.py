@@ -17,6 +17,8 @@ STORED = sorted(AGENTS.glob("*.rlx2"))
 
 
 def test_page_shows_what_is_stored():
+    readme_shown = readme.README.read_text()
+    assert readme.splice("export", report.readme_text(stored()), readme_shown) == readme_shown
     shown = report.PAGE.read_text()
     assert readme.splice("export", report.text(stored()), shown) == shown
     assert readme.splice("proof", report.proof_text(proof.stored()), shown) == shown

@@ -1,13 +1,16 @@
 """The command ``rlx2 export``."""
 
+import itertools
+
 import gymnasium as gym
 import numpy as np
 import pytest
 from rl_zoo3.utils import create_test_env
 from stable_baselines3 import DQN, PPO, TD3
 
+from sb3_rlx2 import RLx2ReplayBuffer, SparseTD3Policy
 from sb3_rlx2.export import bin as rlx2_file
-from sb3_rlx2.export import describe, read
+from sb3_rlx2.export import compiled, describe, read
 from sb3_rlx2.export.evaluate import act_of_agent, make_env
 from tests.exported import statistics
 
@@ -67,9 +70,19 @@ def test_zip(rlx2, trained, tmp_path):
 def test_dense_zip(rlx2, algorithm, env, tmp_path):
     model = algorithm("MlpPolicy", env, policy_kwargs={"net_arch": [8]}, seed=1, device="cpu")
     model.save(tmp_path / "dense.zip")
-    summary = lines(rlx2("export", "dense.zip", "--env", env, "--evaluate", 1))
+    summary = lines(rlx2("export", "dense", "--env", env, "--evaluate", 1))
     assert summary["agent"] == [f"dense.zip ({algorithm.__name__})"]
     assert (tmp_path / "policy.h").exists()
+
+
+def test_zip_of_parts(rlx2, tmp_path):
+    """A sparse policy in SB3's own class, as in the README."""
+    kwargs = {"actor_sparsity": 0.5, "critic_sparsity": 0.5, "net_arch": [16]}
+    parts = {"replay_buffer_class": RLx2ReplayBuffer, "replay_buffer_kwargs": {"n_steps": 3}, "buffer_size": 100}
+    TD3(SparseTD3Policy, "Pendulum-v1", policy_kwargs=kwargs, device="cpu", **parts).save(tmp_path / "parts.zip")
+    summary = lines(rlx2("export", "parts.zip"))
+    assert summary["agent"] == ["parts.zip (TD3)"]
+    assert summary["live weights"][0].startswith("33 of 64")
 
 
 def test_smaller_types_must_be_played(rlx2, trained, tmp_path):
@@ -79,21 +92,63 @@ def test_smaller_types_must_be_played(rlx2, trained, tmp_path):
     rlx2("export", *LOGS, "--dtype", "int8", "--force")
 
 
-def test_lost_return_is_refused(rlx2, trained, tmp_path, monkeypatch):
-    results = iter([-100.0, -102.0, -102.0] * 2)  # of the agent, numpy and C
+@pytest.mark.parametrize(
+    ("dtype", "of_agent", "of_policies", "differ"),
+    [
+        ("fp16", -100.0, [-101.0, -101.0], None),
+        ("fp16", -90.0, [-91.0, -90.0], "the mean return is -91 (numpy), the agent's -90, which differ by more than 1%"),
+        ("fp16", 50.0, [50.0, 49.4], "the mean return is 49.4 (compiled C), the agent's 50, which differ by more than 1%"),
+        ("fp16", 50.0, [50.6, 50.0], "the mean return is 50.6 (numpy), the agent's 50, which differ by more than 1%"),
+        ("fp16", 50.0, [np.nan, np.nan], "the mean return is nan (numpy)"),
+        ("int8", 200.0, [206.0, 194.0], None),
+        ("int8", 200.0, [193.9, 200.0], "the mean return is 193.9 (numpy), the agent's 200, which differ by more than 3%"),
+        ("int8", 0.0, [0.0, 0.0], None),
+        ("int8", 0.0, [0.1, 0.1], "the mean return is 0.1 (numpy), the agent's 0, which differ by more than 3%"),
+        ("fp32", 200.0, [100.0, 100.0], None),
+    ],
+)
+def test_lost_return_is_refused(rlx2, dtype, of_agent, of_policies, differ, tmp_path, monkeypatch):
+    """With nothing written; else, and with --force, the policy is."""
+    if compiled.compiler() is None:
+        pytest.skip("no C compiler is installed")
+    TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [4]}, buffer_size=10, device="cpu").save(tmp_path / "agent.zip")
+    arguments = ["export", "agent.zip", "--env", "Pendulum-v1", "--dtype", dtype, "--evaluate", 2]
+    results = itertools.cycle(np.repeat([of_agent, *of_policies], 2))
     monkeypatch.setattr("sb3_rlx2.export.evaluate._play", lambda *_: next(results))
-    message = rlx2.error("export", *LOGS, "--dtype", "fp16", "--evaluate", 1)
-    assert "the mean return is -102 (numpy), the agent's -100, which differ by more than 1%; --force" in message
-    assert not list(tmp_path.glob("policy*"))
-    results = iter([-100.0, -102.0, -102.0] * 2)
-    rlx2("export", *LOGS, "--dtype", "int8", "--evaluate", 1)
-    rlx2("export", *LOGS, "--dtype", "fp16", "--evaluate", 1, "--force")
+    if differ is not None:
+        (tmp_path / "policy.h").write_text("an older one")
+        message = rlx2.error(*arguments)
+        assert f"--dtype {dtype}: {differ}" in message
+        assert message.endswith("--force writes the policy all the same")
+        assert {path.name for path in tmp_path.iterdir()} == {"agent.zip", "policy.h"}
+        assert (tmp_path / "policy.h").read_text() == "an older one"
+        arguments.append("--force")
+    summary = lines(rlx2(*arguments))
+    assert [line.split()[0] for line in summary["return"]] == [f"{each:,.6g}" for each in (of_agent, *of_policies)]
+    assert (tmp_path / "policy.c").exists()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env", "message"),
+    [
+        (DQN, "CartPole-v1", "another action on 20 of 2,000 observations"),
+        (TD3, "Pendulum-v1", "0.01 of the action's range at most"),
+    ],
+)
+def test_what_acts_otherwise_is_refused(rlx2, algorithm, env, message, tmp_path, monkeypatch):
+    algorithm("MlpPolicy", env, policy_kwargs={"net_arch": [4]}, buffer_size=10, device="cpu").save(tmp_path / "agent.zip")
+    monkeypatch.setattr("sb3_rlx2.export.__main__.difference", lambda *_: 0.01)
+    error = rlx2.error("export", "agent.zip", "--force")
+    assert f"agent.zip cannot be exported: exported, it acts otherwise: {message}" in error
+    assert {path.name for path in tmp_path.iterdir()} == {"agent.zip"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nothing.zip"], "nothing.zip does not exist"),
+        (["."], ". is a folder, where the file of an agent must be"),
+        (["nothing"], "nothing.zip does not exist"),
         ([], "the agent must be given, as the path of a zip, or by --algo and --env"),
         (["--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "nowhere"], "--folder nowhere does not exist"),
         (["--algo", "rlx2td3", "--env", "Pendulum-v9"], "--env Pendulum-v9 is unknown; did you mean Pendulum-v1?"),
@@ -154,9 +209,15 @@ def test_environments_that_show_something_else_are_refused(rlx2, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"agent.zip"}
 
 
-def test_frames_of_a_run(rlx2, tmp_path):
-    rlx2.train("rlx2td3", "-n", "300", parameters=["frame_stack:2"])
+FRAMES = "vec_env_wrapper:[{'stable_baselines3.common.vec_env.VecFrameStack':{'n_stack':2}}]"
+
+
+@pytest.mark.parametrize("parameters", [["frame_stack:2"], [FRAMES, "normalize:True"]])
+def test_frames_of_a_run(rlx2, parameters, tmp_path):
+    rlx2.train("rlx2td3", "-n", "300", parameters=parameters)
     summary = lines(rlx2("export", *LOGS, "--evaluate", 1))
-    assert len(summary["return"]) >= 2
+    played = [float(line.partition(" ")[0].replace(",", "")) for line in summary["return"]]
+    assert len(played) >= 2
+    assert played == pytest.approx([played[0]] * len(played), rel=1e-3)
     policy = (tmp_path / "policy.h").read_text()
     assert "#define POLICY_OBSERVATIONS 6" in policy

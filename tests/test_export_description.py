@@ -219,6 +219,7 @@ def with_method():
         (lambda: TD3("MultiInputPolicy", Dictionary(), buffer_size=10), r"observation_space=Dict.* must be a Box"),
         (lambda: TD3("CnnPolicy", Images(), buffer_size=10), r"features_extractor=NatureCNN"),
         (lambda: TD3("MlpPolicy", Images(), buffer_size=10), r"it holds images"),
+        (lambda: TD3("MlpPolicy", Images(), buffer_size=10, policy_kwargs={"normalize_images": False}), r"it holds images"),
         (lambda: small(SAC, use_sde=True), r"use_sde=True of SAC with SACPolicy"),
         (lambda: small(PPO, use_sde=True), r"use_sde=True of PPO with ActorCriticPolicy"),
         (lambda: PPO("MlpPolicy", Several()), r"action_space=MultiDiscrete"),

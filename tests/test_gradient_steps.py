@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from stable_baselines3.td3.policies import Actor
 
 from sb3_rlx2 import (
+    RLx2DDPG,
     RLx2DQN,
     RLx2QRDQN,
     RLx2ReplayBuffer,
@@ -115,6 +116,9 @@ VARIANTS = [
             with_saved_statistics,
         )
     ),
+    (RLx2DDPG, {}),
+    (RLx2DDPG, {"policy_kwargs": {"net_arch": [32], "n_critics": 2}, "gradient_steps": 2}),
+    (RLx2DDPG, {"env": partial(normalized, n_envs=2)}),
     (RLx2TQC, {}),
     (RLx2TQC, {"soft_n_step": False, "top_quantiles_to_drop_per_net": 5, "batch_size": 100}),
     (RLx2TQC, {"top_quantiles_to_drop_per_net": 0, "policy_kwargs": {"net_arch": [32], "n_critics": 5, "n_quantiles": 13}}),
@@ -171,7 +175,7 @@ def test_two_threads_equal_one(algorithm, kwargs):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "critics"), [*product([RLx2TD3, RLx2SAC, RLx2TQC], [1, 3]), (RLx2DQN, 0), (RLx2QRDQN, 0)]
+    ("algorithm", "critics"), [*product([RLx2TD3, RLx2DDPG, RLx2SAC, RLx2TQC], [1, 3]), (RLx2DQN, 0), (RLx2QRDQN, 0)]
 )
 def test_annotations_say_what_the_kernels_get(algorithm, critics):
     own = {"n_critics": critics} if critics else {}

@@ -5,9 +5,9 @@ from sb3_contrib import CrossQ
 from stable_baselines3 import SAC, TD3
 from torch.utils.flop_counter import FlopCounterMode
 
-from sb3_rlx2 import RLx2CrossQ, RLx2DQN, RLx2QRDQN, RLx2SAC, RLx2TD3, metrics
-from tests.envs import TinyEnv
-from tests.every import DELAYS, MAXIMUM_ENTROPY, VALUE_BASED
+from sb3_rlx2 import RLx2CrossQ, RLx2DDPG, RLx2DQN, RLx2QRDQN, RLx2SAC, RLx2TD3, RLx2TQC, metrics
+from tests.envs import PixelEnv, TinyEnv
+from tests.every import DELAYS, MAXIMUM_ENTROPY, VALUE_BASED, small
 from tests.every import STOCK as ALL_STOCK
 
 HALF_CHEETAH = {"obs_dim": 17, "action_dim": 6}
@@ -45,6 +45,20 @@ def count_flops(model, steps=2, batch=256):
 def quiet(model):
     model.learn(0)  # gives it a logger, and lends the buffer what it needs
     return model
+
+
+@pytest.mark.parametrize("algorithm", [RLx2DDPG, RLx2TQC])
+@pytest.mark.parametrize("n_critics", [1, 3])
+def test_dense_training_flops_of_further_algorithms(algorithm, n_critics):
+    kwargs = {"buffer_size": 100, "device": "cpu"}
+    shape = small(algorithm, net_arch=[16, 8], n_critics=n_critics)
+    dense = quiet(ALL_STOCK[algorithm]("MlpPolicy", TinyEnv(**HALF_CHEETAH), policy_kwargs=shape.copy(), **kwargs))
+    fill(dense)
+    counted = count_flops(dense, batch=32)
+    zero = {"actor_sparsity": 0, "critic_sparsity": 0, "policy_kwargs": shape.copy()}
+    model = algorithm("MlpPolicy", TinyEnv(**HALF_CHEETAH), **zero, **kwargs)
+    for one in (dense, model):
+        assert metrics.step_flops(one) * 32 == counted
 
 
 @pytest.mark.parametrize(("algorithm", "mega_flops"), [(RLx2TD3, 433), (RLx2SAC, 655)])
@@ -129,6 +143,26 @@ def test_dense_training_flops_of_value_based_agents(algorithm):
     with FlopCounterMode(display=False) as counter:
         metrics.acting_network(dense.policy)(th.zeros(1, 5))
     assert metrics.cost(dense).inference_flops == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("algorithm", VALUE_BASED)
+def test_flops_of_image_agents(algorithm):
+    """Behind the convolutions: the wide layer, which the host has in its extractor and we in the network, and the rest."""
+    kwargs = {"buffer_size": 50, "device": "cpu", "policy_kwargs": small(algorithm, net_arch=[])}
+    dense = quiet(ALL_STOCK[algorithm]("CnnPolicy", PixelEnv(), **kwargs))
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        obs, next_obs = rng.integers(0, 256, (2, 1, 1, 36, 36), np.uint8)
+        dense.replay_buffer.add(obs, next_obs, rng.integers(0, 3, (1, 1)), np.ones(1), np.zeros(1), [{}])
+    with FlopCounterMode(display=False) as counter:
+        dense.train(gradient_steps=1, batch_size=16)
+    counted = sum(flops for name, flops in counter.get_flop_counts()["Global"].items() if "conv" not in str(name))
+    kwargs["policy_kwargs"] = small(algorithm, net_arch=[512])
+    half = algorithm("CnnPolicy", PixelEnv(), sparsity=0.5, **kwargs)
+    for model, as_dense in ((dense, False), (half, True), (algorithm("CnnPolicy", PixelEnv(), sparsity=0, **kwargs), False)):
+        assert metrics.step_flops(model, dense=as_dense) * 16 == counted
+    acting = metrics.acting_network(half.policy)
+    assert metrics.inference_flops(acting, dense=True) == metrics.inference_flops(metrics.acting_network(dense.policy))
 
 
 @pytest.mark.parametrize(("algorithm", "outputs"), [(RLx2DQN, 3), (RLx2QRDQN, 21)])

@@ -92,6 +92,7 @@ def test_damaged_zip(damage, rlx2, logs):
         (["-params", "actor_sparsity:1.5"], "actor_sparsity=1.5 must be a number in [0, 1)"),
         (["-params", "actor_sparcity:0.5"], "actor_sparcity=0.5 is no argument of RLx2TD3; did you mean actor_sparsity"),
         (["-params", "learning_rat:0.5"], "learning_rat=0.5 is no argument of RLx2TD3; did you mean learning_rate"),
+        (["-params", "normalize:True", "frame_stack:2"], "VecNormalize must come last, around what changes the shape"),
         (["--gym-packages", "no_such_package"], "No module named 'no_such_package'"),
     ],
 )

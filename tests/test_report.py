@@ -382,6 +382,7 @@ def test_zoo_run_of_a_value_based_agent(rlx2):
     report(folder)
     page = (folder / "report.html").read_text()
     assert "rlx2dqn on CartPole-v1" in page
+    assert "(the share of greedy actions that are others now" in page
     assert re.search(r"Q-network: (no input|more links|fewer links)", page)
     assert sections(page) == {title: (1, []) for title in PICTURES}
 

@@ -390,7 +390,7 @@ import sys
 sys.modules["sb3_contrib"] = None
 import sb3_rlx2
 sb3_rlx2.RLx2DQN("MlpPolicy", "CartPole-v1", buffer_size=10)
-for name in ("RLx2QRDQN", "SparseQRDQNPolicy", "RLx2CrossQ", "SparseCrossQPolicy"):
+for name in ("RLx2QRDQN", "SparseQRDQNPolicy", "RLx2CrossQ", "SparseCrossQPolicy", "RLx2TQC", "SparseTQCPolicy"):
     try:
         exec(f"from sb3_rlx2 import {name}")
     except ImportError as error:
@@ -407,5 +407,7 @@ except AttributeError as error:
         f"SparseQRDQNPolicy {missing}",
         f"RLx2CrossQ {missing}",
         f"SparseCrossQPolicy {missing}",
+        f"RLx2TQC {missing}",
+        f"SparseTQCPolicy {missing}",
         "module 'sb3_rlx2' has no attribute 'RLx2QRDQM'",
     ]

@@ -9,6 +9,7 @@ from benchmarks.readme import README, markdown
 from benchmarks.readme import write as write_page
 
 HEADER = ["policy", "weights", "flash, bytes", "code", "tables", "stack", "instructions an action"]
+IN_README = ["policy", "weights", "flash, bytes", "stack", "instructions an action"]
 PAGE = README.parent / "docs/results/export.md"
 PROOF_HEADER = [
     "agent",
@@ -23,6 +24,7 @@ NOTHING = "Nothing is measured yet."
 
 
 def write() -> None:
+    write_page("export", readme_text(stored()))
     write_page("export", text(stored()), PAGE)
     write_page("proof", proof_text(proof.stored()), PAGE)
 
@@ -30,12 +32,25 @@ def write() -> None:
 def text(results: list[dict[str, Any]]) -> str:
     if not results:
         return NOTHING
-    gcc = sorted({result["versions"]["gcc"] for result in results})
-    where = f"On a Cortex-M4F (gcc {', '.join(gcc)} `-Os`, counted by an emulator; `python -m benchmarks.export run`):"
+    where = f"On a Cortex-M4F (gcc {_gcc(results)} `-Os`, counted by an emulator; `python -m benchmarks.export run`):"
     return "\n\n".join([where, *(_table(result) for result in results)])
 
 
-def _table(result: dict[str, Any]) -> str:
+def readme_text(results: list[dict[str, Any]]) -> str:
+    """Give the smallest agent of all, in short."""
+    if not results:
+        return NOTHING
+    result = min(results, key=lambda result: int(result["agent"]["links_before"]))
+    agent, rows = result["agent"], [[row[HEADER.index(name)] for name in IN_README] for row in _rows(result)]
+    where = f"A trained {agent['env']} agent, {agent['links_before']:,} live weights in its actor, on a Cortex-M4F"
+    return f"{where} (gcc {_gcc(results)} `-Os`):\n\n{markdown(IN_README, rows)}"
+
+
+def _gcc(results: list[dict[str, Any]]) -> str:
+    return ", ".join(sorted({result["versions"]["gcc"] for result in results}))
+
+
+def _rows(result: dict[str, Any]) -> list[list[str]]:
     agent, rows = result["agent"], []
     for dtype, size in result["sizes"].items():
         rows.append([f"sparse, {dtype}", f"{size['links']:,}", *_cells(size)])
@@ -46,8 +61,13 @@ def _table(result: dict[str, Any]) -> str:
     dense = {"": result["dense"], **others}
     for name, size in dense.items():
         rows.append([f"dense, fp32{name}", f"{agent['weights_of_dense']:,}", *_cells(size)])
+    return rows
+
+
+def _table(result: dict[str, Any]) -> str:
+    agent = result["agent"]
     before = f"{agent['links_before']:,} live weights of {agent['weights_of_dense']:,} before what cannot matter was left out"
-    return f"{agent['env']}: {agent['note']}; {before}.\n\n{markdown(HEADER, rows)}"
+    return f"{agent['env']}: {agent['note']}; {before}.\n\n{markdown(HEADER, _rows(result))}"
 
 
 def _cells(size: dict[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ from sb3_rlx2.algorithms.smaller import remove_dead_units
 from sb3_rlx2.algorithms.values import check_values
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
 from sb3_rlx2.callbacks import RLx2Callback
-from sb3_rlx2.environment_guard import guard
+from sb3_rlx2.environment_guard import check_statistics, guard
 from sb3_rlx2.fast.eligible import TrainingWatch, is_own, uses_masked, why_not
 from sb3_rlx2.files import saving
 from sb3_rlx2.patching import patched
@@ -417,7 +417,9 @@ class RLx2Algorithm(AlgorithmHost):
                 f"env={name} must be an environment (not its class), its name, or a VecEnv of SB3, as make_vec_env gives"
             )
         cls.sparse_policy_class.check_action_space(env.action_space, f"env has action_space={env.action_space}, which", cls)
-        return BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        env = BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+        check_statistics(env)
+        return env
 
     def learn(
         self,

@@ -97,15 +97,19 @@ def export(args: argparse.Namespace, command: str) -> str:
     act = act_of_agent(model, statistics)
     largest = difference(description, policy, act)
     if args.dtype == "fp32" and not largest <= LARGEST_DIFFERENCE:
-        raise ValueError(
-            f"{agent.path} cannot be exported: exported, it acts otherwise, by {largest:.2g} of the action's range"
-        )
+        raise ValueError(f"{agent.path} cannot be exported: exported, it acts otherwise: {_apart(largest, policy)}")
     players = {"agent": act, **FORMATS[args.format].players(policy, output.stem)} if args.evaluate else {}
     played = _play(args, agent, statistics, model.observation_space.shape, players)
     if not args.force:
         _check_returns(played, args.dtype)
     files = write(policy, output, args.format)
     return "\n".join(f"{name:<13} {text}" for name, text in _summary(args, agent, description, policy, largest, played, files))
+
+
+def _apart(largest: float, policy: Policy) -> str:
+    if policy.output == "argmax":
+        return f"another action on {round(largest * N_OBSERVATIONS):,} of {N_OBSERVATIONS:,} observations"
+    return f"{largest:.2g} of the action's range at most, on {N_OBSERVATIONS:,} observations"
 
 
 def _play(
@@ -146,8 +150,7 @@ def _summary(
     because = f"{about['units_without_path']} units without a path to the output, {about['units_without_input']} without input"
     yield "not exported", f"{about['links_that_did_not_matter']:,} links that do not matter ({because})"
     yield "rounded to 0", f"{about['links_rounded_to_zero']:,} links"
-    unit = "of observations with another action" if policy.output == "argmax" else "of the action's range"
-    yield "difference", f"{largest:.2g} {unit} at most, from the agent on {N_OBSERVATIONS:,} observations"
+    yield "difference", _apart(largest, policy)
     for name, result in played.items():
         yield "return", f"{result.mean():,.6g} ± {result.std():,.3g} over {len(result)} episodes, {name}"
     for file in files:

@@ -134,7 +134,7 @@ def _check_spaces(policy: Any, network: Any, name: str) -> None:
         raise ValueError(
             f"features_extractor={type(extractor).__name__} of {name} cannot be exported, only FlattenExtractor can"
         )
-    if policy.normalize_images and is_image_space(space):
+    if is_image_space(space):  # of which SB3 also moves the channels
         raise ValueError(f"observation_space={space} of {name} cannot be exported: it holds images")
 
 

@@ -13,7 +13,9 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rlx2 import safe_pickle, zoo
+from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.checkpoint.archive import check_agent, read_pickled
+from sb3_rlx2.files import with_suffix
 from sb3_rlx2.validation import lookup
 from sb3_rlx2.zoo import agents
 
@@ -50,7 +52,8 @@ def find(args: argparse.Namespace) -> Agent:
     if args.env is not None:
         agents.check_env(args.env.gym_id, args.gym_packages)
     if args.agent is not None:
-        return Agent(args.agent, args.vecnormalize, args.env_kwargs or {})
+        path = args.agent if args.agent.exists() else with_suffix(args.agent, ".zip")  # as SB3 saves and loads it
+        return Agent(path, args.vecnormalize, args.env_kwargs or {})
     if args.algo is None or args.env is None:
         raise ValueError("the agent must be given, as the path of a zip, or by --algo and --env")
     path = agents.find_agent(args)
@@ -78,11 +81,16 @@ def load(agent: Agent, algo: str | None, deployed: bool = False) -> tuple[BaseAl
 
 
 def _algorithm_of(path: Path) -> type[BaseAlgorithm]:
-    """Find the algorithm that has such a policy, and of several the one whose arguments are saved."""
+    """Find the algorithm that takes such a policy, ours if it saved ours, and of several the one whose arguments are saved."""
     data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=read_pickled(path, CONSTANTS))
     assert data is not None
     policy = data["policy_class"]
-    candidates = [algorithm for algorithm in ALGOS.values() if policy in algorithm.policy_aliases.values()]
+    own = "topology" in data  # SB3's may have a sparse policy, too
+    candidates = [
+        algorithm
+        for algorithm in ALGOS.values()
+        if issubclass(algorithm, RLx2Algorithm) == own and issubclass(policy, tuple(algorithm.policy_aliases.values()))
+    ]
     if not candidates:
         raise ValueError(f"{path} has a {policy.__name__}, which could be of any algorithm: --algo must name it")
 

@@ -235,7 +235,8 @@ def _dense_weights(attribute: str, network: Any) -> list[list[np.ndarray]]:
     if hasattr(network, "latent_pi"):  # dense SAC: its two last layers together, as our sparse one has them
         last = [_weights(layer)[0] for layer in (network.mu, network.log_std) if not isinstance(layer, nn.Parameter)]
         return [[*_weights(network.latent_pi), np.concatenate(last)]]
-    return [_weights(network.mu if attribute == "actor" else getattr(network, attribute))]
+    head = _weights(network.mu if attribute == "actor" else getattr(network, attribute))
+    return [[*(layer.weight.detach().numpy() for layer in metrics.wide_layer(network)), *head]]
 
 
 def _weights(net: nn.Module) -> list[np.ndarray]:

@@ -19,9 +19,13 @@ CHURN = (
     "so the curves stay below the drop fraction."
 )
 DISTANCE = (
-    "How far the policy has moved from the one that acted in the oldest transitions (half the mean squared difference of "
-    "actions in [-1, 1]). Above the threshold the oldest tenth of the buffer leaves, a step down in its size."
+    "How far the policy has moved from the one that acted in the oldest transitions ({}). Above the threshold the oldest "
+    "tenth of the buffer leaves, a step down in its size."
 )
+DISTANCES = {
+    False: "half the mean squared difference of actions in [-1, 1]",
+    True: "the share of greedy actions that are others now, over the share that chance would make so",
+}
 
 
 @dataclass(frozen=True)
@@ -211,13 +215,19 @@ def _why_no_churn(run: Run) -> str:
 
 def buffer(groups: Sequence[Group]) -> Section:
     """The replay buffer and n."""
-    caption = [DISTANCE, "At the bottom: the n of the n-step target."]
+    distances = [DISTANCES[discrete] for discrete in sorted({_values_actions(group.first) for group in groups})]
+    caption = [DISTANCE.format("; or ".join(distances)), "At the bottom: the n of the n-step target."]
     missing = []
     for what, name in {"policy distance": POLICY_DISTANCE, "buffer size": BUFFER_SIZE, "n": N_STEPS}.items():
         absent = [group for group in groups if group.first.curve(name) is None]
         missing += _said(groups, [(group, f"{what} was not recorded: {_why_not(group.first, name)}") for group in absent])
     pictures = _picture(training.buffer(groups), "Policy distance, buffer size and n")
     return Section("Replay buffer and n-step targets", caption, pictures, missing)
+
+
+def _values_actions(run: Run) -> bool:
+    """Tell whether the agent values discrete actions."""
+    return run.agent is not None and any(network.attribute in ("q_net", "quantile_net") for network in run.agent.networks)
 
 
 def _why_not(run: Run, name: str) -> str:

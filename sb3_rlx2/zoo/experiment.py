@@ -15,7 +15,7 @@ import yaml
 from rl_zoo3 import ALGOS, exp_manager
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CheckpointCallback
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_rlx2 import metrics
 from sb3_rlx2.algorithms.table import ALGORITHMS
@@ -81,8 +81,13 @@ class ExperimentManager(exp_manager.ExperimentManager):
         return dict(saved), saved
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
-        if not self.resumes:
-            super()._save_config(saved_hyperparams)
+        if self.resumes:
+            return
+        normaliser = unwrap_vec_normalize(self.made[-1])
+        if normaliser is not None and not saved_hyperparams.get("normalize"):  # it came with the agent that this goes on from
+            own = {"norm_obs": normaliser.norm_obs, "norm_reward": normaliser.norm_reward}
+            saved_hyperparams = saved_hyperparams | {"normalize": own}
+        super()._save_config(saved_hyperparams)
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """

@@ -1,8 +1,10 @@
 """What ours does before the zoo trains or plays an agent."""
 
 import argparse
+import ast
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -212,4 +214,13 @@ TEXTS = {name for name, value in defaults().items() if isinstance(value, str)}
 
 def _quoted(pair: str) -> str:
     name, colon, value = pair.partition(":")
-    return f"{name}:{value!r}" if colon and name in TEXTS and value[:1] not in ("'", '"') else pair
+    return f"{name}:{value!r}" if colon and name in TEXTS and not _is_value(value) else pair
+
+
+def _is_value(text: str) -> bool:
+    """Tell a Python value, as of ``arrays:False`` and ``distribution:dict(...)``, from a name."""
+    try:
+        ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return re.match(r"\w+\(", text) is not None
+    return True
