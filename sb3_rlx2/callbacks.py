@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rlx2 import metrics
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
@@ -156,9 +158,9 @@ class RLx2Callback(BaseCallback):
         plan = self._make_plan()
         if self.verbose > 0:
             self.logger.info(str(plan))
-        idle = plan.idle()
-        if idle and plan.gradient_steps > 0:
-            warn(f"in this run of {plan.total:,} steps {'; '.join(idle)}")
+        notable = [*plan.idle(), *plan.doubts()]
+        if notable and plan.gradient_steps > 0:
+            warn(f"in this run of {plan.total:,} steps {'; '.join(notable)}")
 
     def _make_plan(self) -> Plan:
         total, starts, now = self._total, int(self.model.learning_starts), self.model.num_timesteps
@@ -177,6 +179,9 @@ class RLx2Callback(BaseCallback):
             n_steps_begin=round(begin + self.n_steps_delay * (total - begin)),
             checks=max(total // self._check_every - max(starts, now) // self._check_every, 0) if shrinks else None,
             min_size=0 if buffer is None else buffer.min_size,
+            buffer_size=self.model.buffer_size,
+            batch_size=self.model.batch_size,
+            episode_steps=_episode_steps(self.training_env),
         )
 
     def _updates(self, name: str, gradient_steps: int) -> int:
@@ -382,6 +387,14 @@ class RLx2Callback(BaseCallback):
         self._log_updates()
         self.updater.rest()
         unguard(self.training_env)
+
+
+def _episode_steps(env: VecEnv) -> int | None:
+    """Give the steps of an episode at most, if a wrapper says them; environments in other processes are not asked."""
+    one: Any = next(iter(getattr(env.unwrapped, "envs", [])), None)
+    while one is not None and not isinstance(one, TimeLimit):
+        one = getattr(one, "env", None)
+    return None if one is None else int(one._max_episode_steps)
 
 
 def _count_rlx2_callbacks(callback: Any) -> int:

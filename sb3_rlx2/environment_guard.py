@@ -116,7 +116,7 @@ def require_finite(what: str, value: Any, step: int, count: int, number: int | N
     :param number: the environment's
     :raises BrokenEnvironmentError: if it holds NaN or infinity, also once it is stored in 32 bits
     """
-    found = _non_finite(value)
+    found = find_non_finite(value)
     if found is None:
         return
     key, array, place = found
@@ -130,8 +130,13 @@ def require_finite(what: str, value: Any, step: int, count: int, number: int | N
     )
 
 
-def _non_finite(value: Any) -> tuple[str, np.ndarray, tuple[int, ...]] | None:
-    """Find an entry that is not finite in 32 bits: its key, empty if there are none, the array and the place in it."""
+def find_non_finite(value: Any) -> tuple[str, np.ndarray, tuple[int, ...]] | None:
+    """
+    Find an entry that is not finite in 32 bits.
+
+    :param value: an array, or arrays by name
+    :return: its key, empty if there are none, the array and the place in it; None if all are finite
+    """
     if _is_sound(value):
         return None
     for key, part in value.items() if isinstance(value, dict) else (("", value),):
@@ -220,7 +225,7 @@ class _Guard:
     def step_async(self, start: Callable[[Any], None], actions: np.ndarray) -> None:
         """Check actions before they are executed."""
         self.stepping = self.count
-        found = _non_finite(actions)
+        found = find_non_finite(actions)
         if found is not None:
             number, *place = found[2]
             raise BrokenEnvironmentError(

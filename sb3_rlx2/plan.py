@@ -88,6 +88,9 @@ class Plan:
     :param n_steps_begin: environment step at which it begins
     :param checks: number of looks at the policy distance, None if the buffer keeps its size
     :param min_size: transitions that the buffer keeps at least
+    :param buffer_size: transitions that it has room for
+    :param batch_size: transitions of a batch
+    :param episode_steps: steps after which environments end an episode, None if nobody knows
     """
 
     total: int
@@ -99,6 +102,9 @@ class Plan:
     n_steps_begin: int
     checks: int | None
     min_size: int
+    buffer_size: int
+    batch_size: int
+    episode_steps: int | None
 
     def __str__(self) -> str:
         counts = ", ".join(f"{name} {count:,}" for name, count in self.updates.items())
@@ -123,4 +129,15 @@ class Plan:
             found.append("the replay buffer never shrinks (buffer_check_interval)")
         elif self.checks is not None and self.min_size >= self.total:
             found.append(f"the replay buffer never shrinks (buffer_min_size={self.min_size:,})")
+        return found
+
+    def doubts(self) -> list[str]:
+        """Say which arguments are hardly meant to go together."""
+        found = []
+        if self.buffer_size < self.batch_size:
+            found.append(f"batch_size={self.batch_size:,} draws from buffer_size={self.buffer_size:,} transitions at most")
+        if self.buffer_size < self.starts:
+            found.append(f"learning_starts={self.starts:,} is more than buffer_size={self.buffer_size:,} can hold")
+        if self.n_steps is not None and self.episode_steps is not None and self.n_steps > self.episode_steps:
+            found.append(f"n_steps={self.n_steps:,} is more than an episode has, {self.episode_steps:,}")
         return found

@@ -102,6 +102,16 @@ def read_objects(file: BinaryIO, optional: Collection[str] = ()) -> dict[str, An
     return {name: plain[name] if name in plain else _read(name, text, name in optional) for name, text in pickled.items()}
 
 
+def attribute_names(file: BinaryIO) -> set[str]:
+    """
+    Name the attributes of a saved agent, without reading them.
+
+    :param file: the zip
+    """
+    with zipfile.ZipFile(file) as archive:
+        return {*json.loads(archive.read(DATA))}
+
+
 def _pickles(data: Mapping[str, Any]) -> dict[str, str]:
     return {name: item[":serialized:"] for name, item in data.items() if isinstance(item, dict) and ":serialized:" in item}
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NoReturn
 
 import torch as th
 from torch import nn
@@ -254,6 +254,12 @@ class SparseMLP(nn.Module):
         :return: output, ``[..., out_features]``
         """
         return backends.forward([self], x)[0]
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        raise TypeError(
+            f"a SparseMLP has no module [{key!r}]: dense_weights() gives the layers' matrices, layer_index(number) the places "
+            "of their links, values and bias the numbers themselves"
+        )
 
     def dense_weights(self) -> list[th.Tensor]:
         """

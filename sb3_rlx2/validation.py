@@ -1,6 +1,7 @@
 """Checks of user input. Every error names the argument, its value and what is allowed."""
 
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
@@ -54,7 +55,9 @@ def check_integer(argument: str, value: Any, minimum: int) -> int:
     return int(value)
 
 
-def check_number(argument: str, value: Any, low: float, high: float, *, high_included: bool = True) -> float:
+def check_number(
+    argument: str, value: Any, low: float, high: float, *, low_included: bool = True, high_included: bool = True
+) -> float:
     """
     Check a number against an interval.
 
@@ -62,11 +65,46 @@ def check_number(argument: str, value: Any, low: float, high: float, *, high_inc
     :param value: the value to check; NaN is never allowed
     :param low: smallest allowed value
     :param high: largest allowed value
+    :param low_included: whether ``low`` itself is allowed
     :param high_included: whether ``high`` itself is allowed
     :return: the value as ``float``
     :raises ValueError: if it is none, or outside the interval
     """
     number = isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
-    if not number or not low <= value <= high or (value == high and not high_included):
-        raise ValueError(f"{argument}={value!r} must be a number in [{low:g}, {high:g}{']' if high_included else ')'}")
+    outside = not number or not low <= value <= high
+    if outside or (value == low and not low_included) or (value == high and not high_included):
+        opening, closing = "[" if low_included else "(", "]" if high_included else ")"
+        raise ValueError(f"{argument}={value!r} must be a number in {opening}{low:g}, {high:g}{closing}")
     return float(value)
+
+
+def check_arguments(taker: type, given: Iterable[str], where: str = "") -> None:
+    """
+    Check that a class's constructor, or those that it hands its arguments on to, take what is given.
+
+    :param taker: the class
+    :param given: names of arguments
+    :param where: end of the first part of the error, as ``" (in policy_kwargs)"``
+    :raises TypeError: if nobody takes one, with the nearest
+    """
+    known = known_arguments(taker)
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{taker.__name__} has no argument {name}{where}{did_you_mean(name, known)}")
+
+
+def known_arguments(taker: type) -> set[str]:
+    """
+    Name the arguments of a class's constructor, with those of the constructors that it hands on to what it has no name for.
+
+    :param taker: the class
+    """
+    known: set[str] = set()
+    for cls in taker.__mro__:
+        if "__init__" not in vars(cls):
+            continue
+        parameters = [*inspect.signature(vars(cls)["__init__"]).parameters.values()][1:]  # without `self`
+        known |= {each.name for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)}
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+            break
+    return known

@@ -48,7 +48,7 @@ INSIDE = {
         "maximum_entropy value_based renorm",
     ],
     "algorithms": [
-        "keywords noise extractors",
+        "keywords values noise extractors",
         "networks",
         "policies",
         "smaller",

@@ -1,12 +1,13 @@
 """
-The README's speeds are what the report makes of the stored results, and what measures them still runs.
+The README's results are what the reports make of the stored results, and what measures them still runs.
 
 See test_returns_report.py for the returns.
 """
 
 import pytest
 
-from benchmarks import readme
+from benchmarks import readme, summary
+from benchmarks.returns.results import Results
 from benchmarks.speed import mkl, report
 from benchmarks.speed.cells import agent
 from benchmarks.speed.measure import Job, Worker
@@ -17,9 +18,18 @@ from sb3_rlx2.fast.eligible import why_not
 from sb3_rlx2.fast.team import usable_threads
 
 
-def test_readme_shows_the_stored_speeds():
+def test_readme_shows_what_is_stored():
     shown = readme.README.read_text()
-    assert readme.splice("speed", report.report(), shown) == shown
+    assert readme.splice("results", summary.table(), shown) == shown
+
+
+def test_cells_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(summary, "load_speed", lambda _: {})
+    rows = summary.table().split("\n\n")[0].splitlines()[2:]
+    assert rows
+    assert all(row.endswith("| - | - | - |") for row in rows)
+    monkeypatch.setattr(summary, "load_returns", lambda: Results([]))
+    assert len(summary.table().splitlines()) == 4  # two of the header, one empty, how to read it
 
 
 def test_auto_takes_the_backend_that_was_faster():

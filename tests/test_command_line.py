@@ -70,15 +70,18 @@ def test_what_is_quoted():
     [
         (["-n", "0"], "--n-timesteps=0 must be an integer >= 1"),
         (["--eval-episodes", "0"], "--eval-episodes=0 must be an integer >= 1"),
+        (["--log-interval", "0"], "--log-interval 0 must be an integer >= 1"),
     ],
 )
 def test_numbers_that_would_mean_something_else(arguments, message, rlx2):
     assert message in rlx2.error("train", "--algo", "rlx2td3", "--env", "Pendulum-v1", *arguments)
 
 
-def test_an_evaluation_that_never_comes(rlx2):
-    output = rlx2("train", "--algo", "rlx2td3", "--env", "Pendulum-v1", "--eval-freq", "500", *SHORT[2:], "actor_sparsity:0.5")
-    assert "--eval-freq 500 is beyond --n-timesteps 60" in output
+def test_what_is_ignored_is_named(rlx2):
+    ignored = ["--eval-freq", "500", "-tags", "one", "two"]
+    output = rlx2("train", "--algo", "rlx2td3", "--env", "Pendulum-v1", *ignored, *SHORT[2:], "actor_sparsity:0.5")
+    assert "--eval-freq 500 is beyond --n-timesteps 60: nothing is evaluated" in output
+    assert "--wandb-tags one two without --track: nothing is sent to Weights & Biases" in output
 
 
 def test_help_names_the_hyper_parameters(rlx2):

@@ -341,6 +341,8 @@ def test_dense_returns_from_logs(folder):
         (["-params", "lerning_rate:1"], 1, "lerning_rate=1 is no argument of RLx2TD3; did you mean learning_rate?"),
         (["-params", *LEARNING, f"policy_kwargs:dict(optimizer_class={RMSPROP})"], 1, "cannot be written to the YAML file"),
         (["--storage", "mysql://host/x"], 1, "must be postgresql://"),
+        (["--max-bytes", "50"], 1, "--max-bytes 50 must be at least "),
+        (["--max-bytes", "none"], 2, "argument --max-bytes: "),
         (["--dense-logs", "."], 1, "--dense-logs . holds no evaluations.npz"),
         (["--dense-return", "-50"], 1, "the dense agent's mean return is -50.00 and must lie above the random policy's"),
     ],
@@ -428,7 +430,20 @@ def test_the_speed_of_training_is_measured(sparsities, folder, monkeypatch):
 
 
 def test_the_actor_alone_may_be_what_is_weighed(folder, rlx2):
-    options = ["--objective", "actor", "--n-trials", "2", "--dense-return", "-30", "-32", *SMALL[2:], "--n-finalists", "1"]
+    options = [
+        "--objective",
+        "actor",
+        "--max-bytes",
+        "700",
+        "--n-trials",
+        "2",
+        "--dense-return",
+        "-30",
+        "-32",
+        *SMALL[2:],
+        "--n-finalists",
+        "1",
+    ]
     output = rlx2("compress", *BASE, *options, "--tolerance", "0.9", *PARAMS)
     assert "At most 4 trainings of 400 steps: 0 dense, 2 of the search, 2 of finalists" in output
     assert "nothing is trained" not in output
@@ -437,6 +452,8 @@ def test_the_actor_alone_may_be_what_is_weighed(folder, rlx2):
     actor = RLx2TD3.load(folder / "logs/compress/rlx2td3/Easy-v0.zip").actor
     size, dense = metrics.parameter_bytes(actor)
     assert float(chosen["size"]) == pytest.approx(size / dense)
+    assert size <= 700
+    assert f" {size} bytes, of at most 700 bytes, " in output
 
 
 def test_one_network_has_one_sparsity(folder, rlx2):

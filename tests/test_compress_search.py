@@ -11,11 +11,12 @@ import optuna
 import pytest
 
 from sb3_rlx2.compress import search as search_module
+from sb3_rlx2.compress import training
 from sb3_rlx2.compress.rows import rows
 from sb3_rlx2.compress.sampling import DensitySampler, HopelessPruner
 from sb3_rlx2.compress.search import FRESH_SEEDS, LADDER, Findings, Plan, Point, Search
 from sb3_rlx2.compress.statistics import Scale
-from sb3_rlx2.compress.training import Sparsities, Task
+from sb3_rlx2.compress.training import Budget, Sparsities, Task
 from sb3_rlx2.studies.storage import open_storage
 
 TASK = Task("rlx2td3", "Pendulum-v1", 1000, 2, 10, "unused.yml")
@@ -62,6 +63,9 @@ class Landscape:
         grid = np.geomspace(0.01, 0.5, 150)
         actor, critic = np.meshgrid(grid, grid)
         return self.size(actor, critic)[self.score(actor, critic) >= 1 - TOLERANCE].min()
+
+    def weigh(self, task, sparsities):
+        return round(self.size(*densities_of(sparsities)))
 
     def train(self, task, seed, sparsities, trial, save_to=None, checkpoints=None):
         rng = np.random.default_rng(
@@ -319,3 +323,45 @@ def test_the_start_is_evenly_spread(parameters):
     for step in steps:
         points = np.sort([(0.5 + (number + 1) * step) % 1.0 for number in range(10)])
         assert np.diff(points).max() < 0.25
+
+
+@pytest.mark.parametrize(("share_of_best", "is_found"), [(0.6, False), (1.5, True)])
+def test_bytes_may_be_limited(share_of_best, is_found, run, monkeypatch):
+    """All that is trained fits, and reaches up to the limit; what fits is judged as ever."""
+    landscape = Landscape()
+    monkeypatch.setattr(training, "weigh", landscape.weigh)
+    max_bytes = round(share_of_best * landscape.best_size())
+    budget = Budget.of(TASK, max_bytes, (0.01, 0.5))
+    findings = run(landscape, budget=budget, n_finalists=20)
+    sizes = [landscape.weigh(TASK, sparsities) for sparsities, _, _ in landscape.trainings if sparsities is not None]
+    assert 0.8 * max_bytes < max(sizes) <= max_bytes
+    assert (findings.chosen is not None) == is_found
+    for point in findings.points[1:]:
+        assert point.size == landscape.weigh(TASK, point.sparsities)
+        assert all(
+            0.00999 <= density <= most + 1e-5
+            for density, most in zip(densities_of(point.sparsities), budget.highest, strict=True)
+        )
+
+
+def test_another_limit_goes_on_with_what_is_trained(run, monkeypatch):
+    landscape, storage = Landscape(), open_storage(None)
+    monkeypatch.setattr(training, "weigh", landscape.weigh)
+    first = run(landscape, storage)
+    done = len(landscape.trainings)
+    budget = Budget.of(TASK, first.chosen.size - 1, (0.01, 0.5))
+    second = run(landscape, storage, budget=budget)
+    assert len(landscape.trainings) < done + 45
+    assert all(landscape.weigh(TASK, s) <= budget.max_bytes for s, _, _ in landscape.trainings[done:])
+    assert second.chosen is None or second.chosen.size < first.chosen.size
+
+
+def test_no_bytes_at_all(monkeypatch):
+    landscape = Landscape()
+    monkeypatch.setattr(training, "weigh", landscape.weigh)
+    least = landscape.size(0.01, 0.01)
+    with pytest.raises(ValueError, match=r"--max-bytes 2,000 must be at least 3,100, the bytes of --objective all"):
+        Budget.of(TASK, 2_000, (0.01, 0.5))
+    exact = Budget.of(TASK, round(least), (0.01, 0.5))
+    assert exact.highest == pytest.approx((0.01, 0.01))
+    assert exact.fit(pair(0.5, 0.5)) == pair(0.99, 0.99)

@@ -425,7 +425,7 @@ def test_steps_in_arrays_are_refused_with_the_reason():
 
 
 def test_only_the_policy_that_the_host_has():
-    with pytest.raises(ValueError, match="Policy CnnPolicy unknown"):
+    with pytest.raises(ValueError, match="policy='CnnPolicy' is unknown; choose one of 'MlpPolicy'"):
         RLx2CrossQ("CnnPolicy", DriftEnv())
 
 

@@ -11,7 +11,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 from torch import nn
 
-from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseMLP, backends
+from sb3_rlx2 import RLx2Callback, RLx2ReplayBuffer, RLx2TD3, SparseMLP, backends
 from sb3_rlx2.algorithms.policies import KINDS
 from sb3_rlx2.algorithms.table import CLASSES
 from sb3_rlx2.checkpoint import Checkpoints
@@ -250,7 +250,7 @@ def test_zip_of_the_other_algorithm_is_refused(algorithm, tmp_path):
     make(other).save(tmp_path / "other")
     with pytest.raises(RuntimeError, match=f"is another algorithm's, {algorithm.__name__}.load needs a Sparse"):
         algorithm.load(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"the RLx2 classes .* load the agents that they saved"):
+    with pytest.raises(ValueError, match=r"An agent that an RLx2 class has saved is loaded by that class, as RLx2TD3.load"):
         STOCK[other].load(tmp_path / "other")
 
 
@@ -456,29 +456,6 @@ def test_broken_gradient_stops_stock_algorithms_too(algorithm):
     name = learner(algorithm)
     failing(model, name, "values", NAN)["armed"] = True
     learn_until_error(model, f"the gradient of the {name} holds NaN or infinity at its optimizer step 1")
-
-
-VALUES = {
-    "batch_size": (0, -1, 2.5),
-    "gradient_steps": (-7, 0.5),
-    "policy_delay": (0,),
-    "tau": (2.0, -0.1, NAN),
-    "gamma": (1.5, -1, "much"),
-    "target_noise_clip": (-1,),
-    "target_policy_noise": (-0.1,),
-    "learning_rate": (-1e-3, NAN),
-    "buffer_size": (0,),
-    "optimize_memory_usage": ("no",),
-    "soft_n_step": ("no",),
-    "ent_coef": (-1.0,),
-}
-
-
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in VALUES.items() for value in values])
-def test_values_that_are_nothing_to_train_with(name, value):
-    algorithm = RLx2SAC if name in ("soft_n_step", "ent_coef") else RLx2TD3
-    with pytest.raises(ValueError, match=rf"{name}={value!r} must be "):
-        algorithm("MlpPolicy", TinyEnv(), **{"buffer_size": 10, "policy_kwargs": {"net_arch": [4]}} | {name: value})
 
 
 @pytest.mark.parametrize("steps", [NAN, -5, 0.5, "many"])

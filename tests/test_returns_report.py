@@ -361,7 +361,6 @@ def test_stored_results_are_shown():
     assert report.RESULTS_MD.read_text() == report.full_report()
     shown = readme.README.read_text()
     assert readme.splice("returns", report.pictures(), shown) == shown
-    assert readme.splice("hours", report.hours_report(), shown) == shown
     assert {path.stem for path in report.PLOTS.glob("*.png")} == set(plots.picture_names(load()))
 
 

@@ -316,13 +316,16 @@ class Deterministic(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore")  # TorchScript is on its way out, and SB3 does not trace without warnings
+@pytest.mark.parametrize("backend", ["csr", "masked"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_torchscript(algorithm, tmp_path):
+def test_torchscript(algorithm, backend, tmp_path):
     model = build(algorithm).learn(60)
-    loaded, obs = through_zip(model, backend="masked"), th.from_numpy(OBSERVATIONS)
+    loaded, obs = through_zip(model, backend=backend), th.from_numpy(OBSERVATIONS)
     th.jit.trace(Deterministic(loaded.policy).eval(), obs).save(tmp_path / "policy.pt")
     expected = model.policy.act(OBSERVATIONS)
     np.testing.assert_allclose(th.jit.load(tmp_path / "policy.pt")(obs).detach(), expected, atol=1e-5)
+    exported = th.export.export(Deterministic(loaded.policy).eval(), (obs,), strict=False)
+    np.testing.assert_allclose(exported.module()(obs).detach(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -72,17 +72,26 @@ def hours_to_dense(results: Results) -> str | None:
         dense = _found(results, "dense", algorithm, env)
         if not dense:
             continue
-        goal = BELOW * mean(one.score for one in dense)
+        goal = aim(dense)
         found = [_hours(_found(results, method, algorithm, env), goal) for method in ("dense", *JUDGED)]
         rows.append([f"{algorithm.upper()} {env}", f"{goal:,.0f}", *found])
     header = ["", f"{BELOW:.0%} of dense's return", *(METHODS[method].label for method in ("dense", *JUDGED))]
     return markdown(header, rows) if rows else None
 
 
+def aim(dense: Sequence[Result]) -> float:
+    """Give the return that is to be held."""
+    return BELOW * mean(one.score for one in dense)
+
+
+def median_hours(found: Sequence[Result], goal: float) -> float:
+    """Give the hours until runs hold a return, infinity for one that never does."""
+    return median(math.inf if each is None else each for each in (one.hours_to(goal) for one in found))
+
+
 def _hours(found: Sequence[Result], goal: float) -> str:
     if not found:
         return NONE
-    hours = [one.hours_to(goal) for one in found]
-    held = sum(each is not None for each in hours)
-    middle = median(math.inf if each is None else each for each in hours)
+    held = sum(one.hours_to(goal) is not None for one in found)
+    middle = median_hours(found, goal)
     return f"{'not held' if math.isinf(middle) else f'{middle:.2f} h'} ({held} of {len(found)} runs)"

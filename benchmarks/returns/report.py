@@ -1,9 +1,9 @@
-"""Writes ``RESULTS.md``, the pictures the README's parts, and what ``rlx2 advise`` knows, from stored results alone."""
+"""Writes ``RESULTS.md``, the pictures, the README's parts, and what ``rlx2 advise`` knows, from stored results alone."""
 
 from collections.abc import Collection
 from pathlib import Path
 
-from benchmarks import readme
+from benchmarks import readme, summary
 from benchmarks.returns import goal, lessons, plots, screening, tables
 from benchmarks.returns.cells import ABLATIONS, PENDULUM, PENDULUM_SPARSITY, SETS, TABLE_2
 from benchmarks.returns.results import FINAL_SHARE, HERE, RESULTS, Results, load
@@ -65,12 +65,6 @@ def pictures(folder: Path = RESULTS) -> str:
     ]
     names += [name for name in ("walker_causes",) if name in plots.picture_names(results)]
     return "\n".join(_shown(names, "benchmarks/returns/")) or NOT_YET
-
-
-def hours_report(folder: Path = RESULTS) -> str:
-    """Give the README's part on time."""
-    table = goal.hours_to_dense(load(folder))
-    return NOT_YET if table is None else f"{HOURS}\n\n{table}"
 
 
 def full_report(folder: Path = RESULTS) -> str:
@@ -163,6 +157,6 @@ def write(folder: Path = RESULTS) -> None:
         plots.write(load(), PLOTS)
         RESULTS_MD.write_text(full_report())
         readme.write("returns", pictures())
-        readme.write("hours", hours_report())
+        summary.write()
         lessons.write(load())
     print(full_report(folder))

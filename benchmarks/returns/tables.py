@@ -68,7 +68,7 @@ def paper_cell(figure: float | None) -> str:
     return NONE if figure is None else f"{figure:g}"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def noted(header: list[str], rows: list[list[str]]) -> str:
     """Lay out a table, and say below it what a mark in it means."""
     table = markdown(header, rows)
     return f"{table}\n\n{ALONE} a return, not a share: there is no dense partner yet." if ALONE in table else table
@@ -99,17 +99,17 @@ def table_2(results: Results, steps: int) -> str:
     for algorithm, env in rows_of(results, steps):
         group = {"algorithm": algorithm, "env": env, "steps": steps, "sparsity": None}
         dense = _scores(results.where(method="dense", **group))
-        row = [f"{algorithm.upper()} {env}", *_costs(results, group), _mean(dense) if dense else "missing"]
+        row = [f"{algorithm.upper()} {env}", *costs(results, group), _mean(dense) if dense else "missing"]
         rows.append(row + [return_cell(results, method, algorithm, env, steps) for method in methods])
         size, training, inference = (
             paper_cell(paper.cost(algorithm, env, what)) for what in ("size", "training", "inference")
         )
         row = [PAPER, NONE, size, training, NONE, inference, NONE, NONE, NONE]
         rows.append(row + [paper_cell(paper.returns(algorithm, env, method)) for method in methods])
-    return _table(header, rows)
+    return noted(header, rows)
 
 
-def _costs(results: Results, group: dict[str, object]) -> list[str]:
+def costs(results: Results, group: dict[str, object]) -> list[str]:
     """Show sparsities, size, FLOPs and hours of RLx2 (of another sparse method where it has not been trained)."""
     found = [one for method in ("rlx2", "rigl", "set", "static") for one in results.where(method=method, **group)]
     hours = [_hours(results.where(method=method, **group)) for method in ("rlx2", "dense")]
@@ -158,13 +158,13 @@ def table_3(results: Results, steps: int) -> str:
     rows = []
     for env in envs:
         rows += [row(env, methods), [PAPER, *(paper_cell(paper.returns("td3", env, method)) for method in methods)]]
-    tables = [_table(["share of dense", *labels], rows)]
+    tables = [noted(["share of dense", *labels], rows)]
     trained = {one.method for one in results.where(steps=steps)}
     methods = [name for name in METHODS if name.startswith(("rlx2-buffer", "rlx2-delay")) and name in trained]
     if methods:
         having = [env for env in envs if any(results.where(env=env, steps=steps, method=method) for method in methods)]
         labels = [METHODS[method].label for method in ("rlx2", *methods)]
-        tables.append(_table(["share of dense", *labels], [row(env, ["rlx2", *methods]) for env in having]))
+        tables.append(noted(["share of dense", *labels], [row(env, ["rlx2", *methods]) for env in having]))
     return "\n\n".join(tables)
 
 

@@ -2,22 +2,14 @@
 
 from pathlib import Path
 
-from benchmarks import readme
+from benchmarks import readme, summary
 from benchmarks.speed import checks
 from benchmarks.speed.measure import RESULTS
 from benchmarks.speed.results import Section, load, median
 from benchmarks.speed.sections import NNZ_MULTIPLES, WIDTHS
-from benchmarks.speed.tables import TABLES, end_to_end_summary
+from benchmarks.speed.tables import TABLES
 
 NOT_MEASURED = "not measured"
-
-
-def report(folder: Path = RESULTS) -> str:
-    """Give the README's part: the cells end to end."""
-    sections = load(folder)
-    if "end_to_end" not in sections:
-        return NOT_MEASURED
-    return f"{end_to_end_summary(sections)}\n\n{sections['end_to_end'].conditions}"
 
 
 def full_report(folder: Path = RESULTS) -> str:
@@ -66,5 +58,5 @@ def write() -> None:
     if "scaling" in sections:
         plot(sections["scaling"], RESULTS / "scaling.png")
     (RESULTS.parent / "RESULTS.md").write_text(full_report())
-    readme.write("speed", report())
-    print(report())
+    summary.write()
+    print(summary.table())

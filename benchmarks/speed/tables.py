@@ -34,15 +34,6 @@ ABOUT_MKL = (
 )
 
 
-def end_to_end_summary(sections: Sections) -> str:
-    """Give the README's table: speeds and ratios."""
-    rows = sections["end_to_end"].rows
-    header = [*SPEEDS, "RLx2 against SB3", "against SB3 (MKL as on Intel)", "against SBX"]
-    shown = [[*_speeds(row), *(_against(row, opponent) for opponent in ENVIRONMENT_STEPS[:3])] for row in rows]
-    means = [_mean_against(rows, opponent) for opponent in ENVIRONMENT_STEPS[:3]]
-    return markdown(header, [*shown, ["geometric mean", "", "", "", "", *means]])
-
-
 def end_to_end(sections: Sections) -> str:
     rows = sections["end_to_end"].rows
     header = [*SPEEDS, "against SB3", "target", "against SB3 (MKL as on Intel)", "against SBX", "target"]

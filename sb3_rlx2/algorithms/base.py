@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import gymnasium as gym
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import open_path
@@ -20,10 +22,11 @@ from stable_baselines3.her import HerReplayBuffer
 from typing_extensions import Self
 
 from sb3_rlx2 import metrics, safe_pickle
-from sb3_rlx2.algorithms.keywords import BufferOptions, NetworkOptions, check_values, defaults, names, show
+from sb3_rlx2.algorithms.keywords import BufferOptions, NetworkOptions, defaults, names, show
 from sb3_rlx2.algorithms.noise import exploration_noise
-from sb3_rlx2.algorithms.policies import SparsePolicy
+from sb3_rlx2.algorithms.policies import SparsePolicy, start_keyword
 from sb3_rlx2.algorithms.smaller import remove_dead_units
+from sb3_rlx2.algorithms.values import check_values
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
 from sb3_rlx2.callbacks import RLx2Callback
 from sb3_rlx2.environment_guard import check_statistics, guard, unguard
@@ -33,9 +36,9 @@ from sb3_rlx2.patching import patched
 from sb3_rlx2.plan import check_amount, steps_of
 from sb3_rlx2.progress_log import ARRAYS
 from sb3_rlx2.safe_pickle import UnsafePickleError
-from sb3_rlx2.saved_objects import add_plain, read_objects
+from sb3_rlx2.saved_objects import add_plain, attribute_names, read_objects
 from sb3_rlx2.updater import check_gradients
-from sb3_rlx2.validation import check_integer, check_number, did_you_mean, lookup
+from sb3_rlx2.validation import check_arguments, check_integer, check_number, known_arguments, lookup
 from sb3_rlx2.warning import warn
 
 if TYPE_CHECKING:
@@ -89,28 +92,21 @@ class RLx2Algorithm(AlgorithmHost):
     def _split(cls, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Give RLx2's own keyword arguments, all of them, and the host's."""
         own = cls.rlx2_defaults()
-        cls._check_names(kwargs)
-        for name, least in (("verbose", 0), ("stats_window_size", 1)):  # which SB3 uses before all can be checked, or hides
-            check_integer(name, kwargs.get(name, least), least)
-        return own | {name: kwargs[name] for name in kwargs if name in own}, {
-            name: value for name, value in kwargs.items() if name not in own
-        }
+        for name in kwargs.keys() - known_arguments(cls._own()) & known_arguments(cls.sparse_policy_class):
+            raise TypeError(f"{cls.__name__} has no argument {name}: it goes into policy_kwargs")
+        check_arguments(cls._own(), kwargs)
+        check_values(kwargs)  # of some of these SB3's constructor makes something at once
+        others = {name: value for name, value in kwargs.items() if name not in own}
+        if others.get("policy_kwargs") is not None:
+            others["policy_kwargs"] = dict(
+                others["policy_kwargs"]
+            )  # SB3 writes into it, and the next algorithm may get it too
+        return own | {name: kwargs[name] for name in kwargs if name in own}, others
 
     @classmethod
-    def _check_names(cls, given: Iterable[str]) -> None:
-        """Refuse arguments that nobody takes, with the nearest."""
-        own = next(each for each in cls.__mro__ if is_own(each))  # a subclass of a user may take what it likes
-        known = {*inspect.signature(own).parameters, *inspect.signature(cls._host()).parameters} - {"kwargs"}
-        for name in given:
-            if name not in known:
-                raise TypeError(f"{cls.__name__} has no argument {name}{did_you_mean(name, known)}")
-
-    @classmethod
-    def _host(cls) -> type:
-        """Give the algorithm of SB3 or sb3-contrib that this one is put together with."""
-        return next(
-            each for each in cls.__mro__ if issubclass(each, OffPolicyAlgorithm) and not issubclass(each, RLx2Algorithm)
-        )
+    def _own(cls) -> type:
+        """Give the class of this package: a subclass of a user may take what it likes."""
+        return next(each for each in cls.__mro__ if is_own(each))
 
     def _configure(self, keywords: Mapping[str, Any], setup_model: bool) -> None:
         """
@@ -123,7 +119,10 @@ class RLx2Algorithm(AlgorithmHost):
         for name, value in keywords.items():
             setattr(self, name, value)
         if setup_model:
-            check_values(self)
+            if self.env is None:
+                raise ValueError("env=None must be an environment, or the name of one")
+            vars(self).update(check_values(vars(self)))
+            self._check_observations()
         check_number("policy_distance_threshold", self.policy_distance_threshold, 0.0, math.inf)  # None is for callbacks alone
         check_amount("learning_starts", self.learning_starts, minimum=0)
         self._make_callback()  # checks its arguments now and not at the first `learn`
@@ -134,25 +133,32 @@ class RLx2Algorithm(AlgorithmHost):
             if self.verbose > 0:
                 print(metrics.summary(self))
 
-    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
-        return lookup("policy", policy_name, self.policy_aliases)
-
     def _check_policy(self, loading: bool) -> None:
-        if not isinstance(self.policy_class, type):
-            raise ValueError(
-                f"policy={self.policy_class!r} must be a name, or a class derived from {self.sparse_policy_class.__name__}"
-            )
-        if issubclass(self.policy_class, self.sparse_policy_class):
+        given = self.policy_class
+        if isinstance(given, type) and issubclass(given, self.sparse_policy_class):
             return
-        own, name, needed = (each.__name__ for each in (type(self), self.policy_class, self.sparse_policy_class))
+        own, needed = type(self).__name__, self.sparse_policy_class.__name__
+        name = given.__name__ if isinstance(given, type) else repr(given)
         if loading:
-            kind = "another algorithm's" if issubclass(self.policy_class, SparsePolicy) else "dense"
+            kind = "another algorithm's" if issubclass(given, SparsePolicy) else "dense"
             raise RuntimeError(
                 f"policy={name} of the saved agent is {kind}, {own}.load needs a {needed}: load it with the algorithm "
                 f"that saved it, or train a sparse one from scratch with {own}"
             )
         aliases = ", ".join(map(repr, self.policy_aliases))
         raise ValueError(f"policy={name} must be {aliases} or a {needed}")
+
+    def _check_observations(self) -> None:
+        """Check that a policy that reads dicts will get some; an extractor of the user's may read what it likes."""
+        of_dicts = self.policy_aliases.get("MultiInputPolicy", ())
+        own = "features_extractor_class" in self.policy_kwargs
+        if issubclass(self.policy_class, of_dicts) and not own and not isinstance(self.observation_space, spaces.Dict):
+            raise ValueError(
+                f"policy='MultiInputPolicy' must be 'MlpPolicy': observations are no Dict, but {self.observation_space}"
+            )
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        return lookup("policy", policy_name, self.policy_aliases)
 
     def _setup_model(self) -> None:
         if self.arrays != "auto" and not isinstance(self.arrays, bool):
@@ -162,6 +168,8 @@ class RLx2Algorithm(AlgorithmHost):
             self.replay_buffer_class = RLx2ReplayBuffer
         # The merged arguments are for the constructors only. What is saved is the user's own, which `load` merges again.
         merged = {"policy_kwargs": self._merge("policy_kwargs", self.sparse_policy_class.keywords())}
+        if self.replay_buffer_class is not None:
+            check_arguments(self.replay_buffer_class, self.replay_buffer_kwargs, " (in replay_buffer_kwargs)")
         if self.replay_buffer_class is not None and issubclass(self.replay_buffer_class, RLx2ReplayBuffer):
             merged["replay_buffer_kwargs"] = self._merge("replay_buffer_kwargs", (*names(BufferOptions), "gamma"))
         if self._is_loading:  # links come from the file, and what they were chosen by at first may be gone
@@ -192,14 +200,11 @@ class RLx2Algorithm(AlgorithmHost):
         return RLx2Callback(verbose=self.verbose, **arguments)
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        if callback is None:
-            others: list[BaseCallback] = []
-        elif isinstance(callback, BaseCallback):
-            others = [callback]
-        elif not isinstance(callback, list) and not callable(callback):
-            raise ValueError(f"callback={callback!r} must be a BaseCallback, a list of them or a function")
-        else:
-            others = list(callback) if isinstance(callback, list) else [ConvertCallback(callback)]
+        given: Any = [] if callback is None else callback if isinstance(callback, list | tuple) else [callback]
+        for each in given:
+            if isinstance(each, type) or not (isinstance(each, BaseCallback) or callable(each)):
+                raise ValueError(f"callback={each!r} must be a callback (not its class), a function, or a list of these")
+        others = [each if isinstance(each, BaseCallback) else ConvertCallback(each) for each in given]
         return super()._init_callback([self._make_callback(), *others], progress_bar)
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
@@ -257,6 +262,17 @@ class RLx2Algorithm(AlgorithmHost):
         """Make the algorithm's gradient steps in arrays, if it has any; here, because they import numba."""
         raise NotImplementedError
 
+    def _check_sparsities(self) -> None:
+        """Notice arguments that somebody has set, as if networks would follow."""
+        policy: Any = self.policy
+        for name, keyword in policy.networks.items():
+            given, built = getattr(self, keyword), policy.sparsities[name].share
+            if given != built:
+                raise ValueError(
+                    f"{keyword}={given!r} must be {built!r}, with which the {name} was built: for another make a new agent, "
+                    f"or one that loses links on its way ({start_keyword(keyword)})"
+                )
+
     def save(self, path: Any, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
         Save the agent as SB3 does, but whole or not at all: where it fails, what was there before stays. The file holds what
@@ -267,6 +283,7 @@ class RLx2Algorithm(AlgorithmHost):
         :param include: see there
         :raises OSError: if there is no room for it
         """
+        self._check_sparsities()
         if not isinstance(path, str | Path) or Path(path).is_dir():  # to which SB3 gives another name
             super().save(path, exclude, include)
             return
@@ -315,17 +332,21 @@ class RLx2Algorithm(AlgorithmHost):
         :param allow_pickle: whether all that the file names is made from it, which runs code: a schedule that is a function of
             one's own, a class of one's own. Only for files whose author you trust
         :param kwargs: arguments that take the place of saved ones
-        :raises ValueError: if the file is damaged, or holds what is made with ``allow_pickle=True`` only
+        :raises ValueError: if the file is damaged, or holds what is made with ``allow_pickle=True`` only, or an argument
+            is none
         """
         given = custom_objects or {}
-        if not allow_pickle:
-            file = open_path(path, "r", suffix="zip")
-            try:
+        check_values(kwargs)
+        file = open_path(path, "r", suffix="zip")
+        try:
+            if not allow_pickle:
                 given = read_objects(file, {*given, *kwargs} - {"policy_kwargs"}) | given
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
-            finally:
-                file.seek(0) if file is path else file.close()
+            if not kwargs.keys() <= known_arguments(cls._own()):
+                check_arguments(cls._own(), kwargs.keys() - attribute_names(file))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        finally:
+            file.seek(0) if file is path else file.close()
         # `_wrap_env` makes an environment of a name.
         return super().load(path, env, device, given, print_system_info, force_reset, **kwargs)  # type: ignore[arg-type]
 
@@ -391,8 +412,11 @@ class RLx2Algorithm(AlgorithmHost):
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         env = maybe_make_env(env, verbose)  # which SB3 does for its constructor, and not for `load`
-        if not hasattr(env, "action_space"):
-            raise ValueError(f"env={env!r} must be an environment, or the ID of one")
+        if not hasattr(env, "action_space") or isinstance(env, type | gym.vector.VectorEnv):
+            name = env.__name__ if isinstance(env, type) else repr(env)
+            raise ValueError(
+                f"env={name} must be an environment (not its class), its name, or a VecEnv of SB3, as make_vec_env gives"
+            )
         cls.sparse_policy_class.check_action_space(env.action_space, f"env has action_space={env.action_space}, which", cls)
         env = BaseAlgorithm._wrap_env(env, verbose, monitor_wrapper)
         check_statistics(env)
@@ -416,10 +440,12 @@ class RLx2Algorithm(AlgorithmHost):
         :param tb_log_name: name of the run in TensorBoard, by default the name of the class
         :param reset_num_timesteps: whether to count steps from 0
         :param progress_bar: whether to show a progress bar
+        :raises ValueError: if an argument is none, or a sparsity is not that of the networks any more
         """
         total_timesteps = check_integer("total_timesteps", total_timesteps, minimum=0)
-        if log_interval is not None:  # which is for none
+        if log_interval is not None:
             check_integer("log_interval", log_interval, minimum=1)
+        self._check_sparsities()
         name = tb_log_name or type(self).__name__
         total = total_timesteps if reset_num_timesteps else total_timesteps + self.num_timesteps
         warm_up = steps_of("learning_starts", self.learning_starts, max(total, self.planned_timesteps or 0))
@@ -436,6 +462,19 @@ class RLx2Algorithm(AlgorithmHost):
         total, callback = super()._setup_learn(total_timesteps, *args, **kwargs)
         self._total_timesteps = max(total, self.planned_timesteps or 0)  # for schedules; `learn` ends at its own
         return total, callback
+
+    def set_logger(self, logger: Logger) -> None:
+        """
+        Log elsewhere.
+
+        :param logger: what SB3's ``configure`` makes of a folder
+        :raises ValueError: if it is something else
+        """
+        if not isinstance(logger, Logger):
+            raise ValueError(
+                f"logger={logger!r} must be a Logger, as configure(folder) of stable_baselines3.common.logger gives"
+            )
+        super().set_logger(logger)
 
     def restart_topology(self) -> None:
         """

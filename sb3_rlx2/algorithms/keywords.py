@@ -8,13 +8,10 @@ RLx2's are grouped by the part that takes them. A new one gets a line in its gro
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
-from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import TrainFreq
 
 from sb3_rlx2.backends import BACKENDS
@@ -24,7 +21,7 @@ from sb3_rlx2.inits import find_init, is_path
 from sb3_rlx2.plan import BUFFER_CHECK_INTERVAL, UPDATE_INTERVAL
 from sb3_rlx2.sparse_mlp import WEIGHT_SCALES
 from sb3_rlx2.topology import TopologyName
-from sb3_rlx2.validation import check_integer, check_number, lookup
+from sb3_rlx2.validation import check_number, lookup
 
 HIDDEN_WEIGHTS = {"learned": False, "fixed": True}
 
@@ -132,21 +129,6 @@ class Evolution:
     planned_timesteps: int | None = None
 
 
-# SB3's arguments that are whole numbers, with the least that they may be; those that lie in an interval; those, of ours too,
-# that are on or off; and those, or parts of them, that are none of these.
-WHOLE = {
-    **dict.fromkeys(("batch_size", "buffer_size", "policy_delay", "target_update_interval"), 1),
-    "gradient_steps": -1,
-}
-RANGES = {
-    **dict.fromkeys(("gamma", "tau", "exploration_fraction", "exploration_initial_eps", "exploration_final_eps"), (0.0, 1.0)),
-    **dict.fromkeys(
-        ("ent_coef", "learning_rate", "max_grad_norm", "target_noise_clip", "target_policy_noise"), (0.0, math.inf)
-    ),
-}
-SWITCHES = ("drop_dead_links", "optimize_memory_usage", "soft_n_step")
-SEEDS = 2**32  # numpy's
-UNITS = ("step", "episode")
 GROUPS = (NetworkOptions, BufferOptions, Evolution)
 
 
@@ -210,96 +192,6 @@ def names(group: type) -> tuple[str, ...]:
 def defaults() -> dict[str, Any]:
     """Give RLx2's keyword arguments that every algorithm has, with their defaults."""
     return {name: value for group in GROUPS for name, value in vars(group()).items()} | {"arrays": "auto"}
-
-
-def check_values(model: Any) -> None:
-    """
-    Check the arguments that SB3 takes as they come, to fail later in words of its own, or never.
-
-    :param model: an algorithm, with its arguments as attributes
-    :raises ValueError: if one is nothing to train with
-    """
-    given = {name: value for name, value in vars(model).items() if value is not None}
-    for name in WHOLE.keys() & given.keys():
-        check_integer(name, given[name], WHOLE[name])
-    for name in RANGES.keys() & given.keys():
-        if name not in OR_ELSE or not OR_ELSE[name](given[name]):
-            check_number(name, given[name], *RANGES[name])
-    for name in MUST_BE.keys() & given.keys():
-        holds, what = MUST_BE[name]
-        if not holds(given[name]):
-            raise ValueError(f"{name}={given[name]!r} must be {what}")
-    if "policy_kwargs" in given:
-        check_policy_kwargs(given["policy_kwargs"])
-
-
-def check_policy_kwargs(given: Mapping[str, Any]) -> None:
-    """
-    Check those of a policy's arguments that SB3 takes as they come.
-
-    :param given: the arguments
-    :raises ValueError: if one is nothing to build networks with
-    """
-    for name in ("n_critics", "n_quantiles"):
-        if name in given:
-            check_integer(name, given[name], 1)
-    if given.get("net_arch") is not None and not _is_architecture(given["net_arch"]):
-        raise ValueError(f"net_arch={given['net_arch']!r} must be a list of integers >= 1, or a dict of two, pi and qf")
-    if "activation_fn" in given and not callable(given["activation_fn"]):
-        raise ValueError(f"activation_fn={given['activation_fn']!r} must be a class, as torch.nn.ReLU")
-
-
-def _is_architecture(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return value.keys() == {"pi", "qf"} and all(map(_is_architecture, value.values()))
-    return isinstance(value, list | tuple) and all(_is_count(each) for each in value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def _is_frequency(value: Any) -> bool:
-    count, unit = value if isinstance(value, tuple | list) and len(value) == 2 else (value, "step")
-    return _is_count(count) and getattr(unit, "value", unit) in UNITS
-
-
-def _is_seed(value: Any) -> bool:
-    return isinstance(value, Integral) and 0 <= int(value) < SEEDS
-
-
-def _is_automatic(value: Any) -> bool:
-    """Tell whether a value is SAC's word for an entropy coefficient that is learned, perhaps with its first value."""
-    if not isinstance(value, str):
-        return False
-    word, _, first = value.partition("_")
-    with suppress(ValueError):
-        return word == "auto" and (value == word or float(first) > 0)
-    return False
-
-
-def _is_entropy(value: Any) -> bool:
-    with suppress(TypeError, ValueError):
-        return value == "auto" or math.isfinite(float(value))
-    return False
-
-
-# What else than a number an argument of `RANGES` may be.
-OR_ELSE: Mapping[str, Callable[[Any], bool]] = {"learning_rate": callable, "ent_coef": _is_automatic}
-# Of the remaining arguments: what holds of a value, and that in words.
-MUST_BE: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(SWITCHES, (lambda value: isinstance(value, bool), "True or False")),
-    "policy_kwargs": (lambda value: isinstance(value, Mapping), "a dict of arguments"),
-    "replay_buffer_class": (
-        lambda value: isinstance(value, type) and issubclass(value, BaseBuffer),
-        "a class of replay buffers",
-    ),
-    "replay_buffer_kwargs": (lambda value: isinstance(value, Mapping), "a dict of arguments"),
-    "seed": (_is_seed, f"an integer in [0, {SEEDS})"),
-    "target_entropy": (_is_entropy, "'auto' or a number"),
-    "tensorboard_log": (lambda value: isinstance(value, str | Path), "the path of a folder"),
-    "train_freq": (_is_frequency, "an integer >= 1, or a pair of one and 'step' or 'episode'"),
-}
 
 
 def show(constructor: Callable[..., None], own: Mapping[str, Any]) -> None:

@@ -16,13 +16,15 @@ from torch import nn
 from sb3_rlx2 import backends, metrics
 from sb3_rlx2.algorithms.keywords import Evolution, NetworkOptions, names, show
 from sb3_rlx2.algorithms.networks import Sparsity
+from sb3_rlx2.algorithms.values import check_values
+from sb3_rlx2.environment_guard import find_non_finite
 from sb3_rlx2.fast.adam import KernelAdam
 from sb3_rlx2.fast.eligible import Watch, is_own, why_not_act
 from sb3_rlx2.patching import patched
 from sb3_rlx2.paths import find_paths
 from sb3_rlx2.sparse_mlp import is_normalisation, sparse_mlps, spawn_generator
 from sb3_rlx2.updater import TopologyUpdater
-from sb3_rlx2.validation import check_number
+from sb3_rlx2.validation import check_arguments, check_number
 
 # Modules of others that compute the same in training and evaluation mode; ours do, but for normalisations.
 MODE_FREE = {FlattenExtractor, nn.Flatten, nn.ReLU, nn.Tanh, nn.Identity}
@@ -83,6 +85,7 @@ class SparsePolicy(PolicyHost):
         shares: Mapping[str, float | None],
         starts: Mapping[str, float | None],
         kwargs: Mapping[str, Any],
+        **host: Any,
     ) -> dict[str, Any]:
         """
         Keep the arguments; to be called before SB3's constructor, which builds the networks.
@@ -91,9 +94,12 @@ class SparsePolicy(PolicyHost):
         :param shares: share of zeros of each of ``networks``
         :param starts: share of zeros of each to begin with, None if it is that of ``shares``
         :param kwargs: what they have in common, see :class:`NetworkOptions`, and other arguments
+        :param host: arguments of the host's that are not among them
         :return: the other arguments
         :raises ValueError: if one of them is none
         """
+        check_arguments(type(self), kwargs, " (in policy_kwargs)")
+        check_values({**kwargs, **host})
         self.check_action_space(action_space, f"action_space={action_space}", type(self))
         self.options = NetworkOptions(**{name: kwargs[name] for name in names(NetworkOptions) if name in kwargs})
         self.options.check()
@@ -181,8 +187,9 @@ class SparsePolicy(PolicyHost):
         keyword = self.networks[name]
         if share is None:
             raise ValueError(
-                f"{keyword}=None: {type(self).__name__} has no default sparsity. Give it in policy_kwargs; rl-zoo3's stock "
-                "samplers drop it from there, the RLx2 classes keep it (and load the agents that they saved)"
+                f"{keyword}=None: {type(self).__name__} has no default sparsity. An agent that an RLx2 class has saved is "
+                "loaded by that class, as RLx2TD3.load(path); a new one gets it in policy_kwargs (from where rl-zoo3's stock "
+                "samplers drop it: RLx2 classes have it as an argument)"
             )
         share = check_number(keyword, share, 0.0, 1.0, high_included=False)
         if start is not None and check_number(start_keyword(keyword), start, 0.0, 1.0) > share:
@@ -303,10 +310,14 @@ class SparsePolicy(PolicyHost):
         :param episode_start: not used
         :param deterministic: whether to leave out the policy's own noise, if it has any
         :return: actions in the environment's range, and the state
+        :raises ValueError: if an observation holds NaN or infinity, of which networks make an action that says nothing
         """
         shape = self.observation_space.shape
         single = isinstance(observation, np.ndarray) and observation.shape == shape
         several = observation[None] if single else observation
+        if isinstance(observation, np.ndarray | dict) and find_non_finite(observation) is not None:
+            given = " ".join(repr(observation).split())
+            raise ValueError(f"observation={given[:200]} must be finite: it holds NaN or infinity")
         if not self._acts_in_arrays(several):
             return super().predict(observation, state, episode_start, deterministic)
         if self.training:  # nothing that acts in arrays depends on it, so no further look is needed
@@ -396,7 +407,7 @@ class SparseActorCriticPolicy(SparsePolicy):
     ) -> None:
         shares = {"actor": actor_sparsity, "critic": critic_sparsity}
         starts = {"actor": actor_start_sparsity, "critic": critic_start_sparsity}
-        kwargs = self._set_sparsity(action_space, shares, starts, kwargs)
+        kwargs = self._set_sparsity(action_space, shares, starts, kwargs, net_arch=net_arch)
         net_arch = self.default_net_arch if net_arch is None else net_arch
         super().__init__(observation_space, action_space, lr_schedule, net_arch, **kwargs)
 
@@ -430,8 +441,8 @@ class SparseActorCriticPolicy(SparsePolicy):
 class SparseGaussianPolicy(SparseActorCriticPolicy):
     """Goes before a policy of SB3 whose actor draws from a squashed Gaussian, as in maximum-entropy algorithms."""
 
-    def _set_sparsity(self, *args: Any) -> dict[str, Any]:
-        others = super()._set_sparsity(*args)
+    def _set_sparsity(self, *args: Any, **host: Any) -> dict[str, Any]:
+        others = super()._set_sparsity(*args, **host)
         if others.get("use_sde", False):
             name = type(self).__name__
             raise ValueError(f"use_sde=True is not supported by {name}, use_sde must be False: gSDE perturbs a dense layer")

@@ -62,6 +62,8 @@ class ValueBasedPolicy(SparsePolicy):
     @staticmethod
     def _default_net_arch(net_arch: list[int] | None, kwargs: Mapping[str, Any]) -> list[int] | None:
         """Give convolutions the wide layer that ``NatureCNN`` has behind them; else the host has a default."""
+        if isinstance(net_arch, Mapping):
+            raise ValueError(f"net_arch={net_arch!r} must be a list of widths: there is one network")
         return [512] if net_arch is None and kwargs.get("features_extractor_class") is ConvExtractor else net_arch
 
     def _take_widths(self, widths: Mapping[str, list[int]]) -> Any:

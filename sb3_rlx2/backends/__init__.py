@@ -40,7 +40,7 @@ def forward(networks: Sequence[SparseNetwork], x: th.Tensor) -> tuple[th.Tensor,
     :param x: input, ``[..., in_features]``
     :return: output of each network, ``[..., out_features]``
     """
-    if not uses_csr(networks[0]):
+    if _is_recorded() or not uses_csr(networks[0]):
         return masked.forward(networks, x)
     return csr.forward(networks, x) if networks[0].norms is None else renormed.forward(networks, x)
 
@@ -65,9 +65,14 @@ def squash(raw: th.Tensor, noise: th.Tensor, network: SparseNetwork) -> tuple[th
     :param network: the network that gave ``raw``; its backend computes this, too
     :return: actions, ``[batch, A]``, and their log-probability, ``[batch]``
     """
-    if raw.dtype == th.float32 and uses_csr(network):
+    if raw.dtype == th.float32 and not _is_recorded() and uses_csr(network):
         return squashed.squash(raw, noise)
     return masked.squash(raw, noise)
+
+
+def _is_recorded() -> bool:
+    """Tell whether torch writes down what is computed, for TorchScript, ONNX or its compiler: it knows no kernels of ours."""
+    return th.jit.is_tracing() or th.compiler.is_compiling()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def uses_csr(network: SparseNetwork) -> bool:

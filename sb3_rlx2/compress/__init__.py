@@ -9,7 +9,8 @@ one noisy number each. So
 2. **Search.** One training per point: with two parameters and noise it pays to look at many places once, not at few places
    often. The first points are spread evenly; TPE then minimises the size among those within tolerance, which are kept apart
    from the others as a constraint and not mixed into one number with a weight that somebody would have to choose. A training
-   that is hopeless on its way is stopped (``sampling.py``).
+   that is hopeless on its way is stopped (``sampling.py``). What a limit of bytes (``--max-bytes``) leaves no room for is
+   never trained: densities end lower, and those that are still too much go down in one proportion.
 3. **Finalists.** The smallest points of a noisy search are those that were both small and lucky; their own return proves
    nothing. So the search only nominates. Nominees are trained again on fresh seeds, smallest first, and the first whose mean
    over these seeds scores ``1 - tolerance`` is chosen. Each attempt is one more chance to pass by luck, so they are few: after

@@ -15,7 +15,7 @@ import torch as th
 from sb3_rlx2.compress.options import NOTHING_WITHIN_TOLERANCE, make_parser
 from sb3_rlx2.compress.results import Results, check_plain, entry
 from sb3_rlx2.compress.search import Plan, Search
-from sb3_rlx2.compress.training import Sparsities, Task, keywords, probe
+from sb3_rlx2.compress.training import Budget, Sparsities, Task, keywords, probe
 from sb3_rlx2.files import ABANDONED, sweep
 from sb3_rlx2.studies.storage import open_storage
 from sb3_rlx2.zoo import agents, hyperparams_file
@@ -83,19 +83,20 @@ def prepare(args: argparse.Namespace) -> Plan:
     )
     sparsest = Sparsities.from_densities(args.algo, [args.min_density] * len(keywords(args.algo)))
     hyperparams, n_timesteps = probe(task, sparsest)
-    results = Results(args.log_folder, args.algo, args.env)
+    task, densities = dataclasses.replace(task, n_timesteps=n_timesteps), (args.min_density, args.max_density)
     plan = Plan(
-        dataclasses.replace(task, n_timesteps=n_timesteps),
+        task,
         hyperparams,
         args.tolerance,
         args.n_trials,
         args.n_seeds,
         args.n_finalists,
-        (args.min_density, args.max_density),
+        densities,
         args.seed,
         tuple(args.dense_return) if args.dense_logs is None else dense_returns(args.dense_logs, n_timesteps),
         args.study_name or f"{args.algo}-{args.env}",
-        results.folder / "finalists",
+        Results(args.log_folder, args.algo, args.env).folder / "finalists",
+        None if args.max_bytes is None else Budget.of(task, args.max_bytes, densities),
     )
     check_plain(entry(plan, sparsest))
     return plan

@@ -40,6 +40,7 @@ def _add_search(group: Any) -> None:
     add("--max-density", type=density, default=0.5, help="highest density of a network (%(default)s)")
     what = "what is to be small: all networks with their targets, or the actor alone, which is deployed (%(default)s)"
     add("--objective", choices=[*OBJECTIVES], default="all", help=what)
+    add("--max-bytes", type=whole, metavar="BYTES", help="bytes that the parameters of it may have (as many as it takes)")
     add("-f", "--log-folder", default="logs/compress", help="folder of results (%(default)s)")
     add("--storage", help="postgresql://..., sqlite:///FILE.db or FILE.log that workers share (a journal among the results)")
     add("--study-name", help="name of the search in the storage (ALGO-ENV)")

@@ -56,11 +56,13 @@ def verdict(plan: Plan, findings: Findings) -> str:
     scale_line = (
         f"Dense {dense:,.2f} (mean of {len(scale.dense)}), random {random:,.2f}; score = (return - random) / (dense - random)."
     )
+    limit = "" if plan.budget is None else f" of at most {plan.budget.max_bytes:,} bytes"
     if chosen is None:
+        limits = "--max-density" if plan.budget is None else "--max-bytes"
         return (
-            f"No agent of {task.algo} on {task.env} was found within {plan.tolerance:g} of dense in {task.n_timesteps:,} "
-            f"steps: {tried} finalist(s) of {plan.n_trials} trainings were tried on fresh seeds. Look at the plot; raise "
-            f"--n-trials, --n-timesteps, --max-density or --tolerance. {scale_line}"
+            f"No agent of {task.algo} on {task.env}{limit} was found within {plan.tolerance:g} of dense in "
+            f"{task.n_timesteps:,} steps: {tried} finalist(s) of {plan.n_trials} trainings were tried on fresh seeds. Look at "
+            f"the plot; raise --n-trials, --n-timesteps, {limits} or --tolerance. {scale_line}"
         )
     assert chosen.sparsities is not None
     low, high = interval(scale, chosen)
@@ -70,9 +72,10 @@ def verdict(plan: Plan, findings: Findings) -> str:
     )
     return (
         f"{task.algo} on {task.env} stays within {plan.tolerance:g} of dense at {chosen.share:.2%} of its size, "
-        f"{1 / chosen.share:.1f} times smaller ({found}): score {scale.score(chosen.mean_return):.3f}, 95 % confidence "
-        f"interval {low:.3f} to {high:.3f}, mean return {chosen.mean_return:,.2f} over {len(chosen.returns)} fresh seeds. It "
-        f"is the first to pass of {tried} finalist(s) tried.{proof} {scale_line}"
+        f"{chosen.size:,} bytes{limit and f',{limit}'}, {1 / chosen.share:.1f} times smaller ({found}): score "
+        f"{scale.score(chosen.mean_return):.3f}, 95 % confidence interval {low:.3f} to {high:.3f}, mean return "
+        f"{chosen.mean_return:,.2f} over {len(chosen.returns)} fresh seeds. It is the first to pass of {tried} finalist(s) "
+        f"tried.{proof} {scale_line}"
     )
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from sb3_rlx2.compress import statistics
 from sb3_rlx2.compress.sampling import DensitySampler, HopelessPruner
 from sb3_rlx2.compress.statistics import Scale
-from sb3_rlx2.compress.training import Sparsities, Task, keywords, random_returns, step_seconds, train
+from sb3_rlx2.compress.training import Budget, Sparsities, Task, keywords, random_returns, step_seconds, train
 from sb3_rlx2.studies.storage import join_study
 from sb3_rlx2.studies.workers import first_attempt, run_trials
 from sb3_rlx2.zoo.trials import forget, trial_folder
@@ -43,6 +43,7 @@ class Plan:
     :param dense_returns: of the dense reference, empty to train it
     :param study_name: prefix of the studies' names
     :param models: folder for the finalists' models
+    :param budget: bytes that an agent may have, None for as many as it takes
     """
 
     task: Task
@@ -56,6 +57,7 @@ class Plan:
     dense_returns: tuple[float, ...]
     study_name: str
     models: Path
+    budget: Budget | None = None
 
     def estimate(self) -> str:
         """Say how many trainings there will be at most, and how long they take one after the other."""
@@ -186,14 +188,19 @@ class Search:
         Give the smallest agent of the search that was within tolerance on its one seed and lies a rung above the last failure.
         Where the search has none left, the failed agent grows.
         """
-        nominees = [point for point in searched if not point.stopped and self._within(point)]
+        nominees = [point for point in searched if not point.stopped and self._within(point) and self._is_held(point)]
         larger = [point for point in nominees if failed is None or point.size >= LADDER * failed.size]
         if larger or failed is None:
             return min(larger, key=lambda point: point.size).sparsities if larger else None
         assert failed.sparsities is not None
         grown = [min(GROWTH * (1 - share), self.plan.densities[1]) for _, share in failed.sparsities.arguments]
         sparsities = Sparsities.from_densities(self.plan.task.algo, grown)
-        return sparsities if sparsities != failed.sparsities else None
+        can_grow = self.plan.budget is None or self.plan.budget.holds(sparsities)
+        return sparsities if can_grow and sparsities != failed.sparsities else None
+
+    def _is_held(self, point: Point) -> bool:
+        """Say whether an agent fits, of a search that may have been begun with another budget."""
+        return self.plan.budget is None or point.size <= self.plan.budget.max_bytes
 
     def _judge(self, sparsities: Sparsities) -> Point:
         """Train a finalist on all fresh seeds, or on fewer if it cannot pass any more."""
@@ -234,8 +241,8 @@ class Search:
         return self._train(trial, "dense", self.plan.seed + _place(trial), None)
 
     def _train_candidate(self, trial: Trial) -> float:
-        densities = [trial.suggest_float(name, *self.plan.densities, log=True) for name in self.parameters]
-        sparsities = Sparsities.from_densities(self.plan.task.algo, densities)
+        sparsities = self._suggest(trial)
+        trial.set_user_attr("densities", [1 - share for _, share in sparsities.arguments])
         try:
             value = self._train(trial, "search", self.plan.seed + FRESH_SEEDS + _place(trial), sparsities)
         except optuna.TrialPruned:
@@ -245,6 +252,16 @@ class Search:
             raise
         trial.set_constraint("within tolerance", 1.0 - self.plan.tolerance - self.scale.score(value))
         return float(trial.user_attrs["size"] / trial.user_attrs["dense_size"])
+
+    def _suggest(self, trial: Trial) -> Sparsities:
+        """Choose densities, as high as the budget leaves them."""
+        (low, high), budget = self.plan.densities, self.plan.budget
+        highest = [high] * len(self.parameters) if budget is None else budget.highest
+        densities = [
+            trial.suggest_float(name, low, most, log=True) for name, most in zip(self.parameters, highest, strict=True)
+        ]
+        sparsities = Sparsities.from_densities(self.plan.task.algo, densities)
+        return sparsities if budget is None else budget.fit(sparsities)
 
     def _train(self, trial: Trial, kind: str, seed: int, sparsities: Sparsities | None, save_to: Path | None = None) -> float:
         """Train for a trial. An agent whose training breaks down is worth what the random policy is."""
@@ -292,7 +309,7 @@ class Search:
             value = trial.user_attrs.get("mean_return", _last_return(trial))
             if math.isnan(value):  # a finalist's seed that was left out
                 continue
-            densities = [trial.params[name] for name in self.parameters if trial.params]
+            densities = trial.user_attrs.get("densities") or [trial.params[name] for name in self.parameters if trial.params]
             sparsities = Sparsities.from_densities(self.plan.task.algo, densities) if densities else None
             sizes = trial.user_attrs["size"], trial.user_attrs["dense_size"]
             stopped = trial.state == TrialState.PRUNED

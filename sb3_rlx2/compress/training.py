@@ -29,7 +29,7 @@ from sb3_rlx2.deploy import ATTRIBUTE, deployed_policy
 from sb3_rlx2.files import replacing
 from sb3_rlx2.patching import patched
 from sb3_rlx2.plan import steps_of
-from sb3_rlx2.zoo.checks import check_keywords, check_settings_file, check_zoo_settings
+from sb3_rlx2.zoo.checks import check_actions, check_keywords, check_settings_file, check_zoo_settings
 from sb3_rlx2.zoo.dense_twin import dense_hyperparams, stock_name
 from sb3_rlx2.zoo.trials import TrialEvaluation, trial_checkpoints
 
@@ -119,6 +119,71 @@ class Task:
     objective: str = "all"
 
 
+@dataclass(frozen=True)
+class Budget:
+    """
+    Bytes that what is weighed may have.
+
+    :param task: what would be trained
+    :param max_bytes: how many, of the parameters alone
+    :param lowest: density of all networks of the sparsest agent
+    :param least: bytes of the sparsest agent
+    :param highest: density of each network at which the agent still fits if the others are as sparse as can be
+    """
+
+    task: Task
+    max_bytes: int
+    lowest: float
+    least: int
+    highest: tuple[float, ...]
+
+    @classmethod
+    def of(cls, task: Task, max_bytes: int, densities: tuple[float, float]) -> "Budget":
+        """
+        Find out what densities it leaves: bytes follow them in straight lines, but for rounding.
+
+        :param task: what would be trained
+        :param max_bytes: bytes
+        :param densities: lowest and highest of a network
+        :raises ValueError: if not even the sparsest agent fits
+        """
+        low, high = densities
+        count = len(keywords(task.algo))
+        least = weigh(task, Sparsities.from_densities(task.algo, [low] * count))
+        if least > max_bytes:
+            raise ValueError(
+                f"--max-bytes {max_bytes:,} must be at least {least:,}, the bytes of --objective {task.objective} at "
+                f"--min-density {low:g}; lower that, or choose a narrower net_arch"
+            )
+        highest = []
+        for number in range(count):
+            most = weigh(task, Sparsities.from_densities(task.algo, [high if number == one else low for one in range(count)]))
+            highest.append(low + (high - low) * min((max_bytes - least) / max(most - least, 1), 1.0))
+        return cls(task, max_bytes, low, least, tuple(highest))
+
+    def holds(self, sparsities: Sparsities) -> bool:
+        """
+        Say whether an agent fits.
+
+        :param sparsities: of the agent
+        """
+        return weigh(self.task, sparsities) <= self.max_bytes
+
+    def fit(self, sparsities: Sparsities) -> Sparsities:
+        """
+        Make an agent fit: all networks lose links in one proportion, down to the lowest density.
+
+        :param sparsities: of the agent
+        """
+        attempts = 0
+        while (size := weigh(self.task, sparsities)) > self.max_bytes:
+            share = 0.99**attempts * (self.max_bytes - self.least) / (size - self.least)
+            attempts += 1
+            densities = [self.lowest + share * (1 - zeros - self.lowest) for _, zeros in sparsities.arguments]
+            sparsities = Sparsities.from_densities(self.task.algo, densities)
+        return sparsities
+
+
 class Experiment:
     """
     One training as ``rlx2 train`` does it, without files: the zoo reads and makes everything.
@@ -130,7 +195,7 @@ class Experiment:
 
     def __init__(self, task: Task, seed: int, sparsities: Sparsities | None) -> None:
         own = {} if sparsities is None else dict(sparsities.arguments)
-        self.seed = seed
+        self.algo, self.seed = task.algo, seed
         self.zoo = zoo = exp_manager.ExperimentManager(
             argparse.Namespace(),
             task.algo,
@@ -166,6 +231,7 @@ class Experiment:
         """Give the untrained model, and close its environments after use."""
         zoo = self.zoo
         with contextlib.closing(zoo.create_envs(zoo.n_envs, no_log=True)) as env:
+            check_actions(self.algo, env)
             with _quiet():
                 hyperparams = zoo._preprocess_action_noise(self.hyperparams, self.written, env)
             # An agent without a path breaks down when it is to learn, as a candidate that has a size.
@@ -219,7 +285,7 @@ def train(
 
 def _train(experiment: Experiment, task: Task, trial: optuna.Trial, save_to: Path | None, checkpoints: Path | None) -> float:
     with experiment.evaluation(trial) as evaluation, experiment.model() as model:
-        size, dense_size = metrics.parameter_bytes(OBJECTIVES[task.objective](model.policy))
+        size, dense_size = _bytes(task, model)
         trial.set_user_attr("size", size)
         trial.set_user_attr("dense_size", dense_size)
         steps = experiment.zoo.n_timesteps
@@ -277,6 +343,22 @@ def probe(task: Task, sparsities: Sparsities) -> tuple[dict[str, Any], int]:
             )
     own = (*keywords(task.algo), "n_timesteps")
     return {name: value for name, value in experiment.written.items() if name not in own}, zoo.n_timesteps
+
+
+def weigh(task: Task, sparsities: Sparsities) -> int:
+    """
+    Give the bytes of an agent's parameters, or of its actor's, as the task's objective says.
+
+    :param task: what would be trained
+    :param sparsities: of the agent
+    """
+    with Experiment(task, 0, sparsities).model() as model:
+        return _bytes(task, model)[0]
+
+
+def _bytes(task: Task, model: Any) -> tuple[int, int]:
+    """Give the bytes of what is weighed, and those that it would have as dense."""
+    return metrics.parameter_bytes(OBJECTIVES[task.objective](model.policy))
 
 
 def step_seconds(task: Task, sparsities: Sparsities | None) -> float:

@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -13,8 +12,10 @@ import yaml
 from rl_zoo3 import exp_manager
 from rl_zoo3.utils import get_class_by_name
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_rlx2.validation import check_integer, check_number
+from sb3_rlx2.algorithms.table import ALGORITHMS
+from sb3_rlx2.validation import check_integer, check_number, known_arguments
 
 SEEDS = 2**32  # numpy's
 
@@ -55,6 +56,19 @@ def check_zoo_settings(hyperparams: Mapping[str, Any], n_timesteps: int) -> None
         raise ValueError(f"noise_type={hyperparams['noise_type']!r} needs noise_std, a number >= 0")
 
 
+def check_actions(algo: str, env: VecEnv) -> None:
+    """
+    Check that an algorithm of ours can act in an environment.
+
+    :param algo: its name in the zoo, or that of another
+    :param env: the environment
+    :raises ValueError: if it is for other actions, with those that are for these
+    """
+    if algo in ALGORITHMS:
+        cls = ALGORITHMS[algo]
+        cls.sparse_policy_class.check_action_space(env.action_space, f"env has action_space={env.action_space}, which", cls)
+
+
 def check_keywords(algorithm: type[BaseAlgorithm], hyperparams: Mapping[str, Any]) -> None:
     """
     Check that an algorithm knows all its hyper-parameters.
@@ -63,12 +77,7 @@ def check_keywords(algorithm: type[BaseAlgorithm], hyperparams: Mapping[str, Any
     :param hyperparams: its arguments, and the zoo's for action noise
     :raises ValueError: if it does not, with the nearest
     """
-    known = {"noise_type", "noise_std"}
-    for cls in algorithm.__mro__:
-        parameters = inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else {}
-        known |= parameters.keys()
-        if parameters and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-            break
+    known = {"noise_type", "noise_std"} | known_arguments(algorithm)
     for name in hyperparams.keys() - known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

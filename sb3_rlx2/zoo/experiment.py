@@ -26,7 +26,7 @@ from sb3_rlx2.progress_log import ProgressFile, monitored
 from sb3_rlx2.settings import read_settings
 from sb3_rlx2.warning import warn
 from sb3_rlx2.zoo import agents, hyperparams_file
-from sb3_rlx2.zoo.checks import check_keywords, check_settings_file, check_zoo_settings
+from sb3_rlx2.zoo.checks import check_actions, check_keywords, check_settings_file, check_zoo_settings
 from sb3_rlx2.zoo.dense_twin import dense_hyperparams
 
 CHECKPOINT_EVERY = 10_000
@@ -114,6 +114,10 @@ class ExperimentManager(exp_manager.ExperimentManager):
         if self.twin_of is None:
             return processed
         return dense_hyperparams(self.twin_of, processed[0], self.n_timesteps), *processed[1:]
+
+    def _preprocess_action_noise(self, hyperparams: dict[str, Any], saved_hyperparams: dict[str, Any], env: VecEnv) -> Any:
+        check_actions(self.twin_of or self.algo, env)  # before the zoo speaks of noise
+        return super()._preprocess_action_noise(hyperparams, saved_hyperparams, env)
 
     def create_callbacks(self) -> None:
         """Make the zoo's callbacks, and a log in the run's folder. The user's own stay as they are."""

@@ -123,6 +123,8 @@ def _check_counts(args: argparse.Namespace) -> None:
             check_integer("--n-jobs", args.n_jobs, 1)
     if args.eval_freq > args.n_timesteps > 0 and not has_study(args):
         print(f"--eval-freq {args.eval_freq} is beyond --n-timesteps {args.n_timesteps}: nothing is evaluated")
+    if args.wandb_tags and not args.track:
+        print(f"--wandb-tags {' '.join(args.wandb_tags)} without --track: nothing is sent to Weights & Biases")
 
 
 def recall(args: argparse.Namespace) -> None:

@@ -48,7 +48,7 @@ class SparseDQNPolicy(ValueBasedPolicy, DQNPolicy):
         start_sparsity: float | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs = self._set_sparsity(action_space, {"q_net": sparsity}, {"q_net": start_sparsity}, kwargs)
+        kwargs = self._set_sparsity(action_space, {"q_net": sparsity}, {"q_net": start_sparsity}, kwargs, net_arch=net_arch)
         net_arch = self._default_net_arch(net_arch, kwargs)
         super().__init__(observation_space, action_space, lr_schedule, net_arch, **kwargs)
 

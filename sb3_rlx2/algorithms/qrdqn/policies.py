@@ -50,7 +50,8 @@ class SparseQRDQNPolicy(ValueBasedPolicy, QRDQNPolicy):
         start_sparsity: float | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs = self._set_sparsity(action_space, {"quantile_net": sparsity}, {"quantile_net": start_sparsity}, kwargs)
+        shares, starts = {"quantile_net": sparsity}, {"quantile_net": start_sparsity}
+        kwargs = self._set_sparsity(action_space, shares, starts, kwargs, net_arch=net_arch, n_quantiles=n_quantiles)
         net_arch = self._default_net_arch(net_arch, kwargs)
         super().__init__(observation_space, action_space, lr_schedule, n_quantiles, net_arch, **kwargs)
 

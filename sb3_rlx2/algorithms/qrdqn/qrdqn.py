@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.keywords import TargetKeywords
 from sb3_rlx2.algorithms.qrdqn.policies import SparseQRDQNCnnPolicy, SparseQRDQNMultiInputPolicy, SparseQRDQNPolicy
+from sb3_rlx2.algorithms.values import check_values
 from sb3_rlx2.plan import LEARNING_STARTS
 
 
@@ -68,6 +69,7 @@ class RLx2QRDQN(RLx2Algorithm, QRDQN):
         **kwargs: Unpack[QRDQNKeywords],
     ) -> None:
         own, others = self._split(kwargs)
+        check_values({"batch_size": batch_size})  # by which the host divides
         super().__init__(
             policy,
             env,
