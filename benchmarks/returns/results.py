@@ -100,7 +100,7 @@ class Result:
     @property
     def flops(self) -> float | None:
         """
-        FLOPs of all gradient steps, of a distilled student those of its lessons; None where they changed and nothing was noted.
+        FLOPs of all gradient steps, of a distilled student those of its lessons; None if they were not recorded.
         """
         if "distillation" in self.about:
             return float(self.about["distillation"]["flops"])
@@ -108,9 +108,11 @@ class Result:
         if noted is not None:
             each = noted[self.curve.steps > arguments["learning_starts"]].mean()
         elif any("start_sparsity" in name for name, value in arguments.items() if value is not None):
-            return None
+            each = None
         else:
-            each = self.about["cost"]["training_flops"]
+            each = self.about.get("cost", {}).get("training_flops")
+        if each is None:
+            return None
         steps = (self.steps - arguments["learning_starts"]) * arguments["gradient_steps"]
         return float(steps * arguments["batch_size"] * each)
 
