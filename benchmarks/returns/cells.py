@@ -361,7 +361,7 @@ SETS: dict[str, list[Cell]] = {
         for cell in cells(["dense", "rlx2", *DENSE_FIRST], env, [seed]) + cells(["live"], env, [20 + seed])
     ],
     "dense-first-slow": [cell for env in ("Hopper-v4", "HalfCheetah-v4") for cell in cells([*TICKETS[11]], env, range(2))],
-    "dense-first-smoke": cells(["dense", "rlx2", *DENSE_FIRST], "Pendulum-v1", [0], 1_400, eval_every=200),
+    "dense-first-smoke": cells(["dense", "rlx2", *DENSE_FIRST], "Pendulum-v1", [0], 1_200, eval_every=400),
     # ALGORITHMS.md; what takes longest first
     "algorithms": [
         *cells(["dense", "tqc-85", "rlx2", "dense-arrays"], "HalfCheetah-v4", range(2), 300_000, "tqc", 5_000),
