@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from statistics import mean
+from typing import Any
 
 from benchmarks.readme import markdown
 from benchmarks.returns.cells import METHODS, MILLION, SETS, TICKETS, Cell
@@ -14,6 +15,7 @@ RECIPES = ("rlx2", "live")
 BASELINES = ("pruning", "snip", "distilled", "ticket-1", "ticket-4", "ticket-11")
 CONTROLS = ("static", "ticket-1-anew", "ticket-4-anew", "ticket-11-anew")
 SLOW = ("ticket-11", "ticket-11-anew")  # shown once there is one
+KEY = ("method", "algorithm", "env", "seed", "steps", "sparsity")  # of a cell; when evaluations were is no matter
 SEEDS = 2  # of each side, before anything is said
 HIGHER, LOWER, ALIKE, NOT_YET = "higher", "lower", "not told apart", "not yet"
 ANSWER = {(HIGHER, True): "it", (ALIKE, True): "it", (ALIKE, False): "RLx2", (LOWER, False): "RLx2"}  # else it is a trade
@@ -37,10 +39,16 @@ def section(results: Results) -> list[str]:
 
     :param results: finished cells
     """
+    cells = {_key(cell) for name in ("dense-first", "dense-first-slow") for cell in SETS[name]}
+    results = Results([one for one in results.found if _key(one) in cells])  # with the seeds of the protocol, and no others
     parts = [TEXT, "Trained by `python -m benchmarks.returns run dense-first`."]
     for env in ENVS:
         parts += [f"### {env}", table(results, env)]
     return [*parts, "### Tickets", TICKETS_TEXT, tickets(results), "### Missing of these", missing(["dense-first"], results)]
+
+
+def _key(one: Cell | Result) -> tuple[Any, ...]:
+    return tuple(getattr(one, name) for name in KEY)
 
 
 def _found(results: Results, method: str, env: str) -> list[Result]:
@@ -48,8 +56,7 @@ def _found(results: Results, method: str, env: str) -> list[Result]:
 
 
 def _find(results: Results, cell: Cell) -> Result | None:
-    names = ("method", "algorithm", "env", "seed", "steps", "sparsity")  # when evaluations were is no matter
-    found = results.where(**{name: getattr(cell, name) for name in names})
+    found = results.where(**dict(zip(KEY, _key(cell), strict=True)))
     return found[0] if found else None
 
 
