@@ -269,6 +269,17 @@ def test_what_is_preferred_by_hand(scores, flops, said):
     assert dense_first.beside(Results(found), "static", "rlx2", "Hopper-v4") == "-"
 
 
+def test_the_papers_argument_by_hand():
+    baselines = ("pruning", "snip", "distilled", "ticket-1")
+    found = [run(method, seed, 90 + seed, 2_000) for method in ("dense", *baselines) for seed in (0, 1)]
+    found += [one for seed in (0, 1) for one in chain(seed, 90 + seed)]
+    assert dense_first.preferred(Results(found), "Hopper-v4") == "not yet"
+    rlx2 = [run("rlx2", seed, 90 + seed, 50) for seed in (0, 1)]
+    assert dense_first.preferred(Results(found + rlx2), "Hopper-v4") == "yes"
+    better = [run("snip", seed, 95 + seed, 2_000) if one.method == "snip" else one for one in found for seed in [one.seed]]
+    assert dense_first.preferred(Results(better + rlx2), "Hopper-v4") == "no"
+
+
 def test_what_makes_a_ticket_by_hand():
     found = [run(method, seed, score + seed, 1) for method, score in (("ticket-1", 90), ("static", 80), ("ticket-1-anew", 90)) for seed in (0, 1)]
     lines = [line for line in dense_first.tickets(Results(found)).splitlines() if "Hopper-v4" in line]

@@ -43,7 +43,7 @@ def section(results: Results) -> list[str]:
     results = Results([one for one in results.found if _key(one) in cells])  # with the seeds of the protocol, and no others
     parts = [TEXT, "Trained by `python -m benchmarks.returns run dense-first`."]
     for env in ENVS:
-        parts += [f"### {env}", table(results, env)]
+        parts += [f"### {env}", table(results, env), f"Is RLx2 to be preferred to all of them? {preferred(results, env)}."]
     return [*parts, "### Tickets", TICKETS_TEXT, tickets(results), "### Missing of these", missing(["dense-first"], results)]
 
 
@@ -152,6 +152,14 @@ def beside(results: Results, method: str, recipe: str, env: str) -> str:
     if said == NOT_YET or own is None or other is None:
         return said
     return f"{said}: {ANSWER.get((said, own < other), TRADE)}"
+
+
+def preferred(results: Results, env: str) -> str:
+    """Say whether RLx2 is to be preferred to all baselines, the slow one aside: the argument of the paper."""
+    said = [beside(results, method, "rlx2", env) for method in BASELINES if method not in SLOW]
+    if any(":" not in each for each in said):
+        return NOT_YET
+    return "yes" if all(each.endswith(": RLx2") for each in said) else "no"
 
 
 def tickets(results: Results) -> str:
