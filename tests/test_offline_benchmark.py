@@ -134,14 +134,14 @@ ABOUT = {
 def result(run, value):
     rows = [{"step": step, "returns": [value if step > 15 else 0.0]} for step in range(1, 21)]
     weights = {"actor": (10, 100), "critic": (10, 100)}
-    return {"env": run.env, "arm": run.arm, "seed": run.seed, "data": "a" * 64, "weights": weights, "seconds": 90, "curve": rows}
+    about = {"env": run.env, "arm": run.arm, "seed": run.seed, "data": "a" * 64}
+    return about | {"weights": weights, "seconds": 90, "curve": rows}
 
 
 def found(dense, sparse):
     values = {"dense": dense, "sparse": sparse}
-    return {
-        run: result(run, values[run.arm][run.seed]) for run in RUNS if run.env == "Pendulum-v1" and run.seed < len(values[run.arm])
-    }
+    runs = [run for run in RUNS if run.env == "Pendulum-v1" and run.seed < len(values[run.arm])]
+    return {run: result(run, values[run.arm][run.seed]) for run in runs}
 
 
 @pytest.mark.parametrize(

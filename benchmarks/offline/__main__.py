@@ -1,8 +1,8 @@
 """
 Sparse networks on given data: ``python -m benchmarks.offline run [ENV ...]``, ``report``.
 
-``run`` collects data that are not there and trains what is in no file of results/ yet, one run after the other; PROTOCOL.md says
-what. What was killed begins anew, with the same result; the agent that collects goes on. ``report`` writes the page.
+``run`` collects data that are not there and trains what is in no file of results/ yet, one run after the other; PROTOCOL.md
+says what. What was killed begins anew, with the same result; the agent that collects goes on. ``report`` writes the page.
 """
 
 import argparse

@@ -132,8 +132,8 @@ def collect(recipe: Recipe, work: Path, results: Path) -> tuple[list[Episode], d
         expected = json.loads(file.read_text())["sha256"]
         if checksum(episodes) != expected:
             raise ValueError(
-                f"{path} holds data of checksum {checksum(episodes)[:12]}, {file} is about {expected[:12]}: what was learned from both "
-                "does not belong together; take the other data, or another --results"
+                f"{path} holds data of checksum {checksum(episodes)[:12]}, {file} is about {expected[:12]}: what was learned "
+                "from both does not belong together; take the other data, or another --results"
             )
     return episodes, known
 

@@ -58,7 +58,7 @@ def scores(found: Found, data: Data, env: str, arm: str) -> list[float]:
     results = [found[run] for run in _runs(env, arm) if run in found]
     for result in results:
         if result["data"] != data[env]["sha256"]:
-            raise ValueError(f"{result['env']}_{result['arm']}_seed{result['seed']} had other data than data_{env}.json is about")
+            raise ValueError(f"{env}_{arm}_seed{result['seed']} had other data than data_{env}.json is about")
     return [relative(score(result), data[env]) for result in results]
 
 

@@ -137,8 +137,8 @@ def make(cell: Cell, env: VecEnv, agent: str | None = None) -> OffPolicyAlgorith
 
     :param cell: what to train
     :param env: its environment
-    :param agent: file of the agent that comes first, for methods with one: it gives the bootstrap values, or the links (without
-        it they are any)
+    :param agent: file of the agent that comes first, for methods with one: it gives the bootstrap values, or the links
+        (without it they are any)
     """
     own = arguments(cell, env.envs[0])
     if cell.method in RUNS:
