@@ -245,5 +245,3 @@ def checksum(episodes: list[Episode]) -> str:
             array = getattr(episode, field.name)
             digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-

@@ -245,9 +245,7 @@ class Run:
 
     def _distil(self, model: OffPolicyAlgorithm, agent: str | None, evaluations: Evaluations) -> dict[str, Any]:
         """Let a teacher teach, and score what has come of it from the starts of the last evaluations of other cells."""
-        about = distilling.learn(
-            model, self._load_before(agent), make_env(self.cell.env), self.cell.steps, self.cell.seed
-        )
+        about = distilling.learn(model, self._load_before(agent), make_env(self.cell.env), self.cell.steps, self.cell.seed)
         evaluations.model = model
         steps = range(self.cell.eval_every, self.cell.steps + 1, self.cell.eval_every)
         evaluations.rows += [evaluations.row(step) for step in steps if step > self.cell.steps * (1 - FINAL_SHARE)]
