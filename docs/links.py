@@ -18,6 +18,7 @@ PAGES = {
     "benchmarks/returns/PROTOCOL.md": "/results/protocol.md",
     "benchmarks/speed/RESULTS.md": "/results/speed.md",
     "benchmarks/budgets/PROTOCOL.md": "/results/budgets_protocol.md",
+    "benchmarks/offline/PROTOCOL.md": "/results/offline_protocol.md",
     "benchmarks/speed/NOTES.md": "/results/notes.md",
     "CHANGELOG.md": "/changelog.md",
 }

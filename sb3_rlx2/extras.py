@@ -4,6 +4,7 @@ import importlib.util
 
 MODULES = {  # of the extras in pyproject.toml, by the names under which they are imported
     "hub": ("huggingface_hub", "moviepy"),
+    "minari": ("minari",),
     "minatar": ("minatar",),
     "onnx": ("onnx", "onnxruntime"),
     "plots": ("matplotlib", "pandas", "rliable", "scipy", "seaborn"),

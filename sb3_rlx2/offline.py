@@ -1,6 +1,6 @@
 """Given data for agents that learn offline: transitions into a replay buffer, and their statistics into an environment."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -8,13 +8,14 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_rlx2.extras import require
+
 EPSILON = 1e-6  # below the variance of whatever varies; TD3+BC adds 1e-3 to the deviation
 
 
 def add_episodes(model: OffPolicyAlgorithm, episodes: Iterable[Any]) -> int:
     """
-    Add episodes to a model's replay buffer, such as those of a Minari data set:
-    ``minari.load_dataset(...).iterate_episodes()``.
+    Add episodes to a model's replay buffer, such as :func:`minari_episodes`.
 
     :param model: the model, of one environment
     :param episodes: each with arrays ``observations`` (one more than there are steps), ``actions`` as the environment takes
@@ -38,6 +39,20 @@ def add_episodes(model: OffPolicyAlgorithm, episodes: Iterable[Any]) -> int:
             buffer.add(before[None], after[None], action[None], np.array([reward]), done, infos)
             count += 1
     return count
+
+
+def minari_episodes(dataset: str) -> Iterator[Any]:
+    """
+    Give the episodes of a `Minari <https://minari.farama.org>`_ data set, for :func:`add_episodes`.
+
+    :param dataset: its name, as ``"mujoco/hopper/medium-v0"``; it is downloaded if it is not there
+    :raises MissingExtra: if Minari is not installed: ``pip install 'sb3_rlx2[minari]'``
+    """
+    require("minari", f"dataset={dataset!r}")
+    import minari
+
+    episodes: Iterator[Any] = minari.load_dataset(dataset, download=True).iterate_episodes()
+    return episodes
 
 
 def normalised(env: VecEnv, buffer: ReplayBuffer) -> VecNormalize:

@@ -378,8 +378,8 @@ class SparseMLP(nn.Module):
             if len(index) != sum(saved) or not self._may_have(saved):
                 raise RuntimeError(
                     f"'{prefix}index' holds {len(index)} live weights, {saved} in the layers of this network, which has "
-                    f"{own}: the sparsity, its distribution or net_arch differs from the saved agent's. Leave them out to "
-                    "take the saved ones."
+                    f"{own}: the sparsity, start_sparsity, distribution or net_arch differs from the saved agent's. Leave "
+                    "them out to take the saved ones."
                 )
             self.set_links(index, self.values.new_zeros(len(index)))
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -104,7 +104,7 @@ def test_training(given, message, rlx2):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("actor_sparsity:0.9", "actor_sparsity=0.9 is no argument of RLx2DQN; did you mean "),
+        ("actor_sparsity:0.9", "actor_sparsity=0.9 is no argument of RLx2DQN; did you mean sparsity?"),
         ("sparsity:1.0", "sparsity=1.0 must be a number in [0, 1)"),
     ],
 )

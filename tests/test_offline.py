@@ -1,6 +1,8 @@
 """TD3+BC on given transitions: its loss, what it learns, and where data come from."""
 
+import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rlx2.algorithms.td3bc.td3bc import RLx2TD3BC
-from sb3_rlx2.offline import add_episodes, normalised
+from sb3_rlx2.extras import MissingExtra
+from sb3_rlx2.offline import add_episodes, minari_episodes, normalised
 from tests.checks import assert_sound
 from tests.envs import DriftEnv
 
@@ -175,3 +178,57 @@ def test_data_of_a_dense_agent(tmp_path):
     model.load_replay_buffer(tmp_path / "buffer.pkl")
     with pytest.raises(ValueError, match="n_steps=3 must be 1: the loaded ReplayBuffer has no n-step returns"):
         model.learn_offline(5)
+
+
+class StandIn:
+    """Of Minari, as far as it is asked."""
+
+    __spec__ = "as modules have"
+
+    def load_dataset(self, dataset, download):
+        assert (dataset, download) == ("drift/medium-v0", True)
+        return self
+
+    def iterate_episodes(self):
+        return episodes()
+
+
+@pytest.fixture(params=["stand-in", *(["minari"] if find_spec("minari") else [])])
+def minari_dataset(request, monkeypatch, tmp_path):
+    """A data set of the episodes above, by its name: of a stand-in, and of Minari itself where it is installed."""
+    if request.param == "stand-in":
+        monkeypatch.setitem(sys.modules, "minari", StandIn())
+        return "drift/medium-v0"
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    buffers = [
+        EpisodeBuffer(
+            observations=list(each.observations),
+            actions=list(each.actions),
+            rewards=list(each.rewards),
+            terminations=list(each.terminations),
+            truncations=list(each.truncations),
+        )
+        for each in episodes()
+    ]
+    spaces = {"observation_space": DriftEnv().observation_space, "action_space": DriftEnv().action_space}
+    minari.create_dataset_from_buffers("drift/medium-v0", buffers, **spaces)
+    return "drift/medium-v0"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:minari")  # of what a data set may also say about itself
+def test_data_of_minari(minari_dataset):
+    model, expected = make(), filled()
+    assert add_episodes(model, minari_episodes(minari_dataset)) == 200
+    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
+        np.testing.assert_allclose(getattr(model.replay_buffer, name), getattr(expected.replay_buffer, name), rtol=1e-6)
+    model.learn_offline(5)
+
+
+def test_minari_is_asked_for_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "minari", None)
+    message = r"^dataset='mujoco/hopper/medium-v0' needs minari: pip install 'sb3_rlx2\[minari\]'$"
+    with pytest.raises(MissingExtra, match=message):  # at once, not when the first episode is asked for
+        minari_episodes("mujoco/hopper/medium-v0")

@@ -117,7 +117,7 @@ def test_extras_are_those_that_messages_name():
 def test_all_extras():
     table, names = extras()
     everything = ",".join(
-        name for name in names if name not in ("all", "dev", "docs", "minatar")
-    )  # GPL-3: only where asked for
+        name for name in names if name not in ("all", "dev", "docs", "minari", "minatar")
+    )  # no command needs the one; the other is under GPL-3: only where asked for
     assert table["all"] == [f"sb3_rlx2[{everything}]"]
     assert list(table) == sorted(table)

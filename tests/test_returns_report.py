@@ -26,7 +26,7 @@ def result(method, seed, score, env="Hopper-v4", algorithm="td3", steps=1_000_00
         rows = [row | {"buffer": min(row["step"], 100_000), "policy_distance": None} for row in rows]
         rows[-1]["policy_distance"] = 0.2
     about = {"method": method, "algorithm": algorithm, "env": env, "seed": seed, "steps": steps, "sparsity": None}
-    arguments = {"actor_sparsity": 0.98, "critic_sparsity": 0.95}
+    arguments = {"learning_starts": 25_000, "actor_sparsity": 0.98, "critic_sparsity": 0.95}
     return Result(about | {"arguments": arguments, "seconds": 1800 if method == "rlx2" else 7200, "curve": rows} | more)
 
 

@@ -193,7 +193,7 @@ def test_changed_policy_distance_threshold(algorithm, tmp_path):
 )
 def test_changed_sparsity_is_refused(algorithm, place, share):
     changed = {"distribution" if place is None else keywords(algorithm)[place]: share}
-    with pytest.raises(RuntimeError, match="the sparsity, its distribution or net_arch differs from the saved agent's"):
+    with pytest.raises(RuntimeError, match="start_sparsity, distribution or net_arch differs from the saved agent's"):
         through_zip(build(algorithm), **changed)
 
 
@@ -203,7 +203,7 @@ def test_other_shares_of_the_same_number_of_links_are_refused():
     ours, others = sparse_mlps(model.policy), sparse_mlps(uniform.policy)
     assert [mlp.nnz for mlp in ours] == [mlp.nnz for mlp in others]
     assert all(mlp.layers[0] != other.layers[0] for mlp, other in zip(ours, others, strict=True))
-    with pytest.raises(RuntimeError, match="the sparsity, its distribution or net_arch differs from the saved agent's"):
+    with pytest.raises(RuntimeError, match="start_sparsity, distribution or net_arch differs from the saved agent's"):
         through_zip(model, distribution="uniform")
 
 

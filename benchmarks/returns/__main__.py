@@ -7,6 +7,8 @@ other --results it only prints that part. Several machines share a grid when the
 (postgresql://..., or a journal file on a shared file system); give them the same --folder too if they can share one. To train
 a finished cell again, delete its file in results/ and what --folder and --storage have of it.
 
+Methods that need a dense network first (DENSE_FIRST.md) are ``run dense-first``; RESULTS.md has them too.
+
 Of algorithms that the paper does not have (ALGORITHMS.md, ``run algorithms``), ``report`` writes ALGORITHMS_RESULTS.md.
 
 The Interplay suite (INTERPLAY.md): ``run interplay-tune``, ``choose`` the settings, ``run interplay``, ``report``, which

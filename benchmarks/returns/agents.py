@@ -29,6 +29,7 @@ HOSTS = {cls.__name__.lower(): cls for cls in (TD3, DDPG, SAC, TQC, CrossQ, DQN,
 WIDTH = 256  # of both hidden layers of the dense agent, in the paper
 NOISE = 0.1
 NOT_OF_THE_METHOD = ("stats_window_size", "tensorboard_log", "verbose", "seed", "device", "_init_setup_model")
+ANEW = 1_000  # added to the seed of an agent whose weights are to be others than those that its links had
 # Where SB3's TD3 has other defaults than the paper, which RLx2TD3 follows.
 STOCK = {"learning_rate": 3e-4, "batch_size": 256, "policy_kwargs": {"net_arch": [WIDTH, WIDTH]}}
 
@@ -137,6 +138,7 @@ def make(cell: Cell, env: VecEnv, agent: str | None = None) -> OffPolicyAlgorith
     :param cell: what to train
     :param env: its environment
     :param agent: file of the agent that comes first, for methods with one: it gives the bootstrap values, or the links
+        (without it they are any)
     """
     own = arguments(cell, env.envs[0])
     if cell.method in RUNS:
@@ -152,9 +154,13 @@ def make(cell: Cell, env: VecEnv, agent: str | None = None) -> OffPolicyAlgorith
     if METHODS[cell.method].network == "dense" and "action_noise" in own:
         shape = env.action_space.shape
         own["action_noise"] = NormalActionNoise(np.zeros(shape), own["action_noise"] * np.ones(shape))
-    if agent is not None:
+    method = METHODS[cell.method]
+    if method.taught and agent is not None:
         own |= {"replay_buffer_class": TaughtReplayBuffer, "replay_buffer_kwargs": {"teacher": agent}}
-    return agent_class(cell)("MlpPolicy", env, seed=cell.seed, device="cpu", **own)
+    if own.get("init") == AGENT:
+        own["init"] = agent or "magnitude"
+    seed = cell.seed + ANEW * method.anew
+    return agent_class(cell)("MlpPolicy", env, seed=seed, device="cpu", **own)
 
 
 def dense_reference(cell: Cell, env: VecEnv) -> OffPolicyAlgorithm:

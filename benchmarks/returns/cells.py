@@ -33,8 +33,13 @@ class Method:
     :param network: ``"sparse"``; ``"tiny"``, two narrow dense layers with as many weights; or ``"dense"``, stock SB3; for the
         Interplay suite one of those of ``interplay.Structure``
     :param taught: whether a trained agent's frozen critic gives the bootstrap values, see ``teacher.py``
-    :param needs: method whose trained agent, of the same environment, seed and length, gives the links
+    :param needs: method whose trained agent, of the same environment, seed and length, comes first: it gives the links, or is
+        what a distilled student learns from
+    :param distilled: whether it learns from that agent in place of the environment, see ``distilling.py``
+    :param anew: whether its seed is another one than that of the agent which gives the links, and so its first weights
     :param size: number of links relative to the paper's sparsities
+    :param way: how far on the way from dense to that number the links are, in equal ratios: half of the way has the square
+        root of the density
     """
 
     label: str
@@ -42,7 +47,10 @@ class Method:
     network: str = "sparse"
     taught: bool = False
     needs: str | None = None
+    distilled: bool = False
+    anew: bool = False
     size: float = 1.0
+    way: float = 1.0
 
 
 ONE_STEP = {"n_steps": 1}
@@ -75,6 +83,27 @@ def _with_factors(letters: str) -> dict[str, Any]:
 THRESHOLDS = (0.5, math.inf)  # of ALGORITHMS.md, beside the default for discrete actions
 
 LIVE = "SP"  # the recipe: the setting of PROTOCOL.md (A2), which is this one where the screening accepts nothing
+
+# DENSE_FIRST.md. Tickets are pruned in so many rounds; the first agent is the dense one.
+TICKET = {"topology": "static", "init": interplay.AGENT} | TOPOLOGY_ONLY
+ROUNDS = (1, 4, 11)
+
+
+def _tickets(rounds: int) -> dict[str, Method]:
+    """Give the methods of a ticket: one for each round, then the last one's links with other weights."""
+    names = ["dense", *(f"ticket-{rounds}-round-{number}" for number in range(1, rounds)), f"ticket-{rounds}"]
+    label = "Ticket, one shot" if rounds == 1 else f"Ticket, {rounds} rounds"
+    found = {
+        name: Method(
+            label if number == rounds else f"{label}, after {number}", TICKET, needs=names[number - 1], way=number / rounds
+        )
+        for number, name in enumerate(names)
+        if number > 0
+    }
+    return found | {f"ticket-{rounds}-anew": Method(f"{label}, other weights", TICKET, needs=names[-2], anew=True)}
+
+
+TICKETS = {rounds: _tickets(rounds) for rounds in ROUNDS}
 
 METHODS = {
     # Table 2
@@ -109,6 +138,10 @@ METHODS = {
     "pruning": Method(
         "Pruning", {"topology": "static", "actor_start_sparsity": 0.0, "critic_start_sparsity": 0.0} | TOPOLOGY_ONLY
     ),
+    # DENSE_FIRST.md
+    "snip": Method("SNIP", {"topology": "snip", "actor_start_sparsity": 0.0, "critic_start_sparsity": 0.0} | TOPOLOGY_ONLY),
+    "distilled": Method("Distilled", RIGL | TOPOLOGY_ONLY | {"update_interval": 0.01}, needs="dense", distilled=True),
+    **{name: method for methods in TICKETS.values() for name, method in methods.items()},
     # ALGORITHMS.md
     **{
         f"threshold-{threshold}": Method(f"threshold {threshold}", RIGL | {"policy_distance_threshold": threshold})
@@ -163,9 +196,9 @@ class Cell:
         if self.sparsity is not None:
             own |= {"actor_sparsity": self.sparsity, "critic_sparsity": self.sparsity}
         method = METHODS[self.method]
-        if method.size != 1.0:
-            smaller = {f"{name}_sparsity": 1 - method.size * (1 - own[f"{name}_sparsity"]) for name in ("actor", "critic")}
-            own |= {name: round(sparsity, 6) for name, sparsity in smaller.items()}
+        if (method.size, method.way) != (1.0, 1.0):
+            densities = {name: 1 - own[name] for name in ("actor_sparsity", "critic_sparsity")}
+            own |= {name: round(1 - method.size * density**method.way, 6) for name, density in densities.items()}
         return own | method.arguments
 
     @property
@@ -235,6 +268,7 @@ TABLE_2 = ("dense", "tiny", "static", "set", "rigl", "rlx2")
 ABLATIONS = tuple(method for method in METHODS if method.startswith("rlx2-"))
 SCREENING = tuple(method for method in METHODS if method.startswith("screening-"))
 THRESHOLD_METHODS = tuple(method for method in METHODS if method.startswith("threshold-"))
+DENSE_FIRST = ("static", "snip", "pruning", "distilled", *TICKETS[1], *TICKETS[4])  # beside dense and RLx2
 TABLE_3_TOPOLOGY = ("rlx2-tiny", "rlx2-static", "rlx2-set")
 TABLE_3_N = ("rlx2-n1", "rlx2-n2", "rlx2-n4", "rlx2-n5")
 BUFFERS = ("rlx2-buffer-100k", "rlx2-buffer-250k", "rlx2-buffer-500k", "rlx2-buffer-unlimited")
@@ -319,6 +353,15 @@ SETS: dict[str, list[Cell]] = {
     "pruning": [cell for env in ("Walker2d-v4", "Hopper-v4") for cell in cells(["pruning"], env, range(2))],
     "table-2-rest": [cell for env in ("Walker2d-v4", "Ant-v4") for cell in cells(["set", "tiny"], env, range(2))],
     "half-size": [cell for env in MUJOCO for cell in cells(["live-half"], env, (20, 21))],
+    # DENSE_FIRST.md; RLx2-live has seeds of its own
+    "dense-first": [
+        cell
+        for seed in range(2)
+        for env in ("Hopper-v4", "HalfCheetah-v4")
+        for cell in cells(["dense", "rlx2", *DENSE_FIRST], env, [seed]) + cells(["live"], env, [20 + seed])
+    ],
+    "dense-first-slow": [cell for env in ("Hopper-v4", "HalfCheetah-v4") for cell in cells([*TICKETS[11]], env, range(2))],
+    "dense-first-smoke": cells(["dense", "rlx2", *DENSE_FIRST], "Pendulum-v1", [0], 1_200, eval_every=400),
     # ALGORITHMS.md; what takes longest first
     "algorithms": [
         *cells(["dense", "tqc-85", "rlx2", "dense-arrays"], "HalfCheetah-v4", range(2), 300_000, "tqc", 5_000),

@@ -4,13 +4,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks import readme, summary
-from benchmarks.returns import goal, lessons, plots, screening, tables
+from benchmarks.returns import dense_first, goal, lessons, plots, screening, tables
 from benchmarks.returns.cells import ABLATIONS, PENDULUM, PENDULUM_SPARSITY, SETS, TABLE_2
 from benchmarks.returns.results import FINAL_SHARE, HERE, RESULTS, Results, load
 
 PLOTS = HERE / "plots"
 RESULTS_MD = HERE / "RESULTS.md"
-SHOWN_SETS = tuple(name for name in SETS if name != "smoke" and not name.startswith(("paper", "interplay", "algorithms")))
+NOT_SHOWN = ("paper", "interplay", "algorithms", "dense-first")  # or not there
+SHOWN_SETS = tuple(name for name in SETS if name != "smoke" and not name.startswith(NOT_SHOWN))
 NOT_YET = "No cell of this length is finished yet."
 RUN = "python -m benchmarks.returns run"
 READING = f"""\
@@ -83,6 +84,7 @@ def full_report(folder: Path = RESULTS) -> str:
     ]
     for steps in tables.lengths(results):
         parts += _length(results, steps)
+    parts += ["## Methods that need a dense network first", *dense_first.section(results)]
     if (hours := goal.hours_to_dense(results)) is not None:
         parts += ["## Time to dense's return", HOURS, hours, "## As good as dense", GOAL, goal.verdicts(results)]
     if screened := screening.section(results):
@@ -129,7 +131,8 @@ def _length(results: Results, steps: int) -> list[str]:
 
 def _trained_by(steps: int, methods: Collection[str]) -> str:
     """Give the command that trains all cells of some methods and of this length."""
-    sets = [name for name, cells in SETS.items() if any(cell.steps == steps and cell.method in methods for cell in cells)]
+    cells = [(name, cell) for name, group in SETS.items() if not name.startswith("dense-first") for cell in group]
+    sets = dict.fromkeys(name for name, cell in cells if cell.steps == steps and cell.method in methods)
     return " ".join([RUN, *sets])
 
 

@@ -13,6 +13,8 @@ from benchmarks.returns.interplay import RUNS
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 FINAL_SHARE = 0.05  # of the steps: a run's score is its mean return there, as over the last 150k of the paper's 3M
+SMOKE = [*SETS["smoke"], *SETS["dense-first-smoke"]]
+NOT_STORED = {"gradient_steps": 1, "batch_size": 256}  # by the first cells, which left defaults out
 
 
 class Curve:
@@ -95,11 +97,31 @@ class Result:
         seconds = {row["step"]: row.get("seconds") for row in self.about["curve"]}[step]
         return float(self.about["seconds"] * step / self.steps if seconds is None else seconds) / 3600
 
+    @property
+    def flops(self) -> float | None:
+        """
+        FLOPs of all gradient steps, of a distilled student those of its lessons; None if they were not recorded.
+        """
+        if "distillation" in self.about:
+            return float(self.about["distillation"]["flops"])
+        arguments, noted = NOT_STORED | self.about["arguments"], self.trace("flops")
+        if noted is not None:
+            each = noted[self.curve.steps > arguments["learning_starts"]].mean()
+        elif any("start_sparsity" in name for name, value in arguments.items() if value is not None):
+            each = None
+        else:
+            each = self.about.get("cost", {}).get("training_flops")
+        if each is None:
+            return None
+        steps = (self.steps - arguments["learning_starts"]) * arguments["gradient_steps"]
+        return float(steps * arguments["batch_size"] * each)
+
     def trace(self, name: str) -> np.ndarray | None:
         """
         Give what was noted at each evaluation, ``[evaluations]``, NaN where it had no value yet; None if it never was.
 
-        :param name: ``"buffer"`` (live transitions), ``"policy_distance"``, or updates or churn of a network
+        :param name: ``"buffer"`` (live transitions), ``"policy_distance"``, ``"flops"`` (of a gradient step, per sample), or
+            updates or churn of a network
         """
         values = [row.get(name) for row in self.about["curve"]]
         return None if all(value is None for value in values) else np.array(values, dtype=float)
@@ -141,7 +163,7 @@ class Results:
 
 def load(folder: Path = RESULTS) -> Results:
     """Read a folder of finished cells, of the paper's algorithms, without those that only show whether it runs."""
-    return Results([one for one in _read(folder, SETS["smoke"]) if one.algorithm in PAPER])
+    return Results([one for one in _read(folder, SMOKE) if one.algorithm in PAPER])
 
 
 def load_algorithms(folder: Path = RESULTS) -> Results:

@@ -26,15 +26,17 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from benchmarks import machine
 from benchmarks.environments import silence_age
-from benchmarks.returns import agents, links, probes, teacher
+from benchmarks.returns import agents, distilling, links, probes, teacher, tickets
 from benchmarks.returns.cells import EPISODES, METHODS, TEACHER, Cell
-from benchmarks.returns.interplay import RUNS, UNITS, links_of_a_unit
+from benchmarks.returns.interplay import AGENT, RUNS, UNITS, links_of_a_unit
+from benchmarks.returns.results import FINAL_SHARE
 from sb3_rlx2 import RLx2Callback, metrics
 from sb3_rlx2.checkpoint import Checkpoints
 from sb3_rlx2.files import replacing, write_text
 
 HERE = Path(__file__).parent
 CHECKPOINTS, BEGUN, MODEL, PROGRESS, RESULT = "checkpoints", "begun.json", "model.zip", "progress.json", "result.json"
+TICKET = "ticket.zip"  # an untrained agent with the links that a cell begins with
 EARLIER = "checkpoint.pkl"  # what held the checkpoint of a cell that an earlier version of this file began
 EVALUATION_SEED = 1_000_000  # far from the seeds of training
 
@@ -101,10 +103,10 @@ class Evaluations(BaseCallback):
 
     def _on_step(self) -> bool:
         if self.num_timesteps % self.cell.eval_every == 0:
-            row = {"step": self.num_timesteps, "seconds": round(self.seconds(), 1), "returns": self._returns(self.model)}
-            row["training"] = self._training_return()
+            row = self.row(self.num_timesteps)
+            row |= {"training": self._training_return(), "flops": metrics.step_flops(self.model)}
             if self.num_timesteps > self.cell.steps * (1 - probes.SHARE):
-                row["deployed"] = {name: self._returns(policy) for name, policy in self.others.policies()}
+                row["deployed"] = {name: self.returns(policy, self.num_timesteps) for name, policy in self.others.policies()}
             self.rows.append(row | self._trace())
         if self.num_timesteps % 1_000 == 0:
             self.tell(self.num_timesteps, float(np.mean(self.rows[-1]["returns"])) if self.rows else None)
@@ -115,9 +117,23 @@ class Evaluations(BaseCallback):
         episodes = self.model.ep_info_buffer
         return round(float(np.mean([episode["r"] for episode in episodes])), 3) if episodes else None
 
-    def _returns(self, policy: PolicyPredictor) -> list[float]:
+    def row(self, step: int) -> dict[str, Any]:
+        """
+        Evaluate the model.
+
+        :param step: number of steps, which decides how episodes begin
+        """
+        return {"step": step, "seconds": round(self.seconds(), 1), "returns": self.returns(self.model, step)}
+
+    def returns(self, policy: PolicyPredictor, step: int) -> list[float]:
+        """
+        Give the returns of a policy's episodes.
+
+        :param policy: the policy
+        :param step: number of steps, which decides how episodes begin
+        """
         # A seed for each evaluation, so that a continued run needs nothing of the earlier ones; all policies start alike.
-        self.env.seed(EVALUATION_SEED * (1 + self.cell.seed) + self.num_timesteps)
+        self.env.seed(EVALUATION_SEED * (1 + self.cell.seed) + step)
         returns, _ = evaluate_policy(policy, self.env, EPISODES, deterministic=True, return_episode_rewards=True)
         return [round(each, 2) for each in returns]
 
@@ -200,14 +216,41 @@ class Run:
         agent = self._agent_before()
         self._begin()
         self.course = Course()
+        if self.arguments.get("init") == AGENT and self.cell.method not in RUNS:
+            agent = self._ticket(agent)
         model = agents.make(self.cell, self.env, agent)
         connections = links.connections(model)
         others = probes.Probes(self.cell)
         evaluations = Evaluations(self.cell, others, self.course.so_far, self._tell)
-        model.learn(self.cell.steps, callback=[others, evaluations, self.checkpoints, self.course])
+        if METHODS[self.cell.method].distilled:
+            more = {"distillation": self._distil(model, agent, evaluations)}
+        else:
+            more = {}
+            model.learn(self.cell.steps, callback=[others, evaluations, self.checkpoints, self.course])
         with replacing(self.folder / MODEL) as unfinished:
             model.save(unfinished)
-        return self._result(model, connections, evaluations.rows)
+        return self._result(model, connections, evaluations.rows) | more
+
+    def _ticket(self, agent: str | None) -> str:
+        """Keep the links with the largest weights of the agent that comes first, which are this cell's."""
+        path = self.folder / TICKET
+        tickets.write(self.cell, self.env, self._load_before(agent), path)
+        return str(path)
+
+    def _load_before(self, agent: str | None) -> OffPolicyAlgorithm:
+        before = cell_before(self.cell)
+        assert before is not None
+        assert agent is not None
+        return agents.agent_class(before).load(agent, device="cpu")
+
+    def _distil(self, model: OffPolicyAlgorithm, agent: str | None, evaluations: Evaluations) -> dict[str, Any]:
+        """Let a teacher teach, and score what has come of it from the starts of the last evaluations of other cells."""
+        about = distilling.learn(model, self._load_before(agent), make_env(self.cell.env), self.cell.steps, self.cell.seed)
+        evaluations.model = model
+        steps = range(self.cell.eval_every, self.cell.steps + 1, self.cell.eval_every)
+        evaluations.rows += [evaluations.row(step) for step in steps if step > self.cell.steps * (1 - FINAL_SHARE)]
+        self.course.revisions.append(REVISION)
+        return about
 
     def _begin(self) -> None:
         """Note the arguments, or see whether what was begun has the same."""
@@ -347,7 +390,10 @@ def cell_before(cell: Cell) -> Cell | None:
     method = METHODS[cell.method]
     if method.taught:
         return teacher_of(cell)
-    return None if method.needs is None else replace(cell, method=method.needs)
+    if method.needs is None:
+        return None
+    is_dense = METHODS[method.needs].network == "dense"  # which has no sparsity
+    return replace(cell, method=method.needs, sparsity=None if is_dense else cell.sparsity)
 
 
 def make_env(name: str) -> gym.Env:

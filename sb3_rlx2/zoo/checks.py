@@ -79,7 +79,8 @@ def check_keywords(algorithm: type[BaseAlgorithm], hyperparams: Mapping[str, Any
     """
     known = {"noise_type", "noise_std"} | known_arguments(algorithm)
     for name in hyperparams.keys() - known:
-        near = difflib.get_close_matches(name, known, n=1)
+        ends = sorted((each for each in known if name.endswith(f"_{each}")), key=len)  # as sparsity in actor_sparsity
+        near = ends[-1:] or difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"{name}={hyperparams[name]!r} is no argument of {algorithm.__name__}{hint}")
 
