@@ -24,6 +24,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rlx2 import RLx2DQN, RLx2SAC, RLx2TD3, metrics, zoo
+from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.checkpoint import Checkpoints
 from sb3_rlx2.compress import training
 from sb3_rlx2.compress.__main__ import dense_returns
@@ -37,6 +38,7 @@ from sb3_rlx2.zoo import hub
 from sb3_rlx2.zoo.dense_twin import dense_hyperparams
 from sb3_rlx2.zoo.trials import trial_folder
 from tests.checks import assert_equal, learned, sparse_mlps
+from tests.envs import PixelEnv
 
 # A task that is learned in a moment: push as hard as possible. Random play returns -40, the best -20.
 EASY = """
@@ -487,3 +489,17 @@ def test_dense_reference_of_a_value_based_agent_has_the_hosts_net_arch(algo):
     assert dense["learning_starts"] == 25_000
     assert dense["train_freq"] == 2
     assert not dense.keys() & {"topology", "sparsity", "policy_distance_threshold", "buffer_min_size"}
+
+
+@pytest.mark.parametrize("algo", ["rlx2dqn", "rlx2qrdqn"])
+@pytest.mark.parametrize("net_arch", [None, [512], [64, 32]])
+def test_dense_reference_of_an_image_agent_has_its_layers(algo, net_arch):
+    given = {} if net_arch is None else {"policy_kwargs": {"net_arch": net_arch}}
+    dense = dense_hyperparams(algo, {"policy": "CnnPolicy", "sparsity": 0.9, **given}, 1_000)
+    twin = ALGOS[algo.removeprefix("rlx2")]("CnnPolicy", PixelEnv(), buffer_size=10, policy_kwargs=dense["policy_kwargs"])
+    sparse = ALGORITHMS[algo]("CnnPolicy", PixelEnv(), sparsity=0.9, buffer_size=10, **given)
+    (head,) = metrics.heads(metrics.acting_network(twin.policy))
+    (mlp,) = metrics.heads(metrics.acting_network(sparse.policy))
+    assert [(layer.in_features, layer.out_features) for layer in head.layers] == [
+        (layer.in_features, layer.out_features) for layer in mlp.layers
+    ]

@@ -113,6 +113,7 @@ def _frequency(name: str, value: Any) -> Any:
 def _widths(name: str, value: Any) -> Any:
     lists = [*value.values()] if isinstance(value, Mapping) else [value]
     fits = all(isinstance(each, list | tuple) and all(map(_is_width, each)) for each in lists)
+    fits &= not isinstance(value, Mapping) or value.keys() == {"pi", "qf"}
     return _require(
         name, value, fits, "a list of widths, integers >= 1, or for actor and critics a dict of two, 'pi' and 'qf'"
     )
@@ -224,7 +225,9 @@ def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
         if name in given
     }
     if "top_quantiles_to_drop_per_net" in checked:
-        quantiles = (given.get("policy_kwargs") or {}).get("n_quantiles", 25)  # sb3-contrib's default
+        quantiles = check_integer(
+            "n_quantiles", (given.get("policy_kwargs") or {}).get("n_quantiles", 25), 1
+        )  # contrib's default
         drop = checked["top_quantiles_to_drop_per_net"]
         _require("top_quantiles_to_drop_per_net", drop, drop < quantiles, f"below n_quantiles={quantiles}")
     return checked

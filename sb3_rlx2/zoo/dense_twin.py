@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
+from sb3_rlx2.algorithms.extractors import ConvExtractor
 from sb3_rlx2.algorithms.keywords import BufferOptions, names
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
@@ -47,6 +48,9 @@ def dense_hyperparams(algo: str, hyperparams: Mapping[str, Any], n_timesteps: in
     policy_class = algorithm.sparse_policy_class
     own = {} if policy_class.default_net_arch is None else {"net_arch": policy_class.default_net_arch}
     dense["policy_kwargs"] = own | _without(dense.get("policy_kwargs"), policy_class.keywords())
+    extractor = getattr(algorithm.policy_aliases.get(dense["policy"]), "default_extractor", None)
+    if extractor is ConvExtractor and "net_arch" in dense["policy_kwargs"]:  # whose first layer the host has in its extractor
+        dense["policy_kwargs"] = {"features_extractor_class": ConvExtractor} | dense["policy_kwargs"]
     buffer = dense.get("replay_buffer_class")
     if buffer is not None and issubclass(buffer, RLx2ReplayBuffer):
         del dense["replay_buffer_class"]
