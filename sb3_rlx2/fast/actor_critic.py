@@ -24,7 +24,7 @@ class ActorCriticSteps(GradientSteps):
         super()._allocate(size)
         self.actor_activations = self._tiled(structure_of(self.actor.mlp).outputs)
         outputs = self.critics[0].mlp.layers[-1].out_features
-        self.values, self.grad_value = self._tiled(len(self.critics) * outputs), self._tiled(outputs)
+        self.q_values, self.grad_value = self._tiled(len(self.critics) * outputs), self._tiled(outputs)
         self.target = self._tiled(self._target_count())
         self.grad_actions = self._tiled(self.n_actions)
 
@@ -40,6 +40,6 @@ class ActorCriticSteps(GradientSteps):
             "critic_targets": tuple(structure_of(target).network for target in self.targets["critic"]),
             "critic_scratch": self._scratch(self.targets["critic"][0]),
             **self._batch_arrays(),
-            **{name: getattr(self, name) for name in ("values", "target", "grad_value", "grad_actions")},
+            **{name: getattr(self, name) for name in ("q_values", "target", "grad_value", "grad_actions")},
             "sums": np.zeros(3),
         }

@@ -85,22 +85,22 @@ def add_clipped_noise(actions, row, noise, clip, first, last):
 
 
 @kernel
-def bellman(values, log_prob, alpha, returns, terminated, discounts, target, first, last):
+def bellman(q_values, log_prob, alpha, returns, terminated, discounts, target, first, last):
     """
     Compute the critics' target, ``return + discount * (least value - alpha * log_prob)``.
 
-    :param values: values of the next state by each target critic, ``[tiles, critics, lanes]``
+    :param q_values: Q-values of the next state by each target critic, ``[tiles, critics, lanes]``
     :param log_prob: log-probability of the next action, ``[tiles, 1, lanes]``; not looked at where alpha is 0
     :param returns: (n-step) returns, ``[batch]``, as are terminations (1 or 0) and discounts
     :param target: receives the target, ``[tiles, 1, lanes]``
     """
-    lanes, weight = values.shape[2], np.float32(alpha)
+    lanes, weight = q_values.shape[2], np.float32(alpha)
     for tile in range(first, last):
         begin = tile * lanes
         for i in range(min(lanes, returns.size - begin)):
-            least = values[tile, 0, i]
-            for critic in range(1, values.shape[1]):
-                value = values[tile, critic, i]
+            least = q_values[tile, 0, i]
+            for critic in range(1, q_values.shape[1]):
+                value = q_values[tile, critic, i]
                 if not least <= value:  # lets NaN through
                     least = value
             if alpha != 0:
@@ -189,23 +189,23 @@ def huber_gradient(values, target, batch, first, last):
 
 
 @kernel
-def mean_gradient(values, critic, batch, gradient, first, last):
+def mean_gradient(q_values, critic, batch, gradient, first, last):
     """
     Compute the gradient of ``-mean(least value)`` by one critic's value.
 
-    :param values: values by each critic, ``[tiles, critics, lanes]``
+    :param q_values: Q-values by each critic, ``[tiles, critics, lanes]``
     :param critic: the critic
     :param gradient: receives the gradient, ``[tiles, 1, lanes]``, 0 in padding
-    :return: sum of the values of the samples where this critic's is the least
+    :return: sum of the Q-values of the samples where this critic's is the least
     """
-    lanes, total = values.shape[2], 0.0
+    lanes, total = q_values.shape[2], 0.0
     for tile in range(first, last):
         for i in range(lanes):
             chosen = tile * lanes + i < batch
-            value = values[tile, critic, i]
-            for other in range(values.shape[1]):
-                # Of equal values the first counts, as in torch.
-                if values[tile, other, i] < value or (other < critic and values[tile, other, i] == value):
+            value = q_values[tile, critic, i]
+            for other in range(q_values.shape[1]):
+                # Of equal Q-values the first counts, as in torch.
+                if q_values[tile, other, i] < value or (other < critic and q_values[tile, other, i] == value):
                     chosen = False
             gradient[tile, 0, i] = np.float32(-1 / batch) if chosen else np.float32(0)
             if chosen:

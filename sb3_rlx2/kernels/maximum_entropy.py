@@ -55,7 +55,7 @@ class MaximumEntropyArrays(NamedTuple):
     :param terminated: 1 where the last step terminates, else 0, ``[batch]``
     :param discounts: discounts of the bootstrap, ``[batch]``
     :param alpha: entropy coefficient, ``[1]``
-    :param values: memory for the critics' outputs, ``[tiles, critics * N, lanes]``
+    :param q_values: memory for the critics' outputs, ``[tiles, critics * N, lanes]``
     :param target: memory for the critics' targets, ``[tiles, 1 or more, lanes]``
     :param grad_value: memory for the gradient by a critic's output, ``[tiles, N, lanes]``
     :param grad_by_critic: memory for the gradient by the actions through one critic, ``[tiles, A, lanes]``
@@ -77,7 +77,7 @@ class MaximumEntropyArrays(NamedTuple):
     terminated: Vector
     discounts: Vector
     alpha: Numbers
-    values: Tiles
+    q_values: Tiles
     target: Tiles
     grad_value: Tiles
     grad_by_critic: Tiles

@@ -30,25 +30,25 @@ def sac(arrays: MaximumEntropyArrays, job: int, first: int, last: int) -> None:
     :param last: tile behind the last one
     """
     inputs, next_inputs, now = arrays.inputs, arrays.next_inputs, arrays.draws[NOW]
-    values, target, batch, sums = arrays.values, arrays.target, arrays.returns.size, arrays.sums
+    q_values, target, batch, sums = arrays.q_values, arrays.target, arrays.returns.size, arrays.sums
     sums[:] = 0
     draw_actions(arrays, job, first, last)
     if job == CRITICS:
-        for critic in range(values.shape[1]):
-            mlp_forward(arrays.critic_targets[critic], next_inputs, arrays.critic_scratch, values, critic, first, last)
+        for critic in range(q_values.shape[1]):
+            mlp_forward(arrays.critic_targets[critic], next_inputs, arrays.critic_scratch, q_values, critic, first, last)
         entropy = arrays.draws[THEN].log_prob, arrays.alpha[0]
-        bellman(values, *entropy, arrays.returns, arrays.terminated, arrays.discounts, target, first, last)
+        bellman(q_values, *entropy, arrays.returns, arrays.terminated, arrays.discounts, target, first, last)
         sums[2] = batch_sum(now.log_prob, batch, first, last)
-        for critic in range(values.shape[1]):
+        for critic in range(q_values.shape[1]):
             sums[0] += 0.5 * mlp_fit(arrays.critics[critic], inputs, target, batch, np.float32(1 / batch), first, last)
             sums[1] += gradient_sum(arrays.critics[critic])
     elif job == ACTOR:
         copy_rows(now.actions, inputs, next_inputs.shape[1] - now.noise.shape[1], first, last)
-        for critic in range(values.shape[1]):
+        for critic in range(q_values.shape[1]):
             activations = arrays.critic_activations[critic]
-            mlp_forward(arrays.critics[critic].network, inputs, activations, values, critic, first, last)
-        for critic in range(values.shape[1]):
-            sums[0] += mean_gradient(values, critic, batch, arrays.grad_value, first, last)
+            mlp_forward(arrays.critics[critic].network, inputs, activations, q_values, critic, first, last)
+        for critic in range(q_values.shape[1]):
+            sums[0] += mean_gradient(q_values, critic, batch, arrays.grad_value, first, last)
             add_action_gradient(arrays, critic, first, last)
         sums[1] = actor_backward(arrays, first, last)
 

@@ -37,11 +37,11 @@ class TD3Arrays(NamedTuple):
     :param discounts: discounts of the bootstrap, ``[batch]``
     :param noise: noise of the target policy, ``[batch, A]``
     :param noise_clip: bound of the noise, ``[1]``
-    :param values: memory for the critics' values, ``[tiles, critics, lanes]``
+    :param q_values: memory for the critics' Q-values, ``[tiles, critics, lanes]``
     :param target: memory for the critics' target, ``[tiles, 1, lanes]``
     :param grad_value: memory for the gradient by a value, ``[tiles, 1, lanes]``
     :param grad_actions: memory for the gradient by the actions, ``[tiles, A, lanes]``
-    :param sums: receives the sum of squared errors, or of values, over the samples of the tiles; and the sum of all
+    :param sums: receives the sum of squared errors, or of Q-values, over the samples of the tiles; and the sum of all
         gradients, which is finite if they are, ``[3]``
     """
 
@@ -59,7 +59,7 @@ class TD3Arrays(NamedTuple):
     discounts: Vector
     noise: Matrix
     noise_clip: Numbers
-    values: Tiles
+    q_values: Tiles
     target: Tiles
     grad_value: Tiles
     grad_actions: Tiles
@@ -77,17 +77,17 @@ def td3(arrays: TD3Arrays, job: int, first: int, last: int) -> None:
     :param last: tile behind the last one
     """
     actor, inputs, next_inputs = arrays.actor, arrays.inputs, arrays.next_inputs
-    values, target, batch = arrays.values, arrays.target, arrays.returns.size
+    q_values, target, batch = arrays.q_values, arrays.target, arrays.returns.size
     obs_dim, sums = inputs.shape[1] - arrays.noise.shape[1], arrays.sums
     sums[:] = 0
     if job == CRITICS:
         mlp_forward(arrays.actor_target, next_inputs, arrays.actor_scratch, next_inputs, obs_dim, first, last)
         add_clipped_noise(next_inputs, obs_dim, arrays.noise, arrays.noise_clip[0], first, last)
-        for critic in range(values.shape[1]):
-            mlp_forward(arrays.critic_targets[critic], next_inputs, arrays.critic_scratch, values, critic, first, last)
+        for critic in range(q_values.shape[1]):
+            mlp_forward(arrays.critic_targets[critic], next_inputs, arrays.critic_scratch, q_values, critic, first, last)
         no_log_prob, no_alpha = target[:0], 0.0  # TD3 has no entropy
-        bellman(values, no_log_prob, no_alpha, arrays.returns, arrays.terminated, arrays.discounts, target, first, last)
-        for critic in range(values.shape[1]):
+        bellman(q_values, no_log_prob, no_alpha, arrays.returns, arrays.terminated, arrays.discounts, target, first, last)
+        for critic in range(q_values.shape[1]):
             sums[0] += mlp_fit(arrays.critics[critic], inputs, target, batch, np.float32(2 / batch), first, last)
             sums[1] += gradient_sum(arrays.critics[critic])
     else:

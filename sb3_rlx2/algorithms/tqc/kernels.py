@@ -29,7 +29,7 @@ def tqc(arrays: MaximumEntropyArrays, job: int, first: int, last: int) -> None:
     :param last: tile behind the last one
     """
     inputs, next_inputs, now, then = arrays.inputs, arrays.next_inputs, arrays.draws[NOW], arrays.draws[THEN]
-    values, target, grad_value, sums = arrays.values, arrays.target, arrays.grad_value, arrays.sums
+    values, target, grad_value, sums = arrays.q_values, arrays.target, arrays.grad_value, arrays.sums
     batch, quantiles, total = arrays.returns.size, grad_value.shape[1], values.shape[1]
     sums[:] = 0
     draw_actions(arrays, job, first, last)
