@@ -70,7 +70,7 @@ def test_what_is_quoted():
     [
         (["-n", "0"], "--n-timesteps=0 must be an integer >= 1"),
         (["--eval-episodes", "0"], "--eval-episodes=0 must be an integer >= 1"),
-        (["--log-interval", "0"], "--log-interval 0 must be an integer >= 1"),
+        (["--log-interval", "0"], "--log-interval=0 must be an integer >= 1"),
     ],
 )
 def test_numbers_that_would_mean_something_else(arguments, message, rlx2):
