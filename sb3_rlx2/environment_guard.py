@@ -69,16 +69,16 @@ def require_alive(env: VecEnv, step: int) -> None:
     :raises RuntimeError: if one has ended
     """
     if not all(process.is_alive() for process in getattr(env.unwrapped, "processes", ())):
-        raise _ended(env.unwrapped, f"by step {step}")
+        raise RuntimeError(_end_others(env.unwrapped, f"by step {step}"))
 
 
-def _ended(base: Any, when: str) -> RuntimeError:
+def _end_others(base: Any, when: str) -> str:
     """Say which processes of environments have ended, and end the others, which nobody can step or close without them."""
     dead = [str(number) for number, process in enumerate(base.processes) if not process.is_alive()]
     for process in base.processes:
         process.terminate()
     base.closed = True
-    return RuntimeError(f"the process of environment {' and '.join(dead)} of {base.num_envs} has ended {when}; {GO_BACK}")
+    return f"the process of environment {' and '.join(dead)} of {base.num_envs} has ended {when}; {GO_BACK}"
 
 
 def check_statistics(env: VecEnv) -> None:
@@ -274,7 +274,7 @@ class _Guard:
             if isinstance(error, EOFError | ConnectionError) and hasattr(self.base, "processes"):
                 for process in self.base.processes:
                     process.join(timeout=0.2)
-                raise _ended(self.base, f"at step {self.step}") from error
+                raise RuntimeError(_end_others(self.base, f"at step {self.step}")) from error
             self._explain(error)
         finally:
             self.asked = None
