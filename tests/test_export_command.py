@@ -147,7 +147,7 @@ def test_what_acts_otherwise_is_refused(rlx2, algorithm, env, message, tmp_path,
     ("arguments", "message"),
     [
         (["nothing.zip"], "nothing.zip does not exist"),
-        (["."], ". is a folder, where the file of an agent must be"),
+        (["."], ". is a folder, and no checkpoint of a run"),
         (["nothing"], "nothing.zip does not exist"),
         ([], "the agent must be given, as the path of a zip, or by --algo and --env"),
         (["--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "nowhere"], "--folder nowhere does not exist"),
