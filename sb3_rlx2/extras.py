@@ -9,7 +9,7 @@ MODULES = {  # of the extras in pyproject.toml, by the names under which they ar
     "onnx": ("onnx", "onnxruntime"),
     "plots": ("matplotlib", "pandas", "rliable", "scipy", "seaborn"),
     "postgres": ("psycopg",),
-    "report": ("jinja2", "scipy"),
+    "report": ("scipy",),
     "safetensors": ("safetensors",),
     "tensorboard": ("tensorboard",),
     "tuning": ("matplotlib", "optuna", "pandas", "plotly", "scipy", "sqlalchemy"),
