@@ -15,7 +15,7 @@ from sb3_rlx2.studies.storage import open_storage
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 # What the extras bring beside the default installation, where RL Zoo brings the rest.
-BEYOND_DEFAULT = ("jinja2", "matplotlib", "pandas", "plotly", "psycopg", "rliable", "scipy", "seaborn", "tensorboard")
+BEYOND_DEFAULT = ("matplotlib", "pandas", "plotly", "psycopg", "rliable", "scipy", "seaborn", "tensorboard")
 
 
 def run_python(code):
