@@ -81,9 +81,9 @@ def test_patched_while_it_lasts():
 @pytest.mark.parametrize("command", [name for name, command in COMMANDS.items() if command.extra])
 def test_missing_extra(command, rlx2, monkeypatch):
     extra = COMMANDS[command].extra
-    for module in MODULES[extra][1:]:
-        monkeypatch.setitem(sys.modules, module, None)
-    message = f"rlx2 {command} needs {MODULES[extra][1]}: pip install 'sb3_rlx2[{extra}]'"
+    module = MODULES[extra][-1]
+    monkeypatch.setitem(sys.modules, module, None)
+    message = f"rlx2 {command} needs {module}: pip install 'sb3_rlx2[{extra}]'"
     assert rlx2.error(command, "--help") == message
 
 
