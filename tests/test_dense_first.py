@@ -156,6 +156,7 @@ def code(cell, tmp_path, before=""):
     )
 
 
+@pytest.mark.slow
 def test_stages_that_are_killed_go_on_as_if_nothing_had_happened(tmp_path):
     """SIGKILL behind a checkpoint of each of three stages."""
     cell = of("ticket-4-round-2", "Pendulum-v1", 1_200)
@@ -188,6 +189,7 @@ def _assert_same_agent(cell, *folders):
     assert_equal(*weights)
 
 
+@pytest.mark.slow
 def test_a_student_that_is_killed_learns_the_same_once_more(tmp_path):
     cell = of("distilled", "Pendulum-v1", 1_200)
     expected = training.train(cell, places(tmp_path / "undisturbed"))

@@ -237,6 +237,7 @@ def hang(*given):
 
 @pytest.mark.parametrize("cls", [DummyVecEnv, SubprocVecEnv])
 def test_an_environment_that_hangs_is_named(cls, monkeypatch):
+    before = {*threading.enumerate()}  # other tests have them too
     monkeypatch.setattr(environment_guard, "PATIENCE", 1.0)  # which no other step takes, even where other tests run beside
     trained = model(env=two(hang, cls))
     with pytest.warns(UserWarning, match="has not answered") as said:
@@ -246,7 +247,8 @@ def test_an_environment_that_hangs_is_named(cls, monkeypatch):
     assert "has not answered for 1 s at step 30; if it never will, Ctrl-C twice ends training, and go back to" in message
     assert cls is SubprocVecEnv or "(in hang, test_environment_guard.py:" in message
     trained.env.close()
-    assert not [each for each in threading.enumerate() if each.name == "sb3_rlx2 environments" and _still_runs(each)]
+    own = [each for each in threading.enumerate() if each not in before and each.name == "sb3_rlx2 environments"]
+    assert not any(map(_still_runs, own))
 
 
 def _still_runs(thread):

@@ -25,8 +25,8 @@ from sb3_rlx2.zoo import search_space
 from sb3_rlx2.zoo.trials import trial_checkpoints
 
 HYPERPARAMS = Path(__file__).parents[1] / "hyperparams"
-OURS = ["rlx2td3", "rlx2sac", "rlx2crossq", "rlx2dqn", "rlx2qrdqn"]
-STOCK = ["td3", "sac", "crossq", "dqn", "qrdqn"]
+OURS = ["rlx2td3", "rlx2ddpg", "rlx2sac", "rlx2tqc", "rlx2crossq", "rlx2dqn", "rlx2qrdqn"]
+STOCK = ["td3", "ddpg", "sac", "tqc", "crossq", "dqn", "qrdqn"]
 SMALL = {  # what a sampler suggests for small and quick networks
     "one_minus_gamma": 0.02,
     "batch_size_pow": 4,
@@ -53,7 +53,9 @@ VALUE_BASED = {
 }
 OWN = {
     "td3": ACTOR_CRITIC | NOISE,
+    "ddpg": ACTOR_CRITIC | NOISE,
     "sac": ACTOR_CRITIC,
+    "tqc": ACTOR_CRITIC | {"n_quantiles": 5, "top_quantiles_to_drop_per_net": 1},
     "crossq": DENSITIES,  # no target networks
     "dqn": VALUE_BASED,
     "qrdqn": VALUE_BASED | {"n_quantiles": 5},

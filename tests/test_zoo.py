@@ -48,7 +48,10 @@ def run(*arguments, cwd, returncode=0):
 SPARSITIES = TABLE_2 | {"ddpg": TABLE_2["td3"], "tqc": TABLE_2["sac"], "crossq": TABLE_2["sac"]}
 
 
-@pytest.mark.parametrize("algo", ["rlx2td3", "rlx2sac", "rlx2crossq"])
+@pytest.mark.parametrize(
+    "algo",
+    ["rlx2td3", "rlx2sac", *(pytest.param(f"rlx2{algo}", marks=pytest.mark.slow) for algo in ("ddpg", "tqc", "crossq"))],
+)
 def test_our_command(algo, tmp_path):
     trained = run("sb3_rlx2", "train", "--algo", algo, "--env", "Hopper-v5", *SHORT, "-params", *SHORT_OURS, cwd=tmp_path)
     path = f"logs/{algo}/Hopper-v5_1/Hopper-v5.zip"
@@ -61,7 +64,9 @@ def test_our_command(algo, tmp_path):
     run("sb3_rlx2", "enjoy", *play, "--load-best", "--n-envs", "2", cwd=tmp_path)
 
 
-@pytest.mark.parametrize("algo", ["td3", "sac", "crossq"])
+@pytest.mark.parametrize(
+    "algo", ["td3", "sac", *(pytest.param(algo, marks=pytest.mark.slow) for algo in ("ddpg", "tqc", "crossq"))]
+)
 def test_stock_command(algo, tmp_path):
     config = ["-conf", str(HYPERPARAMS / f"{algo}.yml"), "-params", *SHORT_STOCK]
     run("rl_zoo3.train", "--algo", algo, "--env", "Hopper-v5", *SHORT, *config, cwd=tmp_path)
