@@ -73,8 +73,8 @@ def wait_for(condition, seconds=600):
     ("cell", "kills"),
     [
         (Cell("rlx2", "td3", "Pendulum-v1", 0, 3_400, 200), (1, 2_600)),
-        pytest.param(Cell("rlx2-set", "td3", "Pendulum-v1", 0, 2_400, 200), (1_800,), marks=pytest.mark.slow),
-        pytest.param(Cell("pruning", "td3", "Pendulum-v1", 0, 2_000, 200), (1_600,), marks=pytest.mark.slow),
+        (Cell("rlx2-set", "td3", "Pendulum-v1", 0, 2_400, 200), (1_800,)),
+        (Cell("pruning", "td3", "Pendulum-v1", 0, 2_000, 200), (1_600,)),
         (Cell("dense", "sac", "Pendulum-v1", 0, 1_250, 200), (1_000,)),
         (Cell("interplay_predictive-fixed", "dqn", "MinAtar/SpaceInvaders-v1", 0, 2_400, 200), (1_800,)),
     ],
@@ -122,7 +122,7 @@ def test_a_killed_cell_goes_on_as_if_nothing_had_happened(cell, kills, tmp_path)
     assert_equal(weights, expected_weights)
 
 
-@pytest.mark.parametrize("method", ["rlx2", pytest.param("dense", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["rlx2", "dense"])
 def test_other_policies_are_scored_towards_the_end_and_training_does_not_notice(method, tmp_path, monkeypatch):
     cell = Cell(method, "td3", "Pendulum-v1", 0, 2_000, 200)
     result = training.train(cell, places(tmp_path / "scored"))
@@ -247,7 +247,6 @@ def test_a_cell_that_kills_its_workers_is_given_up_until_the_next_run(tmp_path, 
     assert shared.failures() == {}
 
 
-@pytest.mark.slow  # a minute and a half, until it counts as dead; the next one does not wait
 def test_a_worker_that_is_killed_is_replaced(tmp_path):
     run = start(tmp_path, SMOKE[0].name)
     wait_for(lambda: any((tmp_path / "work" / SMOKE[0].name / CHECKPOINTS).glob("*_step_*")))

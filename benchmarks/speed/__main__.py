@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all by default")
     parser.add_argument("--repeats", type=int, default=7, help="rounds in which the variants take turns (default: 7)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the usual work; 0.02 to see whether it runs")
+    parser.add_argument("--earlier", type=Path, metavar="CHECKOUT", help="of an earlier commit, for the section of this name")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder to store results in")
     args = parser.parse_args()
     unknown = set(args.sections) - SECTIONS.keys()
@@ -27,8 +28,10 @@ def main() -> None:
 
         write()
         return
-    bench = Bench(args.repeats, args.scale, args.results, find_sbx())
-    for name in args.sections or SECTIONS:
+    if args.earlier is None and "earlier" in args.sections:
+        parser.error("the section earlier needs --earlier CHECKOUT, of an earlier commit")
+    bench = Bench(args.repeats, args.scale, args.results, find_sbx(), args.earlier and args.earlier.resolve())
+    for name in args.sections or [each for each in SECTIONS if each != "earlier" or args.earlier]:
         print(f"{name} ...", flush=True)
         bench.store(name, SECTIONS[name])
 

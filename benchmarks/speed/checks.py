@@ -58,6 +58,12 @@ def of_end_to_end(section: Section) -> Iterator[Check]:
             yield Check(f"end to end against {name}, geometric mean", mean, MEAN_TARGETS[opponent])
 
 
+def of_earlier(section: Section) -> Iterator[Check]:
+    for row in section.rows:
+        name = f"end to end against {row['commit']}, {row['algorithm']}, {row['env']}"
+        yield Check(name, ratio(row, "earlier", "now"), 0.97)
+
+
 def of_vec_normalize(section: Section) -> Iterator[Check]:
     for row in section.rows:
         name = f"end to end with VecNormalize against without, {row['algorithm']}, {row['env']}"
@@ -146,6 +152,7 @@ def of_startup(section: Section) -> Iterator[Check]:
 
 OF: dict[str, Callable[[Section], Iterator[Check]]] = {
     "end_to_end": of_end_to_end,
+    "earlier": of_earlier,
     "vec_normalize": of_vec_normalize,
     "gradient_step": of_gradient_step,
     "algorithms": of_algorithms,

@@ -30,16 +30,23 @@ class Worker:
     :param threads: number of threads and of cores
     :param python: its interpreter, which may live in another environment
     :param variables: further environment variables
+    :param root: the checkout whose code it runs
     """
 
     def __init__(
-        self, threads: int = 1, python: Path | str = sys.executable, variables: Mapping[str, str] = MappingProxyType({})
+        self,
+        threads: int = 1,
+        python: Path | str = sys.executable,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        root: Path = ROOT,
     ) -> None:
         environment = os.environ | thread_variables(threads) | variables
         environment |= {"XLA_FLAGS": ONE_THREAD_XLA, "JAX_PLATFORMS": "cpu", "PYTHONHASHSEED": "0"}
+        if root != ROOT:
+            environment["PYTHONPATH"] = str(root)
         self.process = subprocess.Popen(
             [str(python), "-m", "benchmarks.speed.worker", str(threads)],
-            cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def run(self, task: str, n: int, arguments: dict[str, Any]) -> tuple[float, Any]:
@@ -76,6 +83,7 @@ class Job:
     :param threads: threads of its worker
     :param python: interpreter of its worker
     :param variables: environment variables of its worker
+    :param root: the checkout whose code its worker runs
     """
 
     task: str
@@ -84,9 +92,10 @@ class Job:
     threads: int = 1
     python: Path | str = sys.executable
     variables: dict[str, str] = field(default_factory=dict)
+    root: Path = ROOT
 
     def start(self) -> Worker:
-        return Worker(self.threads, self.python, self.variables)
+        return Worker(self.threads, self.python, self.variables, self.root)
 
 
 @dataclass
@@ -98,12 +107,14 @@ class Bench:
     :param scale: share of the usual amount of work; tiny for a functional check
     :param results: folder
     :param sbx: interpreter with sbx-rl, None if there is none
+    :param earlier: a checkout of an earlier commit, None if there is none
     """
 
     repeats: int
     scale: float
     results: Path
     sbx: Path | None
+    earlier: Path | None = None
 
     def alternate(self, jobs: dict[str, Job], worker: Worker | None = None) -> dict[str, list[float]]:
         """

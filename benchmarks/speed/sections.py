@@ -1,11 +1,13 @@
 """The sections of the benchmark: each measures side by side what is compared, and gives rows of seconds per unit of work."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.cells import ALGORITHMS, CELLS, ROOT, agent
@@ -51,6 +53,34 @@ def _end_to_end_jobs(bench: Bench, algorithm: str, env: str) -> dict[str, Job]:
     else:
         jobs["sbx"].python = bench.sbx
     return both_ways(jobs, "dense")
+
+
+def earlier(bench: Bench) -> Rows:
+    """End to end, this code and that of an earlier checkout."""
+    if bench.earlier is None:
+        return []
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=bench.earlier, capture_output=True, text=True, check=True
+    )
+    rows = []
+    for algorithm, env in CELLS:
+        described = {ROOT: agent("rlx2", algorithm, env), bench.earlier: _described(bench.earlier, algorithm, env)}
+        jobs = {
+            name: Job("end_to_end", STEPS["rlx2"], {"warm_up": bench.amount(WARM_UP)} | described[root], root=root)
+            for name, root in (("now", ROOT), ("earlier", bench.earlier))
+        }
+        about = {"algorithm": algorithm, "env": env, "commit": commit.stdout.strip()}
+        rows.append(about | {"seconds": bench.alternate(jobs)})
+    return rows
+
+
+def _described(root: Path, algorithm: str, env: str) -> dict[str, Any]:
+    """Give an agent as another checkout describes it to its own workers."""
+    code = f"import json; from benchmarks.speed.cells import agent; print(json.dumps(agent('rlx2', {algorithm!r}, {env!r})))"
+    variables = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=variables, capture_output=True, text=True, check=True)
+    described: dict[str, Any] = json.loads(done.stdout)
+    return described
 
 
 def vec_normalize(bench: Bench) -> Rows:
@@ -277,6 +307,7 @@ def _stages(bench: Bench, worker: Worker, ours: dict[str, Any]) -> dict[str, Any
 SECTIONS: dict[str, Callable[[Bench], Rows]] = {
     section.__name__: section
     for section in (
-        end_to_end, vec_normalize, gradient_step, algorithms, threads, predict, kernels, crossover, scaling, startup, stages,
+        end_to_end, earlier, vec_normalize, gradient_step, algorithms, threads, predict, kernels, crossover, scaling, startup,
+        stages,
     )
 }  # fmt: skip

@@ -124,6 +124,21 @@ def _time(row: Row, name: str) -> str:
     return shown_time(median(row, name)) if name in row["seconds"] else NOT_THERE
 
 
+def earlier(sections: Sections) -> str:
+    section = sections["earlier"]
+    rows = [
+        [
+            f"{row['algorithm']} {row['env']}",
+            *(f"{1 / median(row, name):,.0f}" for name in ("earlier", "now")),
+            shown_ratio(row, "earlier", "now"),
+        ]
+        for row in section.rows
+    ]
+    mean = geometric_mean([ratio(row, "earlier", "now") for row in section.rows])
+    header = ["", f"{section.rows[0]['commit']}, steps/s", "now, steps/s", "now against that"]
+    return markdown(header, [*rows, ["geometric mean", "", "", f"{mean:.2f}x"]])
+
+
 def algorithms(sections: Sections) -> str:
     header = ["", "dense", "the same, MKL as on Intel", "dense, as many parameters", "the same, MKL as on Intel", "RLx2"]
     header += ["against dense", "against dense, as many parameters"]
@@ -316,6 +331,7 @@ def _floor(sections: Sections, row: Row, stage: str) -> float | None:
 
 TABLES: dict[str, tuple[str, Callable[[Sections], str]]] = {
     "end_to_end": ("End to end, one thread", end_to_end),
+    "earlier": ("Against an earlier commit, end to end, one thread", earlier),
     "vec_normalize": ("With VecNormalize, one thread", vec_normalize),
     "gradient_step": ("Gradient step, one thread", gradient_step),
     "algorithms": ("Gradient step of the other algorithms, one thread", algorithms),
