@@ -236,8 +236,8 @@ def test_a_cell_that_kills_its_workers_is_given_up_until_the_next_run(tmp_path, 
         deadly = shared.study.ask()  # the retry, if there is one
         hold(deadly, SMOKE[0])
         _bury(shared.storage, deadly._trial_id, worker_died=True)
-        with shared.storage.exclusive(shared.study._study_id):
-            _retry_dead_trials(shared.study)
+        with shared.storage.exclusive(shared.study._study_id) as held:
+            _retry_dead_trials(shared.study, held)
     shared.work()
     assert trained == [SMOKE[1].name]
     assert shared.failures() == {SMOKE[0].name: "its workers died, time and again"}

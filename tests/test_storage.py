@@ -1,5 +1,6 @@
 """Studies outlive their workers, over PostgreSQL, SQLite and a journal file."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -295,6 +296,71 @@ def test_suspended_holder_of_the_journals_lock_leaves_that_of_another_alone(tmp_
     assert not lock.exists()
 
 
+def end_all_locks(url, study):
+    """As a crash of the database does, and workers that have waited for 30 s."""
+    if url.startswith("postgresql"):
+        with psycopg.connect(url) as connection:
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+    else:
+        os.unlink(f"{url}.study{study._study_id}.lock")
+
+
+@pytest.mark.parametrize("step", ["get_trials", "ask"])
+def test_a_claim_that_lost_its_lock_takes_no_new_trial(step, url, monkeypatch):
+    """Its worker was suspended in the middle, and others have done all since."""
+    study, calls = open_study(url), itertools.count(1)
+    go_on = getattr(study, step)
+
+    def suspended(*arguments, **options):
+        call = next(calls)
+        found = go_on(*arguments, **options) if step == "get_trials" else None
+        if call == {"get_trials": 2, "ask": 1}[step]:  # the first look is for dead workers
+            end_all_locks(url, study)
+            run_trials(open_study(url), objective, 2)
+        return go_on() if step == "ask" else found
+
+    monkeypatch.setattr(study, step, suspended)
+    worker = storage._Worker(study, objective, 2, None, None, None)
+    assert worker._claim() == (None, False)
+    assert worker._claim() == (None, True)
+    found = states(open_study(url))
+    assert set(found[:2]) <= {"COMPLETE", "PRUNED"}
+    assert found[2:] == ([] if step == "get_trials" else ["FAIL"])
+
+
+def test_a_claim_that_lost_its_lock_gives_a_waiting_trial_back(url, monkeypatch):
+    study = open_study(url)
+    study.enqueue_trial({"x": 0.5})
+    ask = study.ask
+
+    def suspended():
+        end_all_locks(url, study)
+        return ask()
+
+    monkeypatch.setattr(study, "ask", suspended)
+    assert storage._Worker(study, objective, 1, None, None, None)._claim() == (None, False)
+    assert states(study) == ["WAITING"]
+    run_trials(open_study(url), objective, 1)
+    (trial,) = open_study(url).trials
+    assert (trial.state, trial.params) == (TrialState.COMPLETE, {"x": 0.5})
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_dead_trial_is_retried_once_by_workers_that_both_hold_the_lock(url):
+    study = open_study(url)
+    lost = study.ask()
+    lost.suggest_float("x", 0, 1)
+    storage._bury(study._storage, lost._trial_id, worker_died=True)
+    for held in ([False], [True, True]):  # it lost the lock before it looked, and after it
+        looks = iter(held)
+        storage._retry_dead_trials(study, lambda looks=looks: next(looks))
+    assert states(study) == ["FAIL", "WAITING"]
+    study.add_trial(study.trials[1])
+    run_trials(study, objective, 1)
+    assert states(study)[0] == states(study)[2] == "FAIL"
+    assert sum(trial.state in storage.ENDED for trial in study.trials) == 1
+
+
 def test_error_of_the_objective_is_raised_and_not_retried(url):
     with pytest.raises(ZeroDivisionError):
         run_trials(open_study(url), lambda trial: 1 / 0, 2)
@@ -328,8 +394,8 @@ def test_heartbeat_outlives_a_lost_connection(url, monkeypatch):
     worker.start()
     other = open_study(url)
     while worker.is_alive():
-        with other._storage.exclusive(other._study_id):
-            storage._retry_dead_trials(other)
+        with other._storage.exclusive(other._study_id) as held:
+            storage._retry_dead_trials(other, held)
         time.sleep(0.2)
     worker.join()
     assert states(study) == ["COMPLETE"]

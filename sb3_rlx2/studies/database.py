@@ -1,7 +1,7 @@
 """A database as Optuna's storage, with the holes closed that sudden death of workers finds in it."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,15 @@ class DatabaseStorage(_CachedStorage):
         super().__init__(backend)
 
     @contextmanager
-    def exclusive(self, study_id: int) -> Iterator[None]:
+    def exclusive(self, study_id: int) -> Iterator[Callable[[], bool]]:
         """
         Keep other workers of a study out.
 
         :param study_id: the study
+        :return: tells whether they still are: not after a restart of the database, nor after it was suspended for long
         """
-        with _lock(self._backend.engine, study_id):
-            yield
+        with _lock(self._backend.engine, study_id) as held:
+            yield held
 
     def dead_trials(self, study_id: int) -> list[int]:
         """
@@ -84,18 +85,25 @@ class DatabaseStorage(_CachedStorage):
 
 
 @contextmanager
-def _lock(engine: sqlalchemy.Engine, key: int) -> Iterator[None]:
+def _lock(engine: sqlalchemy.Engine, key: int) -> Iterator[Callable[[], bool]]:
     """Keep other workers out. The lock opens when its holder dies or, over the network, falls silent for 30 s."""
     if engine.dialect.name == "sqlite":
         with FileLock(f"{engine.url.database}.lock"):
-            yield
+            yield lambda: True  # it opens with the end of its process only
         return
     connection = engine.connect()
+
+    def held() -> bool:
+        with suppress(sqlalchemy.exc.SQLAlchemyError):
+            connection.execute(sqlalchemy.text("SELECT 1"))
+            return True
+        return False
+
     try:
         # Without it, PostgreSQL would take hours to notice that a host lost its power.
         connection.execute(sqlalchemy.text("SET LOCAL idle_in_transaction_session_timeout = '30s'"))
         connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:space, :key)"), {"space": LOCK_SPACE, "key": key})
-        yield
+        yield held
     finally:
         with suppress(sqlalchemy.exc.SQLAlchemyError):
             connection.close()

@@ -6,7 +6,7 @@ import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,15 @@ class LeasedJournalStorage(JournalStorage):
             raise ValueError(f"{path} holds what is no record of a study: {type(error).__name__}: {error}") from error
 
     @contextmanager
-    def exclusive(self, study_id: int) -> Iterator[None]:
+    def exclusive(self, study_id: int) -> Iterator[Callable[[], bool]]:
         """
         Keep other workers of a study out. A lock whose holder died opens after 30 s, as the journal's own does.
 
         :param study_id: the study
+        :return: tells whether they still are: not after this worker was suspended for so long
         """
-        with _locked(f"{self._path}.study{study_id}"):
-            yield
+        with _locked(f"{self._path}.study{study_id}") as held:
+            yield held
 
     def record_heartbeat(self, trial_id: int) -> None:
         """
@@ -132,19 +133,25 @@ def _storage_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _locked(path: str) -> Iterator[None]:
+def _locked(path: str) -> Iterator[Callable[[], bool]]:
     """
-    Hold Optuna's lock of a file. Others break it after 30 s, which a worker that was only suspended finds out at the end; it
-    then leaves the lock of whoever holds it now alone.
+    Hold Optuna's lock of a file. Others break it after 30 s, which a worker that was only suspended finds out by what it gets
+    here; at the end it leaves the lock of whoever holds it now alone.
     """
     lock, file, token = JournalFileOpenLock(path), Path(f"{path}.lock"), uuid.uuid4().hex
+
+    def held() -> bool:
+        with suppress(OSError):  # gone
+            return file.read_text() in ("", token)  # empty on a full disk
+        return False
+
     lock.acquire()
     try:
         file.write_text(token)
-        yield
+        yield held
     finally:
-        with suppress(OSError, RuntimeError):  # gone
-            if file.read_text() in ("", token):  # empty on a full disk
+        if held():
+            with suppress(RuntimeError):  # gone
                 lock.release()
 
 

@@ -76,7 +76,8 @@ def _open_database(database: sqlalchemy.URL) -> DatabaseStorage:
 
 def _while_it_recovers(call: Callable[[], T]) -> T:
     """Repeat a call to a database that may be restarting: for seconds, where a worker that has begun waits for minutes."""
-    for _ in range(timing.OPENING - 1):
+    end = time.monotonic() + timing.OPENING
+    while time.monotonic() < end:
         with suppress(*STORAGE_ERRORS):
             return call()
         time.sleep(timing.POLL_INTERVAL)
@@ -108,9 +109,9 @@ class _MemoryStorage(InMemoryStorage):
     _claims = threading.Lock()  # of the class, because studies are pickled
 
     @contextmanager
-    def exclusive(self, study_id: int) -> Iterator[None]:
+    def exclusive(self, study_id: int) -> Iterator[Callable[[], bool]]:
         with self._claims:
-            yield
+            yield lambda: True
 
     def record_heartbeat(self, trial_id: int) -> None:
         pass

@@ -5,5 +5,5 @@ HEARTBEAT_INTERVAL = 15  # seconds
 GRACE_PERIOD = 90  # seconds without a heartbeat after which a worker counts as dead
 MAX_RETRIES = 3  # a trial that kills its worker each time must not go on for ever
 OUTAGE = 600.0  # seconds that a worker waits for a storage that went away
-OPENING = 5  # looks at a database that does not answer to a worker that begins: it may be recovering from a crash
+OPENING = 5.0  # seconds that a worker waits for one as it begins: it may be recovering from a crash
 POLL_INTERVAL = 1.0  # seconds between looks while other workers finish

@@ -142,26 +142,40 @@ class _Worker:
         """
         One worker at a time: retry the trials of the dead, then take a waiting trial or, if there is room, a new one.
 
+        A worker that was suspended meanwhile, or whose database crashed, is not the only one: it gives back what it took.
+
         :return: the trial, None if there is none to take, and whether there never will be one
         """
-        with self.storage.exclusive(self.study._study_id):
-            _retry_dead_trials(self.study)
+        with self.storage.exclusive(self.study._study_id) as held:
+            _retry_dead_trials(self.study, held)
             trials = self.study.get_trials(deepcopy=False)
             states = Counter(trial.state for trial in trials)
             ended = sum(states[state] for state in ENDED)
             if self.total is not None and ended >= self.total:
                 return None, True
-            if not states[TrialState.WAITING]:
-                if self.supply is not None:
-                    attributes = self.supply(trials)
-                    if attributes is None:
-                        return None, not states[TrialState.RUNNING]
-                    self.study.enqueue_trial({}, attributes)
-                elif self.total is not None and ended + states[TrialState.RUNNING] >= self.total:
-                    return None, False
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
-                return self.study.ask(), False
+            begins = not states[TrialState.WAITING]
+            attributes: dict[str, Any] = {}
+            if begins and self.supply is not None:
+                supplied = self.supply(trials)
+                if supplied is None:
+                    return None, not states[TrialState.RUNNING]
+                attributes = supplied
+            elif begins and self.total is not None and ended + states[TrialState.RUNNING] >= self.total:
+                return None, False
+            if not held():
+                return None, False
+            trial = self._ask(attributes if begins else None)
+            if held():
+                return trial, False
+            _give_back(self.storage, trial._trial_id, TrialState.FAIL if begins else TrialState.WAITING)
+            return None, False
+
+    def _ask(self, attributes: dict[str, Any] | None) -> Trial:
+        if attributes:
+            self.study.enqueue_trial({}, attributes)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
+            return self.study.ask()
 
     def _run_trial(self, trial: Trial) -> None:
         value: float | None = None
@@ -210,24 +224,41 @@ class _Worker:
         self.bar.set_postfix_str(f"{running} running")
 
 
-def _retry_dead_trials(study: optuna.Study) -> None:
+def _retry_dead_trials(study: optuna.Study, held: Callable[[], bool]) -> None:
     """
     Mark the trials of dead workers FAIL and put a copy of each in the queue, once. Only under the storage's lock.
 
-    The steps are kept apart so that a worker killed between any two of them leaves what the next one completes.
+    The steps are kept apart so that a worker killed between any two of them leaves what the next one completes, and a second
+    copy, of a worker that lost its lock between two of them, is taken from the queue by the next one.
+
+    :param study: the study
+    :param held: tells whether the lock is still held
     """
     storage: Any = study._storage
     for trial_id in storage.dead_trials(study._study_id):
         _bury(storage, trial_id, worker_died=True)
     trials = study.get_trials(deepcopy=False)
-    retried = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
+    retried: set[int] = set()
+    for trial in trials:
+        history = trial.system_attrs.get("retry_history", ())
+        if trial.state == TrialState.WAITING and history and history[-1] in retried:
+            _give_back(storage, trial._trial_id, TrialState.FAIL)
+        retried.update(history)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         retry = RetryHeartbeatStaleTrialCallback()
     for trial in trials:
         if trial.state == TrialState.FAIL and _unfinished(trial) and trial.number not in retried and not _exhausted(trial):
+            if not held():
+                return
             _logger.warning(f"trial {trial.number} was not finished, it is retried")
             retry(study, copy.deepcopy(trial))
+
+
+def _give_back(storage: Any, trial_id: int, state: TrialState) -> None:
+    """Take back a trial that should not have begun."""
+    with suppress(UpdateFinishedTrialError):  # others took its worker for dead meanwhile
+        storage.set_trial_state_values(trial_id, state)
 
 
 def _bury(storage: Any, trial_id: int, worker_died: bool) -> None:
