@@ -77,6 +77,8 @@ def check_keywords(algorithm: type[BaseAlgorithm], hyperparams: Mapping[str, Any
     :param hyperparams: its arguments, and the zoo's for action noise
     :raises ValueError: if it does not, with the nearest
     """
+    for name in hyperparams.keys() & GIVEN:
+        raise ValueError(f"{name}={hyperparams[name]!r} is no hyper-parameter: rlx2 train has {option(name)} for it")
     known = {"noise_type", "noise_std"} | known_arguments(algorithm)
     for name in hyperparams.keys() - known:
         ends = sorted((each for each in known if name.endswith(f"_{each}")), key=len)  # as sparsity in actor_sparsity
@@ -203,6 +205,7 @@ def _check_deviation(name: str, value: Any) -> None:
 
 NOISES = ("normal", "ornstein-uhlenbeck")
 NEEDED = {"n_envs", "n_timesteps", "policy"}  # None is no value of these
+GIVEN = {"device", "env", "seed", "tensorboard_log", "verbose"}  # by the command line, to algorithms
 CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("n_envs", "n_timesteps", "frame_stack"), _check_count),
     **dict.fromkeys(("policy_kwargs", "replay_buffer_kwargs", "monitor_kwargs"), _check_dict),
