@@ -1,4 +1,4 @@
-"""Directives for what no page states by hand: defaults that differ from the host's, environments with settings, stored results."""
+"""Directives for what no page states by hand: defaults that are not the host's, environments with settings, stored results."""
 
 import inspect
 from collections.abc import Iterable

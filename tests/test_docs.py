@@ -154,7 +154,7 @@ def test_stored_results_by_hand(monkeypatch):
         assert len({row.count("|") for row in (header, ruler, rows[0])}) == 1
         assert all(row.startswith(f"| {name} ") for row in rows[: rows.index("")])
     assert generated.stored("rlx2td3")[-1].startswith("† a return") == ("†" in "".join(generated.stored("rlx2td3")[:-1]))
-    with pytest.raises(ValueError, match="algo='rlx2ppo' has no row in README.md, benchmarks"):
+    with pytest.raises(ValueError, match=r"algo='rlx2ppo' has no row in README\.md, benchmarks"):
         generated.stored("rlx2ppo")
 
 

@@ -11,12 +11,15 @@ import torch as th
 from stable_baselines3 import PPO, TD3
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.her import HerReplayBuffer
 from torch import nn
 
 from sb3_rlx2 import RLx2Callback, RLx2DDPG, RLx2DQN, RLx2QRDQN, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, RLx2TQC, SparseTD3Policy
 from sb3_rlx2.algorithms.values import CHECKS, OPTIONAL
+from sb3_rlx2.export import describe
 from sb3_rlx2.validation import known_arguments
-from tests.envs import DriftEnv
+from tests.envs import DriftEnv, GoalEnv
 from tests.every import ALGORITHMS, POLICIES, STOCK, env_for, sparsities
 
 NAN, INF = float("nan"), float("inf")
@@ -152,6 +155,13 @@ def saved(algorithm, folder, **kwargs):
     return folder / "agent"
 
 
+class AsOfGym(DriftEnv):
+    """Is reset as Gym's environments were."""
+
+    def reset(self, **kwargs):
+        return super().reset(**kwargs)[0]
+
+
 class Forgetful(BaseCallback):
     """Does not say whether to go on."""
 
@@ -280,6 +290,38 @@ MISTAKES = {
         lambda _: changed(make(), buffer_min_size=60).learn(10),
         r"buffer_min_size=60 must be <= buffer_size=50",
     ),
+    "another algorithm's argument": (lambda _: make(ent_coef="auto"), r"RLx2TD3 has no argument ent_coef$"),
+    "another network's sparsity": (
+        lambda _: make(RLx2DQN, actor_sparsity=0.5),
+        r"RLx2DQN has no argument actor_sparsity; did you mean sparsity\?$",
+    ),
+    "a goal of HER": (
+        lambda _: make(
+            env=GoalEnv(),
+            policy="MultiInputPolicy",
+            replay_buffer_class=HerReplayBuffer,
+            replay_buffer_kwargs={"goal_selection_strategy": "futur"},
+        ),
+        r"goal_selection_strategy='futur' is unknown; choose one of .*did you mean 'future'",
+    ),
+    "a device by number": (lambda _: make(device="gpu"), r"device='gpu' must be 'auto', or a device of PyTorch"),
+    "SNIP without a dense start": (
+        lambda _: make(topology="snip"),
+        r"topology='snip' needs actor_start_sparsity=0.0: it chooses among all links",
+    ),
+    "a file to export": (lambda _: describe("agent.zip"), r"model='agent.zip' must be an agent, as RLx2TD3.load gives"),
+    "statistics' file to export": (
+        lambda _: describe(make(), "v.pkl"),
+        r"vecnormalize='v.pkl' must be None or a VecNormalize",
+    ),
+    "a reset as of Gym": (
+        lambda _: make(env=AsOfGym()).learn(10),
+        r"to unpack.* \(reset\(\) gives observation and info; step\(\) observation, reward, terminated, truncated, info\)",
+    ),
+    "the same, without a monitor": (
+        lambda _: make(env=DummyVecEnv([AsOfGym])).learn(10),
+        r"the environment gave what no reset gives at step 0: .*to unpack.* \(reset\(\) gives observation and info",
+    ),
     "layers of a network": (lambda _: make().actor.mu[0], r"a SparseMLP has no module \[0\]: dense_weights\(\) gives"),
     "an observation of NaN": (lambda _: make().predict(np.full(3, NAN, np.float32)), r"observation=.* must be finite"),
     "infinite observations": (lambda _: make().predict(np.full((2, 3), INF, np.float32)), r"observation=.* must be finite"),
@@ -325,7 +367,9 @@ def test_the_buffer_follows_what_is_set_afterwards():
 
 def test_a_learning_rate_that_is_not_taken():
     model = changed(make(learning_rate=1e-3), learning_rate=1e-5)
-    with pytest.warns(UserWarning, match="learning_rate=1e-05 was set after construction, and .* lr_schedule, 0.001") as caught:
+    with pytest.warns(
+        UserWarning, match="learning_rate=1e-05 was set after construction, and .* lr_schedule, 0.001"
+    ) as caught:
         model.learn(10)
     assert caught[0].filename == __file__
     assert model.actor.optimizer.param_groups[0]["lr"] == 1e-3

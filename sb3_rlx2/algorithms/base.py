@@ -21,6 +21,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her import HerReplayBuffer
+from stable_baselines3.her.goal_selection_strategy import KEY_TO_GOAL_STRATEGY
 from typing_extensions import Self
 
 from sb3_rlx2 import metrics, safe_pickle
@@ -30,7 +31,7 @@ from sb3_rlx2.algorithms.policies import SparsePolicy, start_keyword
 from sb3_rlx2.algorithms.smaller import remove_dead_units
 from sb3_rlx2.algorithms.values import check_switch, check_values
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
-from sb3_rlx2.callbacks import RLx2Callback
+from sb3_rlx2.callbacks import RLx2Callback, check_dense_start
 from sb3_rlx2.environment_guard import check_statistics, guard, unguard
 from sb3_rlx2.fast.eligible import TrainingWatch, is_own, uses_masked, why_not
 from sb3_rlx2.files import saving
@@ -147,6 +148,7 @@ class RLx2Algorithm(AlgorithmHost):
         if setup_model:
             self._setup_model()
             self.policy.check_connected()  # type: ignore[operator]
+            check_dense_start(self.policy, self.topology)
             if self.verbose > 0:
                 print(metrics.summary(self))
 
@@ -185,8 +187,7 @@ class RLx2Algorithm(AlgorithmHost):
             self.replay_buffer_class = RLx2ReplayBuffer
         # The merged arguments are for the constructors only. What is saved is the user's own, which `load` merges again.
         merged = {"policy_kwargs": self._merge("policy_kwargs", self.sparse_policy_class.keywords())}
-        if self.replay_buffer_class is not None:
-            check_arguments(self.replay_buffer_class, self.replay_buffer_kwargs, " (in replay_buffer_kwargs)")
+        self._check_buffer_arguments()
         if self.replay_buffer_class is not None and issubclass(self.replay_buffer_class, RLx2ReplayBuffer):
             merged["replay_buffer_kwargs"] = self._merge("replay_buffer_kwargs", (*names(BufferOptions), "gamma"))
         if self._is_loading:  # links come from the file, and what they were chosen by at first may be gone
@@ -198,6 +199,13 @@ class RLx2Algorithm(AlgorithmHost):
             optimizer.register_step_pre_hook(lambda *_: check_gradients("entropy coefficient", optimizer))
         if self.arrays is True:
             self._choose_steps()  # says now, and not at the first `train`, what is in the way
+
+    def _check_buffer_arguments(self) -> None:
+        if self.replay_buffer_class is not None:
+            check_arguments(self.replay_buffer_class, self.replay_buffer_kwargs, " (in replay_buffer_kwargs)")
+        strategy = self.replay_buffer_kwargs.get("goal_selection_strategy")
+        if isinstance(strategy, str):  # of HER, which takes any case
+            lookup("goal_selection_strategy", strategy.lower(), KEY_TO_GOAL_STRATEGY)
 
     def _merge(self, argument: str, keywords: tuple[str, ...]) -> dict[str, Any]:
         """Add flat keywords to one of SB3's nested dicts."""
@@ -233,7 +241,7 @@ class RLx2Algorithm(AlgorithmHost):
         :raises ValueError: if ``arrays`` is True and something is in the way, or there is no logger yet
         """
         if not hasattr(self, "_logger"):
-            raise ValueError("train() logs: learn() brings a logger, else set_logger(configure(None, [])) gives one that is silent")
+            raise ValueError("train() logs: learn() brings a logger, or set_logger(configure(None, [])) one that is silent")
         steps = self._choose_steps()
         self.logger.record(ARRAYS, float(steps is not None))
         if steps is None:
@@ -499,11 +507,11 @@ class RLx2Algorithm(AlgorithmHost):
 
     def _check_rate(self) -> None:
         """Tell who has set a learning rate that it is not taken: SB3 has made a schedule of the one before."""
-        schedule = getattr(self.lr_schedule, "value_schedule", None)
-        if isinstance(self.learning_rate, Real) and isinstance(schedule, ConstantSchedule) and schedule.val != self.learning_rate:
+        given, schedule = self.learning_rate, getattr(self.lr_schedule, "value_schedule", None)
+        if isinstance(given, Real) and isinstance(schedule, ConstantSchedule) and schedule.val != given:
             warn(
-                f"learning_rate={self.learning_rate} was set after construction, and training takes lr_schedule, {schedule.val}: "
-                "set that one, or have load(path, learning_rate=...) make it"
+                f"learning_rate={given} was set after construction, and training takes lr_schedule, {schedule.val}: set that "
+                "one, or have load(path, learning_rate=...) make it"
             )
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:

@@ -162,6 +162,10 @@ def _buffer(name: str, value: Any) -> Any:
 
 
 def _device(name: str, value: Any) -> Any:
+    try:
+        th.device("cpu" if value == "auto" else value)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name}={value!r} must be 'auto', or a device of PyTorch, as 'cpu' or 'cuda': {error}") from error
     if str(value).startswith("cuda") and not th.cuda.is_available():
         warn(f"{name}={str(value)!r} is not there, so SB3 takes the CPU (torch.cuda.is_available() says no)")
     return value
