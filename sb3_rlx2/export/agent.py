@@ -58,7 +58,7 @@ def describe(model: Any, vecnormalize: Any = None, **about: Any) -> Description:
         raise ValueError(f"model={model!r} must be an agent, as RLx2TD3.load gives")
     if vecnormalize is not None and not isinstance(vecnormalize, VecNormalize):
         raise ValueError(f"vecnormalize={vecnormalize!r} must be None or a VecNormalize, as VecNormalize.load gives")
-    policy = model.policy
+    policy: Any = model.policy
     name = f"{type(model).__name__} with {type(policy).__name__}"
     parts = _parts(policy, name)
     if getattr(model, "use_sde", False):
