@@ -1,4 +1,4 @@
-"""Directives for what no page states by hand: defaults that differ from the host's, and environments with settings of ours."""
+"""Directives for what no page states by hand: defaults that are not the host's, environments with settings, stored results."""
 
 import inspect
 from collections.abc import Iterable
@@ -18,7 +18,13 @@ from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.plan import PAPER_STEPS, is_share
 
-HYPERPARAMS = Path(__file__).parents[1] / "hyperparams"
+ROOT = Path(__file__).parents[1]
+HYPERPARAMS = ROOT / "hyperparams"
+# Pages with tables whose rows begin with an algorithm, and what stands around these.
+RESULTS = {
+    "README.md": ("<!-- results -->", "<!-- /results -->"),
+    "benchmarks/returns/ALGORITHMS_RESULTS.md": ("## What was asked", "\n## "),
+}
 # Counted in steps, so that a share stands for a number of them.
 IN_STEPS = ("learning_starts", "update_interval", "buffer_min_size", "buffer_check_interval")
 
@@ -98,6 +104,23 @@ def environments(algo: str) -> list[str]:
     return [name for name in yaml.safe_load((HYPERPARAMS / f"{algo}.yml").read_text()) if name not in ("default", "atari")]
 
 
+def stored(algo: str) -> list[str]:
+    """
+    Give what is stored of an algorithm: the rows about it of the first table that has some, and the footnote that they need.
+
+    :param algo: name in the zoo
+    :raises ValueError: if there are none
+    """
+    name = algo.removeprefix("rlx2").upper()
+    for page, (begin, end) in RESULTS.items():
+        lines = (ROOT / page).read_text().partition(begin)[2].partition(end)[0].splitlines()
+        header, ruler, *others = (line for line in lines if line.startswith("|"))
+        rows = [row for row in others if row.startswith(f"| {name} ")]
+        if rows:
+            return [header, ruler, *rows, "", *(line for line in lines if line[:1] == "†" and "†" in "".join(rows))]
+    raise ValueError(f"algo={algo!r} has no row in {', '.join(RESULTS)}")
+
+
 def table(header: list[str], rows: Iterable[list[str]]) -> list[str]:
     """
     Write a table in Markdown.
@@ -147,6 +170,14 @@ class Environments(Changed):
         return [", ".join(f"`{name}`" for name in environments(self.arguments[0]))]
 
 
+class Stored(Changed):
+    """Results of one algorithm."""
+
+    def lines(self) -> list[str]:
+        """Make the table."""
+        return stored(self.arguments[0])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """
     Tell Sphinx of the directives.
@@ -156,4 +187,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("changed-defaults", Changed)
     app.add_directive("added-arguments", Added)
     app.add_directive("environments", Environments)
+    app.add_directive("stored-results", Stored)
     return {"parallel_read_safe": True}

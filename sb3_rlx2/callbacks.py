@@ -144,7 +144,7 @@ class RLx2Callback(BaseCallback):
         self._warn_of_warm_up()
         if self.updater.wants_warm_up_links:
             self._check_warm_up()
-        self._check_dense_start()
+        check_dense_start(self.model.policy, self.topology)
         self._adopt_buffer()
         self._advance()
         self._tell_plan()
@@ -215,14 +215,6 @@ class RLx2Callback(BaseCallback):
                         f"{asked} needs networks that read observations as they are, and the {name} reads "
                         f"{mlp.layers[0].in_features} features of them"
                     )
-
-    def _check_dense_start(self) -> None:
-        """Check that a topology that prunes at once has all links to choose from."""
-        policy: Any = self.model.policy
-        starts = policy.sparsity_keywords()[len(policy.networks) :]
-        for keyword, network in zip(starts, self.updater.networks.values(), strict=True):
-            if prunes_at_once(self.updater.method) and any(sum(mlp.start_nnz) < mlp.size for mlp in network.mlps):
-                raise ValueError(f"topology={self.topology!r} needs {keyword}=0.0: it chooses among all links")
 
     @staticmethod
     def _input_sizes(buffer: RLx2ReplayBuffer) -> tuple[int, int]:
@@ -387,6 +379,20 @@ class RLx2Callback(BaseCallback):
         self._log_updates()
         self.updater.rest()
         unguard(self.training_env)
+
+
+def check_dense_start(policy: Any, topology: str) -> None:
+    """
+    Check that a topology that prunes at once has all links to choose from.
+
+    :param policy: a sparse policy
+    :param topology: a key of ``TOPOLOGIES``
+    :raises ValueError: if it has not
+    """
+    starts = policy.sparsity_keywords()[len(policy.networks) :]
+    for keyword, network in zip(starts, policy.topology_updater.networks.values(), strict=True):
+        if prunes_at_once(TOPOLOGIES[topology]) and any(sum(mlp.start_nnz) < mlp.size for mlp in network.mlps):
+            raise ValueError(f"topology={topology!r} needs {keyword}=0.0: it chooses among all links")
 
 
 def _episode_steps(env: VecEnv) -> int | None:

@@ -83,7 +83,9 @@ def find_distribution(given: str | Mapping[str, Sequence[int]], network: str) ->
     """
     if not isinstance(given, Mapping):
         return lookup("distribution", given, DISTRIBUTIONS)
-    counts = lookup("network of distribution", network, given)
+    if network not in given:
+        raise ValueError(f"distribution names {', '.join(map(repr, given))}, and must have links for {network!r}, too")
+    counts = given[network]
 
     def as_given(shapes: Sequence[Shape], sparsity: float) -> list[int]:
         where = f"distribution of {network}"

@@ -25,6 +25,7 @@ from sb3_rlx2.warning import warn
 
 GO_BACK = "go back to the last checkpoint"
 PATIENCE = 60.0  # seconds after which an environment that does not answer is named
+GYMNASIUM = "reset() gives observation and info; step() observation, reward, terminated, truncated, info"
 LARGE = 1e76  # a sum of squares below it has no part that is NaN, or infinite in 32 bits
 
 
@@ -309,9 +310,11 @@ class _Guard:
         for number, observation in enumerate(held.get("obs", ()) if "results" in held else ()):  # `SubprocVecEnv`'s
             self._check_form(number, observation)
         gave = bool(frames) and frames[-1].f_locals is held  # nothing that it called has raised it
-        verb = " gave what no step gives" if gave else f" raised {type(error).__name__}"
+        asked = "reset" if self.stepping == 0 else "step"
+        verb = f" gave what no {asked} gives" if gave else f" raised {type(error).__name__}"
         who = _name(held["env_idx"], self.count, verb) if "env_idx" in held else f"one of {self.count} environments{verb}"
-        raise RuntimeError(f"{who} at step {self.step}: {_in_one_line(error)}; {GO_BACK}") from error
+        hint = f" ({GYMNASIUM})" if "to unpack" in str(error) else ""
+        raise RuntimeError(f"{who} at step {self.step}: {_in_one_line(error)}{hint}; {GO_BACK}") from error
 
     def _check_forms(self, observations: Any) -> None:
         """Check observations of all environments, where nobody has seen them one by one: arrays of other types mix."""

@@ -26,6 +26,7 @@ CALLED: Names = {
     "numpy.random._pickle": ("__bit_generator_ctor", "__generator_ctor", "__randomstate_ctor"),
     "numpy.random.bit_generator": ("__pyx_unpickle_SeedSequence",),
     "stable_baselines3.common.type_aliases": ("TrainFrequencyUnit",),
+    "stable_baselines3.her.goal_selection_strategy": ("GoalSelectionStrategy",),
     "torch": ("device",),
     "torch._utils": ("_rebuild_parameter", "_rebuild_tensor_v2"),
     "sb3_rlx2.safe_pickle": ("load_storage",),
@@ -62,7 +63,7 @@ NAMED: Names = {
 # Classes of these packages that derive from one of these may be named, too.
 PACKAGES = {"sb3_contrib", "sb3_rlx2", "stable_baselines3", "torch"}
 SEAL = b"sha-256:"
-KINDS = {"Module", "Optimizer", "BaseBuffer", "GoalSelectionStrategy"}
+KINDS = {"Module", "Optimizer", "BaseBuffer"}
 
 REFUSAL = (
     "{} is not made from a file, because that runs code: with allow_pickle=True (rlx2 --trust) all is that the file names; do "

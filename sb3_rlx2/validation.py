@@ -26,16 +26,17 @@ def lookup(argument: str, name: Any, table: Mapping[str, T]) -> T:
     raise ValueError(f"{argument}={name!r} is unknown; choose one of {', '.join(map(repr, table))}{hint}")
 
 
-def did_you_mean(name: str, known: Iterable[str], show: Callable[[str], str] = str) -> str:
+def did_you_mean(name: str, known: Iterable[str], show: Callable[[str], str] = str, cutoff: float = 0.4) -> str:
     """
     Give the end of an error about a name that is not known.
 
     :param name: the name
     :param known: the names that are
     :param show: writes one of them
+    :param cutoff: how near is near, from 0 to 1: less among a few values than among many arguments
     :return: the nearest as a question, empty if none is near
     """
-    near = difflib.get_close_matches(name.lower(), [*known], n=2, cutoff=0.4)
+    near = difflib.get_close_matches(name.lower(), [*known], n=2, cutoff=cutoff)
     return f"; did you mean {' or '.join(map(show, near))}?" if near else ""
 
 
@@ -90,7 +91,19 @@ def check_arguments(taker: type, given: Iterable[str], where: str = "") -> None:
     known = known_arguments(taker)
     for name in given:
         if name not in known:
-            raise TypeError(f"{taker.__name__} has no argument {name}{where}{did_you_mean(name, known)}")
+            raise TypeError(f"{taker.__name__} has no argument {name}{where}{nearest_argument(name, known)}")
+
+
+def nearest_argument(name: str, known: Iterable[str]) -> str:
+    """
+    Give the end of an error about an argument that nobody takes.
+
+    :param name: the argument
+    :param known: those that there are
+    :return: the nearest as a question, empty if none is near
+    """
+    ends = sorted((each for each in known if name.endswith(f"_{each}")), key=len)  # as sparsity in actor_sparsity
+    return did_you_mean(name, ends[-1:] or known, cutoff=0.0 if ends else 0.7)
 
 
 def known_arguments(taker: type) -> set[str]:

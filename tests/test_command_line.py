@@ -78,10 +78,11 @@ def test_numbers_that_would_mean_something_else(arguments, message, rlx2):
 
 
 def test_what_is_ignored_is_named(rlx2):
-    ignored = ["--eval-freq", "500", "-tags", "one", "two"]
+    ignored = ["--eval-freq", "500", "-tags", "one", "two", "--storage", "study.log"]
     output = rlx2("train", "--algo", "rlx2td3", "--env", "Pendulum-v1", *ignored, *SHORT[2:], "actor_sparsity:0.5")
     assert "--eval-freq 500 is beyond --n-timesteps 60: nothing is evaluated" in output
     assert "--wandb-tags one two without --track: nothing is sent to Weights & Biases" in output
+    assert "--storage without -optimize or --trial-id: nothing is searched" in output
 
 
 def test_help_names_the_hyper_parameters(rlx2):

@@ -128,7 +128,7 @@ def test_not_while_links_are_to_leave():
     [
         ({"actor.mu": [1, 2]}, r"distribution of actor.mu=\[1, 2\] must have a number of links for each of 3 layers"),
         ({"actor.mu": [0, 2, 3]}, "distribution of actor.mu=0 must be an integer >= 1"),
-        ({"actor.nu": [1, 2, 3]}, "network of distribution='actor.mu' is unknown; .* did you mean 'actor.nu'"),
+        ({"actor.nu": [1, 2, 3]}, "distribution names 'actor.nu', and must have links for 'actor.mu', too"),
         (
             {"actor.mu": [4, 4, 2], "critic.qf0": [9, 9, 2], "critic.qf1": [9, 9, 2]},
             r"distribution gives the actor 10 links of 36, so actor_sparsity=0.5 must be 0.72",

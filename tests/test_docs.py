@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.returns.__main__ import parse
 from sb3_rlx2 import RLx2CrossQ, RLx2TD3
+from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.commands import COMMANDS
 from sb3_rlx2.distributions import DISTRIBUTIONS
 from sb3_rlx2.extras import MODULES
@@ -138,6 +139,23 @@ def test_changed_defaults_by_hand(monkeypatch):
     assert [row[0] for row in generated.changed(RLx2CrossQ)] == ["`learning_starts`", "`n_steps`"]
     assert ["`update_interval`", "1/300 of the steps (10,000 of 3,000,000)"] in generated.added(RLx2TD3)
     assert "Hopper-v5" in generated.environments("rlx2td3")
+
+
+def test_stored_results_by_hand(monkeypatch):
+    needs("sphinx")
+    monkeypatch.syspath_prepend(DOCS)
+    import generated
+
+    for algo in ALGORITHMS:
+        header, ruler, *rows = generated.stored(algo)
+        name = algo.removeprefix("rlx2").upper()
+        assert header.startswith("|  | ")
+        assert ruler.startswith("| --- |")
+        assert len({row.count("|") for row in (header, ruler, rows[0])}) == 1
+        assert all(row.startswith(f"| {name} ") for row in rows[: rows.index("")])
+    assert generated.stored("rlx2td3")[-1].startswith("† a return") == ("†" in "".join(generated.stored("rlx2td3")[:-1]))
+    with pytest.raises(ValueError, match=r"algo='rlx2ppo' has no row in README\.md, benchmarks"):
+        generated.stored("rlx2ppo")
 
 
 def test_links_of_included_files_lead_to_pages(monkeypatch):

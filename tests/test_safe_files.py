@@ -16,6 +16,7 @@ import torch as th
 from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.her import GoalSelectionStrategy, HerReplayBuffer
 
 from sb3_rlx2 import RLx2DQN, RLx2SAC, RLx2TD3, safe_pickle
 from sb3_rlx2.checkpoint.archive import check_agent
@@ -24,6 +25,7 @@ from sb3_rlx2.saved_objects import PLAIN, read_objects
 from sb3_rlx2.settings import read_settings
 from sb3_rlx2.zoo.agents import PACKAGES, check_settings
 from tests.command import TINY_PARAMETERS
+from tests.envs import GoalEnv
 from tests.golden import make
 from tests.hostile import Harm, harmful_pickles, mutations, watched, with_pickle
 
@@ -304,6 +306,22 @@ def test_statistics_of_the_host_are_read_by_the_command_only():
     """Whoever calls SB3 in a script gets SB3."""
     loaded = VecNormalize.load(str(SAVED / "vecnormalize.pkl"), DummyVecEnv([env]))
     assert loaded.obs_rms.count > 0
+
+
+@pytest.mark.filterwarnings("ignore")  # Dict observations
+@pytest.mark.parametrize("strategy", ["future", GoalSelectionStrategy.FINAL])
+def test_goals_of_hindsight_are_read(strategy, tmp_path):
+    """The pickle calls the class of the strategy."""
+    settings = {"replay_buffer_class": HerReplayBuffer, "replay_buffer_kwargs": {"goal_selection_strategy": strategy}}
+    small = {"policy_kwargs": {"net_arch": [16]}, "buffer_size": 100, "learning_starts": 20, "batch_size": 4}
+    model = RLx2TD3("MultiInputPolicy", GoalEnv(), **settings, **small).learn(40)
+    model.save(tmp_path / "agent")
+    model.save_replay_buffer(tmp_path / "buffer")
+    loaded = RLx2TD3.load(tmp_path / "agent", env=GoalEnv())
+    loaded.load_replay_buffer(tmp_path / "buffer")
+    assert loaded.replay_buffer.goal_selection_strategy is model.replay_buffer.goal_selection_strategy
+    assert loaded.replay_buffer.size() == 40
+    loaded.learn(20)
 
 
 def test_a_flipped_bit_of_a_sealed_pickle_is_found(tmp_path):

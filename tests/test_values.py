@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3 import PPO, TD3
-from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.her import HerReplayBuffer
 from torch import nn
 
 from sb3_rlx2 import RLx2Callback, RLx2DDPG, RLx2DQN, RLx2QRDQN, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, RLx2TQC, SparseTD3Policy
 from sb3_rlx2.algorithms.values import CHECKS, OPTIONAL
+from sb3_rlx2.export import describe
 from sb3_rlx2.validation import known_arguments
-from tests.envs import DriftEnv
+from tests.envs import DriftEnv, GoalEnv
 from tests.every import ALGORITHMS, POLICIES, STOCK, env_for, sparsities
 
 NAN, INF = float("nan"), float("inf")
@@ -152,6 +155,26 @@ def saved(algorithm, folder, **kwargs):
     return folder / "agent"
 
 
+class AsOfGym(DriftEnv):
+    """Is reset as Gym's environments were."""
+
+    def reset(self, **kwargs):
+        return super().reset(**kwargs)[0]
+
+
+class Forgetful(BaseCallback):
+    """Does not say whether to go on."""
+
+    def _on_step(self):
+        self.logger.record("steps", self.num_timesteps)
+
+
+def changed(model, **values):
+    for name, value in values.items():
+        setattr(model, name, value)
+    return model
+
+
 # What else goes wrong in a script, and the line that says so.
 MISTAKES = {
     "a policy's name": (lambda _: make(policy="MlpPolcy"), r"policy='MlpPolcy' is unknown; .*did you mean 'MlpPolicy'"),
@@ -204,6 +227,18 @@ MISTAKES = {
     ),
     "our callback's class": (lambda _: make().learn(10, callback=RLx2Callback), r"must be a callback \(not its class\)"),
     "no callback": (lambda _: make().learn(10, callback=[3]), r"callback=3 must be a callback"),
+    "a callback that does not say": (
+        lambda _: make().learn(10, callback=[Forgetful()]),
+        r"callback=Forgetful gives None at a step; it must be True to go on, or False to end training",
+    ),
+    "a list of such": (lambda _: make().learn(10, callback=CallbackList([Forgetful()])), r"gives None at a step"),
+    "a function that does not": (lambda _: make().learn(10, callback=lambda *_: None), r"callback=<lambda> gives None"),
+    "a switch as text": (
+        lambda _: make().learn(10, reset_num_timesteps="False"),
+        r"reset_num_timesteps='False' must be True or False",
+    ),
+    "another switch as text": (lambda _: make().learn(10, progress_bar="no"), r"progress_bar='no' must be True or False"),
+    "gradient steps before there is a log": (lambda _: make().train(1), r"train\(\) logs: learn\(\) brings a logger"),
     "steps as text": (lambda _: make().learn("100"), r"total_timesteps='100' must be an integer >= 0"),
     "steps below 0": (lambda _: make().learn(-5), r"total_timesteps=-5 must be an integer >= 0"),
     "a log every 0 episodes": (lambda _: make().learn(10, log_interval=0), r"log_interval=0 must be an integer >= 1"),
@@ -238,6 +273,54 @@ MISTAKES = {
     "the same, and learning": (
         lambda _: (vars(model := make(actor_sparsity=0.5)).update(actor_sparsity=0.9), model.learn(10)),
         r"actor_sparsity=0.9 must be 0.5",
+    ),
+    "a backend set afterwards": (
+        lambda _: changed(make(), backend="masked").learn(10),
+        r"backend='masked' must be 'auto', with which the networks were built: .*load\(path, backend=...\)",
+    ),
+    "the same, and saving": (
+        lambda path: changed(make(), weight_scale="live").save(path / "agent"),
+        r"weight_scale='live' must be 'dense', with which the networks were built",
+    ),
+    "a value set afterwards": (
+        lambda _: changed(make(), batch_size="64").learn(10),
+        r"batch_size='64' must be an integer >= 1",
+    ),
+    "a minimum set afterwards": (
+        lambda _: changed(make(), buffer_min_size=60).learn(10),
+        r"buffer_min_size=60 must be <= buffer_size=50",
+    ),
+    "another algorithm's argument": (lambda _: make(ent_coef="auto"), r"RLx2TD3 has no argument ent_coef$"),
+    "another network's sparsity": (
+        lambda _: make(RLx2DQN, actor_sparsity=0.5),
+        r"RLx2DQN has no argument actor_sparsity; did you mean sparsity\?$",
+    ),
+    "a goal of HER": (
+        lambda _: make(
+            env=GoalEnv(),
+            policy="MultiInputPolicy",
+            replay_buffer_class=HerReplayBuffer,
+            replay_buffer_kwargs={"goal_selection_strategy": "futur"},
+        ),
+        r"goal_selection_strategy='futur' is unknown; choose one of .*did you mean 'future'",
+    ),
+    "a device by number": (lambda _: make(device="gpu"), r"device='gpu' must be 'auto', or a device of PyTorch"),
+    "SNIP without a dense start": (
+        lambda _: make(topology="snip"),
+        r"topology='snip' needs actor_start_sparsity=0.0: it chooses among all links",
+    ),
+    "a file to export": (lambda _: describe("agent.zip"), r"model='agent.zip' must be an agent, as RLx2TD3.load gives"),
+    "statistics' file to export": (
+        lambda _: describe(make(), "v.pkl"),
+        r"vecnormalize='v.pkl' must be None or a VecNormalize",
+    ),
+    "a reset as of Gym": (
+        lambda _: make(env=AsOfGym()).learn(10),
+        r"to unpack.* \(reset\(\) gives observation and info; step\(\) observation, reward, terminated, truncated, info\)",
+    ),
+    "the same, without a monitor": (
+        lambda _: make(env=DummyVecEnv([AsOfGym])).learn(10),
+        r"the environment gave what no reset gives at step 0: .*to unpack.* \(reset\(\) gives observation and info",
     ),
     "layers of a network": (lambda _: make().actor.mu[0], r"a SparseMLP has no module \[0\]: dense_weights\(\) gives"),
     "an observation of NaN": (lambda _: make().predict(np.full(3, NAN, np.float32)), r"observation=.* must be finite"),
@@ -274,6 +357,22 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     with pytest.warns(UserWarning, match="device='cuda' is not there, so SB3 takes the CPU") as caught:
         make(device="cuda")
     assert caught[0].filename == __file__
+
+
+def test_the_buffer_follows_what_is_set_afterwards():
+    model = changed(make(n_steps_delay=0.0), n_steps=7, buffer_min_size=20, gamma=0.5).learn(20)
+    buffer = model.replay_buffer
+    assert (buffer.n_steps, buffer.final_n_steps, buffer.min_size, buffer.gamma) == (7, 7, 20, 0.5)
+
+
+def test_a_learning_rate_that_is_not_taken():
+    model = changed(make(learning_rate=1e-3), learning_rate=1e-5)
+    with pytest.warns(
+        UserWarning, match="learning_rate=1e-05 was set after construction, and .* lr_schedule, 0.001"
+    ) as caught:
+        model.learn(10)
+    assert caught[0].filename == __file__
+    assert model.actor.optimizer.param_groups[0]["lr"] == 1e-3
 
 
 @pytest.mark.filterwarnings("ignore:Evaluation environment is not wrapped")

@@ -4,6 +4,7 @@ import inspect
 import math
 import pickle
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,14 +12,16 @@ import gymnasium as gym
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.buffers import ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.save_util import open_path
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her import HerReplayBuffer
+from stable_baselines3.her.goal_selection_strategy import KEY_TO_GOAL_STRATEGY
 from typing_extensions import Self
 
 from sb3_rlx2 import metrics, safe_pickle
@@ -26,9 +29,9 @@ from sb3_rlx2.algorithms.keywords import BufferOptions, NetworkOptions, defaults
 from sb3_rlx2.algorithms.noise import exploration_noise
 from sb3_rlx2.algorithms.policies import SparsePolicy, start_keyword
 from sb3_rlx2.algorithms.smaller import remove_dead_units
-from sb3_rlx2.algorithms.values import check_values
+from sb3_rlx2.algorithms.values import check_switch, check_values
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
-from sb3_rlx2.callbacks import RLx2Callback
+from sb3_rlx2.callbacks import RLx2Callback, check_dense_start
 from sb3_rlx2.environment_guard import check_statistics, guard, unguard
 from sb3_rlx2.fast.eligible import TrainingWatch, is_own, uses_masked, why_not
 from sb3_rlx2.files import saving
@@ -45,6 +48,21 @@ if TYPE_CHECKING:
     AlgorithmHost = OffPolicyAlgorithm
 else:
     AlgorithmHost = object
+
+
+class _Callbacks(CallbackList):
+    """Callbacks of which one that forgets to answer does not end training without a word, as with SB3."""
+
+    def _on_step(self) -> bool:
+        goes_on = True
+        for callback in self.callbacks:
+            answer = callback.on_step()
+            if answer is None:
+                asked = callback.callback if isinstance(callback, ConvertCallback) else callback
+                name = getattr(asked, "__name__", type(asked).__name__)
+                raise ValueError(f"callback={name} gives None at a step; it must be True to go on, or False to end training")
+            goes_on = answer and goes_on
+        return goes_on
 
 
 class RLx2Algorithm(AlgorithmHost):
@@ -130,6 +148,7 @@ class RLx2Algorithm(AlgorithmHost):
         if setup_model:
             self._setup_model()
             self.policy.check_connected()  # type: ignore[operator]
+            check_dense_start(self.policy, self.topology)
             if self.verbose > 0:
                 print(metrics.summary(self))
 
@@ -168,8 +187,7 @@ class RLx2Algorithm(AlgorithmHost):
             self.replay_buffer_class = RLx2ReplayBuffer
         # The merged arguments are for the constructors only. What is saved is the user's own, which `load` merges again.
         merged = {"policy_kwargs": self._merge("policy_kwargs", self.sparse_policy_class.keywords())}
-        if self.replay_buffer_class is not None:
-            check_arguments(self.replay_buffer_class, self.replay_buffer_kwargs, " (in replay_buffer_kwargs)")
+        self._check_buffer_arguments()
         if self.replay_buffer_class is not None and issubclass(self.replay_buffer_class, RLx2ReplayBuffer):
             merged["replay_buffer_kwargs"] = self._merge("replay_buffer_kwargs", (*names(BufferOptions), "gamma"))
         if self._is_loading:  # links come from the file, and what they were chosen by at first may be gone
@@ -181,6 +199,13 @@ class RLx2Algorithm(AlgorithmHost):
             optimizer.register_step_pre_hook(lambda *_: check_gradients("entropy coefficient", optimizer))
         if self.arrays is True:
             self._choose_steps()  # says now, and not at the first `train`, what is in the way
+
+    def _check_buffer_arguments(self) -> None:
+        if self.replay_buffer_class is not None:
+            check_arguments(self.replay_buffer_class, self.replay_buffer_kwargs, " (in replay_buffer_kwargs)")
+        strategy = self.replay_buffer_kwargs.get("goal_selection_strategy")
+        if isinstance(strategy, str):  # of HER, which takes any case
+            lookup("goal_selection_strategy", strategy.lower(), KEY_TO_GOAL_STRATEGY)
 
     def _merge(self, argument: str, keywords: tuple[str, ...]) -> dict[str, Any]:
         """Add flat keywords to one of SB3's nested dicts."""
@@ -205,7 +230,7 @@ class RLx2Algorithm(AlgorithmHost):
             if isinstance(each, type) or not (isinstance(each, BaseCallback) or callable(each)):
                 raise ValueError(f"callback={each!r} must be a callback (not its class), a function, or a list of these")
         others = [each if isinstance(each, BaseCallback) else ConvertCallback(each) for each in given]
-        return super()._init_callback([self._make_callback(), *others], progress_bar)
+        return super()._init_callback(_Callbacks([self._make_callback(), *others]), progress_bar)
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """
@@ -213,8 +238,10 @@ class RLx2Algorithm(AlgorithmHost):
 
         :param gradient_steps: number of steps
         :param batch_size: number of samples of each
-        :raises ValueError: if ``arrays`` is True and something is in the way
+        :raises ValueError: if ``arrays`` is True and something is in the way, or there is no logger yet
         """
+        if not hasattr(self, "_logger"):
+            raise ValueError("train() logs: learn() brings a logger, or set_logger(configure(None, [])) one that is silent")
         steps = self._choose_steps()
         self.logger.record(ARRAYS, float(steps is not None))
         if steps is None:
@@ -262,9 +289,16 @@ class RLx2Algorithm(AlgorithmHost):
         """Make the algorithm's gradient steps in arrays, if it has any; here, because they import numba."""
         raise NotImplementedError
 
-    def _check_sparsities(self) -> None:
+    def _check_built(self) -> None:
         """Notice arguments that somebody has set, as if networks would follow."""
         policy: Any = self.policy
+        for name in names(NetworkOptions):
+            given, built = getattr(self, name), getattr(policy.options, name)
+            if given != built and name != "init":  # a saved agent brings its links
+                raise ValueError(
+                    f"{name}={given!r} must be {built!r}, with which the networks were built: for another make a new agent, "
+                    f"or have load(path, {name}=...) build it"
+                )
         for name, keyword in policy.networks.items():
             given, built = getattr(self, keyword), policy.sparsities[name].share
             if given != built:
@@ -283,7 +317,7 @@ class RLx2Algorithm(AlgorithmHost):
         :param include: see there
         :raises OSError: if there is no room for it
         """
-        self._check_sparsities()
+        self._check_built()
         if not isinstance(path, str | Path) or Path(path).is_dir():  # to which SB3 gives another name
             super().save(path, exclude, include)
             return
@@ -445,7 +479,13 @@ class RLx2Algorithm(AlgorithmHost):
         total_timesteps = check_integer("total_timesteps", total_timesteps, minimum=0)
         if log_interval is not None:
             check_integer("log_interval", log_interval, minimum=1)
-        self._check_sparsities()
+        check_switch("reset_num_timesteps", reset_num_timesteps)
+        check_switch("progress_bar", progress_bar)
+        self._check_built()
+        own = known_arguments(self._own())
+        check_values({name: value for name, value in vars(self).items() if name in own})
+        self._follow()
+        self._check_rate()
         name = tb_log_name or type(self).__name__
         total = total_timesteps if reset_num_timesteps else total_timesteps + self.num_timesteps
         warm_up = steps_of("learning_starts", self.learning_starts, max(total, self.planned_timesteps or 0))
@@ -455,6 +495,24 @@ class RLx2Algorithm(AlgorithmHost):
         finally:
             if self.env is not None:
                 unguard(self.env)
+
+    def _follow(self) -> None:
+        """Have what was made of arguments follow those that somebody has set since, as all others do."""
+        buffer = self.replay_buffer
+        if isinstance(buffer, RLx2ReplayBuffer) and (self.n_steps, self.buffer_min_size) != (
+            buffer.final_n_steps,
+            buffer.buffer_min_size,
+        ):
+            buffer.configure(self.n_steps, self.gamma, self.buffer_min_size)
+
+    def _check_rate(self) -> None:
+        """Tell who has set a learning rate that it is not taken: SB3 has made a schedule of the one before."""
+        given, schedule = self.learning_rate, getattr(self.lr_schedule, "value_schedule", None)
+        if isinstance(given, Real) and isinstance(schedule, ConstantSchedule) and schedule.val != given:
+            warn(
+                f"learning_rate={given} was set after construction, and training takes lr_schedule, {schedule.val}: set that "
+                "one, or have load(path, learning_rate=...) make it"
+            )
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.env is not None:

@@ -37,7 +37,14 @@ def _require(name: str, value: Any, fits: bool, what: str) -> Any:
     return value
 
 
-def _switch(name: str, value: Any) -> Any:
+def check_switch(name: str, value: Any) -> Any:
+    """
+    Check what is on or off.
+
+    :param name: the argument's name, for the error
+    :param value: its value
+    :raises ValueError: if it is something else, as the text "False", which Python takes for True
+    """
     return _require(name, value, isinstance(value, bool), "True or False")
 
 
@@ -155,6 +162,10 @@ def _buffer(name: str, value: Any) -> Any:
 
 
 def _device(name: str, value: Any) -> Any:
+    try:
+        th.device("cpu" if value == "auto" else value)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name}={value!r} must be 'auto', or a device of PyTorch, as 'cpu' or 'cuda': {error}") from error
     if str(value).startswith("cuda") and not th.cuda.is_available():
         warn(f"{name}={str(value)!r} is not there, so SB3 takes the CPU (torch.cuda.is_available() says no)")
     return value
@@ -167,7 +178,7 @@ CHECKS: dict[str, Check] = {
     "batch_size": _whole(1),
     "buffer_size": _whole(1),
     "device": _device,
-    "drop_dead_links": _switch,
+    "drop_dead_links": check_switch,
     "ent_coef": _entropy_coefficient,
     "exploration_final_eps": PROBABILITY,
     "exploration_fraction": _number(0.0, 1.0, low_included=False),
@@ -176,13 +187,13 @@ CHECKS: dict[str, Check] = {
     "gradient_steps": _whole(-1),
     "learning_rate": _learning_rate,
     "max_grad_norm": ANY,
-    "optimize_memory_usage": _switch,
+    "optimize_memory_usage": check_switch,
     "policy_delay": _whole(1),
     "policy_kwargs": _dict,
     "replay_buffer_class": _buffer,
     "replay_buffer_kwargs": _dict,
     "seed": _seed,
-    "soft_n_step": _switch,
+    "soft_n_step": check_switch,
     "stats_window_size": _whole(1),
     "target_entropy": _target_entropy,
     "target_noise_clip": ANY,
@@ -200,10 +211,10 @@ CHECKS: dict[str, Check] = {
     "n_critics": _whole(1),
     "n_quantiles": _whole(1),
     "net_arch": _widths,
-    "normalize_images": _switch,
+    "normalize_images": check_switch,
     "optimizer_class": _optimizer,
     "optimizer_kwargs": _optimizer_arguments,
-    "share_features_extractor": _switch,
+    "share_features_extractor": check_switch,
 }
 OPTIONAL = {
     *("features_extractor_class", "features_extractor_kwargs", "max_grad_norm", "net_arch", "optimizer_kwargs"),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 from sb3_contrib.common.torch_layers import BatchRenorm
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.torch_layers import FlattenExtractor
@@ -51,9 +52,13 @@ def describe(model: Any, vecnormalize: Any = None, **about: Any) -> Description:
     :param model: an agent of Stable-Baselines3, sb3-contrib or this package, for flat observations
     :param vecnormalize: the ``VecNormalize`` that it was trained with, None if it was with none
     :param about: texts and numbers that are to be stored with it
-    :raises ValueError: if it computes what cannot be exported, by name
+    :raises ValueError: if it computes what cannot be exported, by name, or one of them is something else
     """
-    policy = model.policy
+    if not isinstance(model, BaseAlgorithm):
+        raise ValueError(f"model={model!r} must be an agent, as RLx2TD3.load gives")
+    if vecnormalize is not None and not isinstance(vecnormalize, VecNormalize):
+        raise ValueError(f"vecnormalize={vecnormalize!r} must be None or a VecNormalize, as VecNormalize.load gives")
+    policy: Any = model.policy
     name = f"{type(model).__name__} with {type(policy).__name__}"
     parts = _parts(policy, name)
     if getattr(model, "use_sde", False):

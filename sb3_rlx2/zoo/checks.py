@@ -1,7 +1,6 @@
 """What a user can get wrong in the zoo's settings and options, checked before the zoo fails at it in words of its own."""
 
 import argparse
-import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rlx2.algorithms.table import ALGORITHMS
-from sb3_rlx2.validation import check_integer, check_number, known_arguments
+from sb3_rlx2.validation import check_integer, check_number, known_arguments, nearest_argument
 
 SEEDS = 2**32  # numpy's
 
@@ -77,11 +76,11 @@ def check_keywords(algorithm: type[BaseAlgorithm], hyperparams: Mapping[str, Any
     :param hyperparams: its arguments, and the zoo's for action noise
     :raises ValueError: if it does not, with the nearest
     """
+    for name in hyperparams.keys() & GIVEN:
+        raise ValueError(f"{name}={hyperparams[name]!r} is no hyper-parameter: rlx2 train has {option(name)} for it")
     known = {"noise_type", "noise_std"} | known_arguments(algorithm)
     for name in hyperparams.keys() - known:
-        ends = sorted((each for each in known if name.endswith(f"_{each}")), key=len)  # as sparsity in actor_sparsity
-        near = ends[-1:] or difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = nearest_argument(name, known)
         raise ValueError(f"{name}={hyperparams[name]!r} is no argument of {algorithm.__name__}{hint}")
 
 
@@ -203,6 +202,7 @@ def _check_deviation(name: str, value: Any) -> None:
 
 NOISES = ("normal", "ornstein-uhlenbeck")
 NEEDED = {"n_envs", "n_timesteps", "policy"}  # None is no value of these
+GIVEN = {"device", "env", "seed", "tensorboard_log", "verbose"}  # by the command line, to algorithms
 CHECKS: Mapping[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(("n_envs", "n_timesteps", "frame_stack"), _check_count),
     **dict.fromkeys(("policy_kwargs", "replay_buffer_kwargs", "monitor_kwargs"), _check_dict),

@@ -123,6 +123,14 @@ def _check_counts(args: argparse.Namespace) -> None:
             check_integer("--n-jobs", args.n_jobs, 1)
     if args.eval_freq > args.n_timesteps > 0 and not has_study(args):
         print(f"--eval-freq {args.eval_freq} is beyond --n-timesteps {args.n_timesteps}: nothing is evaluated")
+    _name_idle_options(args)
+
+
+def _name_idle_options(args: argparse.Namespace) -> None:
+    """Say which options do nothing without another."""
+    for name in ("--storage", "--study-name", "--n-trials", "--max-total-trials"):
+        if _says(name) and not has_study(args):
+            print(f"{name} without -optimize or --trial-id: nothing is searched")
     if args.wandb_tags and not args.track:
         print(f"--wandb-tags {' '.join(args.wandb_tags)} without --track: nothing is sent to Weights & Biases")
 
@@ -203,13 +211,25 @@ def store_or_explain(store: Any, _: argparse.Namespace) -> Callable[..., None]:
     def explained(
         action: Any, parser: argparse.ArgumentParser, namespace: Any, values: list[str], option: str | None = None
     ) -> None:
+        names = [value.partition(":")[0] for value in values]
+        for name in names:
+            if names.count(name) > 1:  # the zoo takes the last
+                parser.error(f"argument {option}: {name} is given more than once")
         try:
             store(action, parser, namespace, [*map(_quoted, values)], option)
         except Exception as error:
-            pairs = " ".join(values)
-            parser.error(f"argument {option}: {pairs} must be name:value, where the value is a Python expression ({error})")
+            bad = next((value for value in values if not _is_taken(store, action, parser, value)), " ".join(values))
+            parser.error(f"argument {option}: {bad} must be name:value, where the value is a Python expression ({error})")
 
     return explained
+
+
+def _is_taken(store: Any, action: Any, parser: argparse.ArgumentParser, pair: str) -> bool:
+    try:
+        store(action, parser, argparse.Namespace(), [_quoted(pair)], None)
+    except Exception:
+        return False
+    return True
 
 
 TEXTS = {name for name, value in defaults().items() if isinstance(value, str)}
