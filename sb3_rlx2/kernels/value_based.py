@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from sb3_rlx2.kernels.annotations import Numbers, Tiles, Vector
 from sb3_rlx2.kernels.losses import greedy_bellman, put_actions, take_actions
-from sb3_rlx2.kernels.mlp import FIRST, mlp_forward, mlp_learn
+from sb3_rlx2.kernels.mlp import FIRST, half_forward, mlp_forward, mlp_learn
 from sb3_rlx2.kernels.network import Learner, Network
-from sb3_rlx2.kernels.options import kernel
+from sb3_rlx2.kernels.options import inline, kernel
 
 FIT = 0  # the one job
 
@@ -45,13 +45,22 @@ class ValueArrays(NamedTuple):
     sums: Numbers
 
 
+@inline
+def forward(network, x, activations, outputs, batch, first, last):
+    """Run a network, on half a tile where that holds the batch."""
+    if 2 * batch <= outputs.shape[2]:
+        half_forward(network, x, activations, outputs)
+    else:
+        mlp_forward(network, x, activations, outputs, FIRST, first, last)
+
+
 @kernel
 def value_forward(arrays, first, last):
     """Compute what the taken actions' values or quantiles are, and what they should be."""
     online, inputs, outputs, returns = arrays.online, arrays.inputs, arrays.outputs, arrays.returns
-    mlp_forward(arrays.behind, arrays.next_inputs, arrays.behind_scratch, outputs, FIRST, first, last)
+    forward(arrays.behind, arrays.next_inputs, arrays.behind_scratch, outputs, returns.size, first, last)
     greedy_bellman(outputs, returns, arrays.terminated, arrays.discounts, arrays.target, first, last)
-    mlp_forward(online.network, inputs, online.activations, outputs, FIRST, first, last)
+    forward(online.network, inputs, online.activations, outputs, returns.size, first, last)
     take_actions(outputs, inputs, arrays.taken, first, last)
 
 
