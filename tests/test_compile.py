@@ -31,7 +31,7 @@ from sb3_rlx2.kernels.structs import Struct
 target = np.array([4], np.float32)
 struct = Struct((PolyakArrays(np.array([8], np.float32), target, np.array([0.25])),))
 number = ctypes.c_int64
-ctypes.CFUNCTYPE(None, *[number] * 4)(kernels.load(".optimizer:OPTIMIZER").polyak)(struct.address, 0, 0, 1)
+ctypes.CFUNCTYPE(None, *[number] * 4)(kernels.load(".optimizer:POLYAK").polyak)(struct.address, 0, 0, 1)
 print(target[0])
 """
 
@@ -195,7 +195,7 @@ def test_children_and_threads(method):
 SEVERAL_GROUPS = """
 import threading
 from sb3_rlx2 import kernels
-groups = (".optimizer:OPTIMIZER", ".mailbox:THREADS", ".mlp:FORWARD", ".mlp:SINGLE")
+groups = (".optimizer:ADAM", ".optimizer:POLYAK", ".mailbox:THREADS", ".mlp:FORWARD", ".mlp:SINGLE")
 threads = [threading.Thread(target=kernels.load, args=(group,)) for group in groups]
 for thread in threads:
     thread.start()
@@ -211,6 +211,6 @@ def test_threads_that_compile_at_once_keep_to_their_folders(tmp_path):
     subprocess.run([sys.executable, "-c", SEVERAL_GROUPS], cwd=here, env=environment, check=True, timeout=300)
     assert list(here.iterdir()) == []
     folders = {path.name.split("-")[0]: path for path in cache.iterdir() if path.is_dir()}
-    assert set(folders) == {"optimizer", "threads", "forward", "single"}
+    assert set(folders) == {"adam", "polyak", "threads", "forward", "single"}
     entries = {group: len(list(folder.rglob("*.nbi"))) for group, folder in folders.items()}
-    assert entries == {"optimizer": 2, "threads": 3, "forward": 3, "single": 1}
+    assert entries == {"adam": 1, "polyak": 1, "threads": 3, "forward": 3, "single": 1}

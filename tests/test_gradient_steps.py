@@ -14,6 +14,7 @@ from numba import njit, typeof
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from stable_baselines3.td3.policies import Actor
+from torch import nn
 
 from sb3_rlx2 import (
     RLx2DDPG,
@@ -33,6 +34,7 @@ from sb3_rlx2.fast import steps as gradient_steps
 from sb3_rlx2.fast.eligible import why_not
 from sb3_rlx2.kernels import tiling
 from sb3_rlx2.kernels.gaussian import squash, squash_gradient
+from sb3_rlx2.kernels.mlp import FIRST, half_forward, mlp_forward
 from sb3_rlx2.kernels.signatures import numba_type
 from tests.envs import DriftEnv, PixelEnv
 from tests.every import ALGORITHMS, POLICIES, is_discrete, small, sparsities
@@ -207,6 +209,23 @@ def tiled(samples):
 
 def untiled(tiles):
     return tiles.transpose(0, 2, 1).reshape(128, -1)[:100]
+
+
+def test_half_a_tile_has_the_bits_of_a_whole_one():
+    layers = [nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 3)]
+    structure = csr.structure_of(SparseMLP.from_sequential(nn.Sequential(*layers), [300, 90], backend="csr"))
+    x = tiling.tiled(1, 20, tiling.FLOAT)
+    x[:, :, :32] = np.random.default_rng(0).normal(size=(20, 32))
+    found = []
+    for kernel, which in ((mlp_forward, (FIRST, FIRST, 1)), (half_forward, ())):
+        activations, y = tiling.tiled(1, structure.outputs, tiling.FLOAT), np.full((1, 3, 64), 7, np.float32)
+        njit(kernel.py_func)(structure.network, x, activations, y, *which)
+        found.append((activations, y))
+    (whole, outputs), (half, of_half) = found
+    assert np.array_equal(whole[..., :32], half[..., :32])
+    assert np.array_equal(outputs[..., :32], of_half[..., :32])
+    assert not half[..., 32:].any()  # a backward pass multiplies it by 0
+    assert (of_half[..., 32:] == 7).all()
 
 
 def test_squashed_gaussian_against_autograd():

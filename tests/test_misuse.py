@@ -10,7 +10,9 @@ from stable_baselines3 import TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_rlx2 import RLx2TD3
+from sb3_rlx2.algorithms.table import ALGORITHMS
 from tests.command import TINY
+from tests.every import is_discrete, keywords
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PLAYING = ["enjoy", "record_video", "record_training", "push_to_hub"]
@@ -119,17 +121,25 @@ def test_malformed_hyperparameters(pair, rlx2):
     assert f"argument -params: {pair} must be name:value, where the value is a Python expression" in message
 
 
-def test_discrete_actions(rlx2):
-    message = (
-        "env has action_space=Discrete(2), which must be a Box: RLx2TD3 is for continuous actions; for discrete ones there are"
-    )
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_sparsities_of_each_algorithm(algo, rlx2):
+    discrete = is_discrete(ALGORITHMS[algo])
+    arguments = ["--algo", algo, "--env", "CartPole-v1" if discrete else "Pendulum-v1", *TINY, "-n", "60"]
+    for keyword in keywords(ALGORITHMS[algo]):
+        assert f"{keyword}=1.0 must be a number in [0, 1)" in rlx2.error("train", *arguments, "-params", f"{keyword}:1.0")
+    message = f"densities=0.9 is no argument of {ALGORITHMS[algo].__name__}"
+    assert message in rlx2.error("train", *arguments, "-params", "densities:0.9")
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_actions_of_the_other_kind(algo, rlx2):
+    algorithm, env = ALGORITHMS[algo], "CartPole-v1"
+    message = f"which must be a Box: {algorithm.__name__} is for continuous actions; for discrete ones there are RLx2DQN"
+    if is_discrete(algorithm):
+        message = f"must be Discrete: {algorithm.__name__} is for discrete actions; for continuous ones there are RLx2TD3"
+        env = "Pendulum-v1"
     for command in (["train", *TINY], ["compress"]):
-        assert message in rlx2.error(*command, "--algo", "rlx2td3", "--env", "CartPole-v1", "-n", "60")
-
-
-def test_continuous_actions(rlx2):
-    message = "must be Discrete: RLx2DQN is for discrete actions; for continuous ones there are RLx2TD3"
-    assert message in rlx2.error("train", "--algo", "rlx2dqn", "--env", "Pendulum-v1", *TINY, "-n", "60")
+        assert message in rlx2.error(*command, "--algo", algo, "--env", env, "-n", "60")
 
 
 def test_no_screen(rlx2, monkeypatch):

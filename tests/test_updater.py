@@ -1,16 +1,17 @@
 from copy import deepcopy
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3 import SAC, TD3
 
-from sb3_rlx2 import RLx2SAC, RLx2TD3, SparseMLP
+from sb3_rlx2 import RLx2DDPG, RLx2SAC, RLx2TD3, RLx2TQC, SparseMLP
 from sb3_rlx2.backends.network import LayerSpec
 from sb3_rlx2.topology import TOPOLOGIES, RigL
 from sb3_rlx2.updater import TopologyUpdater
+from tests.every import ACTOR_CRITIC, STOCK, VALUE_BASED, env_for, small, sparsities
 
 SMALL = {
     "learning_starts": 20,
@@ -99,44 +100,53 @@ def assert_moved(before, after):
         assert after["target_index"].tolist() == new
 
 
-@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
-@pytest.mark.parametrize("backend", ["csr", "masked"])
-def test_growth_gradient_is_of_the_critics_own_loss(algorithm, backend, monkeypatch):
-    """Actor steps lie between: their loss also goes backward through the critic."""
-    model = build(algorithm, backend, update_interval=5, **({"policy_delay": 1} if algorithm is RLx2TD3 else {}))
-    model.arrays = False  # SB3's own `train`, whose loss can be watched; test_gradient_steps.py compares the two
-    losses, scores = [], []
+# CrossQ's, whose gradients go through statistics of a batch, have a test of their own (`test_crossq.py`).
+OF_DENSE_COPIES = [
+    (RLx2TD3, {"policy_delay": 1}),
+    (RLx2DDPG, {}),
+    (RLx2SAC, {"ent_coef": 0.2, "soft_n_step": False}),
+    (RLx2TQC, {"ent_coef": 0.2, "soft_n_step": False, "top_quantiles_to_drop_per_net": 1}),
+    *((algorithm, {"max_grad_norm": norm, "train_freq": 1}) for algorithm in VALUE_BASED for norm in (1e-3, 1e9)),
+]
 
-    def mse_loss(q, target):
-        losses.append((q, target.detach()))
-        return th.nn.functional.mse_loss(q, target)
 
-    module = TD3.train.__module__ if algorithm is RLx2TD3 else SAC.train.__module__
-    functional = type("F", (), {"mse_loss": staticmethod(mse_loss)})
-    monkeypatch.setattr(f"{module}.F", functional)
-    replay = []
-    sample = model.replay_buffer.sample
-    monkeypatch.setattr(model.replay_buffer, "sample", lambda *a, **k: replay.append(sample(*a, **k)) or replay[-1])
+@pytest.mark.parametrize(("backend", "arrays"), [("csr", True), ("csr", False), ("masked", False)])
+@pytest.mark.parametrize(("algorithm", "own"), OF_DENSE_COPIES)
+def test_growth_is_by_the_gradient_of_a_dense_copy(algorithm, own, backend, arrays, monkeypatch):
+    """
+    Of the network's own loss: a step of the actor, whose loss goes backward through the critics too, lies before each of
+    theirs. Before the gradient is clipped, which would rank it the same.
+    """
+    settings = {name: value for name, value in SMALL.items() if "sparsity" not in name} | sparsities(algorithm, 0.8, 0.8) | own
+    settings["policy_kwargs"] = small(algorithm, net_arch=[32, 32])
+    model = algorithm("MlpPolicy", env_for(algorithm)(), 1e-3, backend=backend, arrays=arrays, update_interval=5, **settings)
+    scores, drawn, checked = [], [], []
+    draw, update = model.replay_buffer._draw_rows, TopologyUpdater._update
+    monkeypatch.setattr(
+        model.replay_buffer, "_draw_rows", lambda size: drawn.append((draw(size), th.get_rng_state())) or drawn[-1][0]
+    )
     monkeypatch.setattr(RigL, "grow_scores", record_scores(scores))
 
-    original = TopologyUpdater._update
-    checked = []
-
-    def spy(updater, network):
+    def spy(updater, evolving):
         scores.clear()
-        if network.name == "critic":
-            expected = own_gradients(model, replay[-1], [target for _, target in losses[-2:]], algorithm is RLx2SAC)
-        moved = original(updater, network)
-        if network.name == "critic":
-            assert len(scores) == len(expected) == 4  # the last layers are fully dense, nothing to move there
-            for actual, dense in zip(scores, expected, strict=True):
-                np.testing.assert_allclose(actual, dense, atol=1e-5)
-            checked.append(network.steps)
+        rows, noise = drawn[-1]
+        with th.random.fork_rng(devices=[]):
+            replay = model.replay_buffer._get_samples(rows)
+            expected = dense_gradients(algorithm, model, replay, noise, own)[evolving.name]
+        moved = update(updater, evolving)
+        layers = [layer for mlp in evolving.mlps for layer in mlp.layers]
+        moving = [dense for layer, dense in zip(layers, expected, strict=True) if layer.nnz < layer.size]
+        assert len(scores) == len(moving) >= 2
+        for score, dense in zip(scores, moving, strict=True):
+            assert dense.abs().max() > 1e-4
+            np.testing.assert_allclose(score, dense, atol=1e-5)
+        checked.append((evolving.name, evolving.steps))
         return moved
 
     monkeypatch.setattr(TopologyUpdater, "_update", spy)
     model.learn(20 + 19)
-    assert checked == [5, 10, 15]
+    names = ["critic", "actor"] if algorithm in ACTOR_CRITIC else [*model.policy.networks]
+    assert checked == [(name, steps) for steps in (5, 10, 15) for name in names]
 
 
 def record_scores(scores):
@@ -147,22 +157,49 @@ def record_scores(scores):
     return grow_scores
 
 
-def own_gradients(model, replay, targets, halved):
-    """The gradient of the critics' loss alone by all dense weights, with plain torch."""
-    x = th.cat([replay.observations.float(), replay.actions], dim=1)
-    gradients = []
+def dense_gradients(algorithm, model, replay, noise, own):
+    """
+    Let the host do a gradient step with the same noise and dense networks of the same weights, which stay as they are. Give
+    its gradients by the weights of each network's layers.
+    """
+    own = {name: value for name, value in own.items() if name != "soft_n_step"}
+    if "max_grad_norm" in own:
+        own["max_grad_norm"] = 1e9
+    host = STOCK[algorithm](
+        "MlpPolicy", env_for(algorithm)(), 0.0, buffer_size=1, policy_kwargs=deepcopy(model.policy_kwargs), **own
+    )
+    host.set_logger(model.logger)
+    host.replay_buffer = SimpleNamespace(sample=lambda *args, **kwargs: replay)
+    for name in model.policy.network_names():
+        copy_weights(sparse(getattr(model.policy, name)), layers_of(getattr(host.policy, name)))
+    gradients = {}
+    for name in model.policy.networks:
+        network = getattr(host.policy, name)
+
+        def keep(*_, name=name, network=network):
+            gradients[name] = [th.cat([linear.weight.grad for linear in layer]) for layer in layers_of(network)]
+
+        (network if hasattr(network, "optimizer") else host.policy).optimizer.register_step_pre_hook(keep)
+    th.set_rng_state(noise)
     with th.enable_grad():
-        for mlp, target in zip(model.critic.q_networks, targets, strict=True):
-            weights = [weight.detach().requires_grad_() for weight in mlp.dense_weights()]
-            biases = mlp.bias.detach().split([layer.out_features for layer in mlp.layers])
-            h = x
-            for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-                h = th.relu(h @ weight.T + bias)
-            q = h @ weights[-1].T + biases[-1]
-            loss = th.nn.functional.mse_loss(q, target) * (0.5 if halved else 1.0)
-            of_layers = zip(mlp.layers, th.autograd.grad(loss, weights), strict=True)
-            gradients += [gradient for layer, gradient in of_layers if layer.nnz < layer.size]
+        host.train(1, len(replay.rewards))
     return gradients
+
+
+def layers_of(network):
+    """Give a dense network's layers; the two behind the last hidden one of an actor that draws are one in a sparse network."""
+    linears = [[module] for module in network.modules() if isinstance(module, th.nn.Linear)]
+    return [*linears[:-2], [*linears[-2], *linears[-1]]] if hasattr(network, "log_std") else linears
+
+
+@th.no_grad()
+def copy_weights(mlps, layers):
+    weights = [weight for mlp in mlps for weight in mlp.dense_weights()]
+    biases = [bias for mlp in mlps for bias in mlp.bias.split([layer.out_features for layer in mlp.layers])]
+    for layer, weight, bias in zip(layers, weights, biases, strict=True):
+        for linear, own_weight, own_bias in zip(layer, weight.chunk(len(layer)), bias.chunk(len(layer)), strict=True):
+            linear.weight.copy_(own_weight)
+            linear.bias.copy_(own_bias)
 
 
 @pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])

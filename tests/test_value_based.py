@@ -3,7 +3,6 @@
 import pickle
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,12 +18,9 @@ from torch import nn
 from sb3_rlx2 import ConvExtractor, RLx2Callback, RLx2DQN, RLx2QRDQN, RLx2ReplayBuffer, SparseDQNPolicy
 from sb3_rlx2.fast.adam import KernelAdam
 from sb3_rlx2.policies import SparseDQNCnnPolicy
-from sb3_rlx2.topology import RigL
-from sb3_rlx2.updater import TopologyUpdater
 from tests.checks import assert_sound, pairs, sparse_mlps
 from tests.envs import DriftEnv, PixelEnv
 from tests.every import STOCK, VALUE_BASED, small
-from tests.test_updater import record_scores
 
 every = pytest.mark.parametrize("algorithm", VALUE_BASED)
 
@@ -201,55 +197,6 @@ def test_gradient_steps_in_arrays(algorithm, space, in_arrays):
     reason = "are images, which SB3 divides by 255|are of a Discrete space, which SB3 encodes"
     with pytest.raises(ValueError, match=f"arrays=True cannot be served: observations ({reason})"):
         build(algorithm, OtherSpace(space), arrays=True)
-
-
-@pytest.mark.parametrize(("backend", "arrays"), [("csr", True), ("csr", False), ("masked", False)])
-@pytest.mark.parametrize("max_grad_norm", [1e-3, 1e9])
-@every
-def test_growth_is_by_the_gradient_of_a_dense_copy(algorithm, max_grad_norm, backend, arrays, monkeypatch):
-    """Before it is clipped, which would rank it the same."""
-    model = build(algorithm, backend=backend, arrays=arrays, max_grad_norm=max_grad_norm, target_update_interval=25)
-    replay, scores, checked = [], [], []
-    draw, update = model.replay_buffer._draw_rows, TopologyUpdater._update
-    monkeypatch.setattr(model.replay_buffer, "_draw_rows", lambda size: replay.append(draw(size)) or replay[-1])
-    monkeypatch.setattr(RigL, "grow_scores", record_scores(scores))
-
-    def spy(updater, evolving):
-        scores.clear()
-        expected = dense_gradients(algorithm, model, model.replay_buffer._get_samples(replay[-1]))
-        moved = update(updater, evolving)
-        moving = [dense for layer, dense in zip(evolving.mlps[0].layers, expected, strict=True) if layer.nnz < layer.size]
-        for score, dense in zip(scores, moving, strict=True):
-            np.testing.assert_allclose(score, dense, atol=1e-6)
-        checked.append(evolving.steps)
-        return moved
-
-    monkeypatch.setattr(TopologyUpdater, "_update", spy)
-    model.learn(20 + 39)
-    assert checked == [10, 20, 30]
-
-
-def dense_gradients(algorithm, model, replay):
-    """Let the host do a gradient step with dense networks of the same weights, and give its gradients by the weights."""
-    host = STOCK[algorithm](
-        "MlpPolicy", DriftEnv(n_actions=4), buffer_size=1, max_grad_norm=1e9, policy_kwargs=model.policy_kwargs
-    )
-    host.set_logger(model.logger)
-    for ours, theirs in zip(model.policy.all_networks(), list(host.policy.children())[:2], strict=True):
-        (mlp,) = sparse_mlps(ours)
-        linears = [module for module in theirs.modules() if isinstance(module, nn.Linear)]
-        biases = mlp.bias.split([layer.out_features for layer in mlp.layers])
-        with th.no_grad():
-            for linear, weight, bias in zip(linears, mlp.dense_weights(), biases, strict=True):
-                linear.weight.copy_(weight)
-                linear.bias.copy_(bias)
-    host.replay_buffer = SimpleNamespace(sample=lambda *args, **kwargs: replay)
-    gradients = []
-    trained = [module for module in network_of_host(host).modules() if isinstance(module, nn.Linear)]
-    host.policy.optimizer.register_step_pre_hook(lambda *_: gradients.extend(linear.weight.grad.clone() for linear in trained))
-    with th.enable_grad():
-        host.train(1, len(replay.rewards))
-    return gradients
 
 
 def network_of_host(host):

@@ -240,19 +240,23 @@ def _wide(kind: str, width: int, multiple: float = 1.0) -> dict[str, Any]:
 
 
 IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
-# What an algorithm's gradient steps need beside what all of them do
-COMPILED = {name: [f"sb3_rlx2.algorithms.{name}.kernels:{name.upper()}"] for name in ("td3", "sac", "tqc", "dqn", "qrdqn")}
-COMPILED["crossq"] = [".renorm:RENORM", ".renorm:FOLD", ".gaussian:SQUASH"]
+# What an algorithm needs beside what all of them do, as arguments of `kernels.load`
+POLYAK, ON_THE_WAY = (".optimizer:POLYAK",), (".replay:ON_THE_WAY", "float64")
+MORE = {"td3": [POLYAK], "sac": [POLYAK, ON_THE_WAY], "tqc": [POLYAK, ON_THE_WAY], "dqn": [], "qrdqn": []}
+COMPILED: dict[str, list[tuple[Any, ...]]] = {
+    name: [(f"sb3_rlx2.algorithms.{name}.kernels:{name.upper()}", "float32", 2), *more] for name, more in MORE.items()
+}
+COMPILED["crossq"] = [(".renorm:RENORM",), (".renorm:FOLD",), (".gaussian:SQUASH",), ON_THE_WAY]
 COMPILE = """
 import time
 import sb3_rlx2
 start = time.perf_counter()
 from sb3_rlx2 import kernels
-for group in {!r}:
-    kernels.load(group, length=0 if group[0] == "." else 2)
+for arguments in {!r}:
+    kernels.load(*arguments)
 kernels.load(".replay:REPLAY", "float64")
 kernels.load(".replay:ACTIONS")
-for group in (".mlp:SINGLE", ".mlp:FORWARD", ".optimizer:OPTIMIZER", ".mailbox:JOBS", ".mailbox:THREADS"):
+for group in (".mlp:SINGLE", ".mlp:FORWARD", ".optimizer:ADAM", ".mailbox:JOBS", ".mailbox:THREADS"):
     kernels.load(group)
 print(time.perf_counter() - start)
 """

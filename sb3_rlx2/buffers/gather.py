@@ -42,8 +42,8 @@ class Normalizer(NamedTuple):
     What the kernels subtract, by what they multiply the rest, and where they clip the product; in float64, as in SB3's
     ``VecNormalize``.
 
-    :param mean: of the observations, ``[D]``
-    :param scale: of the observations, one over their standard deviation, ``[D]``
+    :param mean: of the observations, ``[D]``; empty, as ``scale``, if these are taken as they are
+    :param scale: one over their standard deviation, ``[D]``
     :param clip_obs: largest absolute value of a normalised observation
     :param reward_scale: one over the standard deviation of the returns
     :param clip_reward: largest absolute value of a normalised reward
@@ -56,6 +56,7 @@ class Normalizer(NamedTuple):
     clip_reward: float
 
 
+AS_IT_IS = Normalizer(np.empty(0), np.empty(0), math.inf, 1.0, math.inf)
 STATISTICS_ALONE = ("normalize_obs", "_normalize_obs", "normalize_reward")  # methods whose results statistics determine
 
 
@@ -98,8 +99,8 @@ def make_normalizer(env: VecNormalize | None, shape: tuple[int, ...]) -> Normali
     :raises ValueError: the statistics are of other observations
     """
     if env is None:
-        return _identity(shape)
-    mean, scale, clip_obs, reward_scale, clip_reward = _identity(shape)
+        return AS_IT_IS
+    mean, scale, clip_obs, reward_scale, clip_reward = AS_IT_IS
     if env.norm_obs:
         statistics: Any = env.obs_rms  # not a dict, as observations are none
         mean, scale, clip_obs = np.empty(shape), np.empty(shape), float(env.clip_obs)
@@ -108,12 +109,6 @@ def make_normalizer(env: VecNormalize | None, shape: tuple[int, ...]) -> Normali
     if env.norm_reward:
         reward_scale, clip_reward = float(1.0 / np.sqrt(env.ret_rms.var + env.epsilon)), float(env.clip_reward)
     return Normalizer(mean.reshape(-1), scale.reshape(-1), clip_obs, reward_scale, clip_reward)
-
-
-@lru_cache(maxsize=8)
-def _identity(shape: tuple[int, ...]) -> Normalizer:
-    dimension = math.prod(shape)
-    return Normalizer(np.zeros(dimension), np.ones(dimension), math.inf, 1.0, math.inf)
 
 
 @lru_cache(maxsize=16)
@@ -188,7 +183,7 @@ def gather_on_the_way(
     :param samples: receives the sample that each belongs to, ``[states]``
     :param discounts: receives the discount of each, ``[states]``
     """
-    kernels.load(".replay:REPLAY", _name(ring.observations.dtype)).gather_on_the_way(
+    kernels.load(".replay:ON_THE_WAY", _name(ring.observations.dtype)).gather_on_the_way(
         windows.rows, windows.environments, windows.lengths, ring.powers, ring.next_observations, len(ring.rewards),
         *normalizer[:3], next_obs, samples, discounts,
     )  # fmt: skip

@@ -239,6 +239,8 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         return (self.start + np.random.randint(0, self.live, size=batch_size)) % self.buffer_size  # noqa: NPY002 as SB3
 
     def _draw_environments(self, batch_size: int) -> np.ndarray:
+        if self.n_envs == 1:
+            return np.zeros(batch_size, np.int64)  # which would draw nothing
         return np.random.randint(0, self.n_envs, size=batch_size)  # noqa: NPY002 as SB3
 
     def _get_samples(self, batch_inds: np.ndarray, env: VecNormalize | None = None) -> ReplayBufferSamples:

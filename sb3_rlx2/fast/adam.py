@@ -1,6 +1,7 @@
 """Adam's step by kernel: torch's takes several passes over memory and a Python call for each."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,27 @@ from sb3_rlx2.kernels.structs import Struct
 Run = Callable[[str, Any, int, int], None]  # name of a kernel, struct, job, number of cache lines
 
 
+@cache
+def address_of(name: str) -> int:
+    """
+    Give the address of a kernel that updates parameters.
+
+    :param name: its name in ``kernels/optimizer.py``
+    """
+    address: int = getattr(kernels.load(f".optimizer:{name.upper()}"), name)
+    return address
+
+
 def run_alone(name: str, struct: Any, job: int, count: int) -> None:
     """
-    Run a kernel of the group ``OPTIMIZER`` in this thread.
+    Run a kernel that updates parameters in this thread.
 
     :param name: its name
     :param struct: what it works on
     :param job: its job
     :param count: number of cache lines
     """
-    kernels.load(".mailbox:JOBS").run(getattr(kernels.load(".optimizer:OPTIMIZER"), name), struct.address, job, 0, count)
+    kernels.load(".mailbox:JOBS").run(address_of(name), struct.address, job, 0, count)
 
 
 class PlainAdam:

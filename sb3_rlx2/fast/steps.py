@@ -23,7 +23,7 @@ from sb3_rlx2 import kernels
 from sb3_rlx2.backends.csr import record_dense_gradients, structure_of
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
 from sb3_rlx2.buffers.samples import Batch
-from sb3_rlx2.fast.adam import PlainAdam
+from sb3_rlx2.fast.adam import PlainAdam, address_of
 from sb3_rlx2.fast.team import Share, Team, usable_threads
 from sb3_rlx2.fast.trained import TrainedNetwork
 from sb3_rlx2.kernels.network import Learner
@@ -162,9 +162,9 @@ class GradientSteps:
         return _portions(count, parts)
 
     def _run_shared(self, name: str, struct: Struct, job: int, count: int) -> None:
-        """Run a kernel of the group ``OPTIMIZER``, see :func:`sb3_rlx2.fast.adam.run_alone`."""
+        """Run a kernel that updates parameters, see :func:`sb3_rlx2.fast.adam.run_alone`."""
         parts = len(self.structs)
-        self.team.do(getattr(kernels.load(".optimizer:OPTIMIZER"), name), [struct] * parts, job, _portions(count, parts))
+        self.team.do(address_of(name), [struct] * parts, job, _portions(count, parts))
 
     def _record(self, name: str, learners: Sequence[Learner]) -> None:
         """

@@ -22,8 +22,10 @@ from sb3_rlx2.kernels.tiles import (
     dot,
     lane_sum,
     load,
+    load_half,
     multiply_add,
     splat,
+    splat_half,
     store,
     zero_where_nonpositive,
     zeros,
@@ -37,8 +39,8 @@ FIRST = np.int64(0)  # a row; for a plain 0 numba would compile a variant
 
 
 @inline
-def spmm_tile(network, first_row, row_count, x, x_start, y, y_start, relu):
-    """y = W x + b, then ReLU."""
+def spmm_tile(network, first_row, row_count, x, x_start, y, y_start, relu, load, splat):
+    """y = W x + b, then ReLU; of a whole tile or a half, as ``load`` and ``splat`` say."""
     lanes = TILE_BYTES // x.itemsize
     row_pointers, columns, values, bias = network.row_pointers, network.columns, network.values, network.bias
     for r in range(row_count):
@@ -98,8 +100,8 @@ def sddmm_tile(network, first_row, row_count, gz, gz_start, x, x_start, grad_val
 
 
 @kernel  # not inlined, which keeps compile time down
-def forward_tile(network, x, x_start, activations, start):
-    """Run one tile of samples through all layers."""
+def forward_tile(network, x, x_start, activations, start, load, splat):
+    """Run one tile of samples through all layers, or the half that ``load`` and ``splat`` are of."""
     lanes = TILE_BYTES // x.itemsize
     layers = network.widths.size - 1
     source, source_start, first_row = x, x_start, FIRST
@@ -107,7 +109,7 @@ def forward_tile(network, x, x_start, activations, start):
         width = network.widths[layer + 1]
         y_start = start + first_row * lanes
         relu = layer < layers - 1 or network.output_activation == RELU
-        spmm_tile(network, first_row, width, source, source_start, activations, y_start, relu)
+        spmm_tile(network, first_row, width, source, source_start, activations, y_start, relu, load, splat)
         source, source_start, first_row = activations, y_start, first_row + width
     if network.output_activation == TANH:
         flat = activations.reshape(-1)
@@ -200,11 +202,27 @@ def mlp_forward(network: Network, x: Tiles, activations: Tiles, y: Tiles, y_row:
     output = network.widths[network.widths.size - 1]
     before = activations.shape[1] - output
     for tile in range(first, last):
-        forward_tile(network, x, tile_start(x, tile), activations, tile_start(activations, tile))
+        forward_tile(network, x, tile_start(x, tile), activations, tile_start(activations, tile), load, splat)
         place = tile if activations.shape[0] > 1 else 0
         for row in range(output):
             for i in range(x.shape[2]):
                 y[tile, y_row + row, i] = activations[place, before + row, i]
+
+
+@kernel
+def half_forward(network, x, activations, y):
+    """
+    Run a network as :func:`mlp_forward` on a batch that fills half a tile at most. What lies behind in memory stays as it is.
+
+    :param x: input, ``[1, at least in, lanes]``
+    :param activations: receives the outputs of all layers, ``[1, sum of outs, lanes]``; 0 behind the half, to go backward
+    :param y: receives the output, ``[1, out, lanes]``
+    """
+    before = activations.shape[1] - y.shape[1]
+    forward_tile(network, x, FIRST, activations, FIRST, load_half, splat_half)
+    for row in range(y.shape[1]):
+        for i in range(x.shape[2] // 2):
+            y[0, row, i] = activations[0, before + row, i]
 
 
 @kernel
@@ -259,7 +277,7 @@ def mlp_fit(learner, x, target, batch, scale, first, last):
     total = 0.0
     for tile in range(first, last):
         start, place = tile_start(activations, tile), tile if activations.shape[0] > 1 else 0
-        forward_tile(network, x, tile_start(x, tile), activations, start)
+        forward_tile(network, x, tile_start(x, tile), activations, start, load, splat)
         squares = x.dtype.type(0)
         for i in range(x.shape[2]):
             error = activations[place, before, i] - target[tile, 0, i]

@@ -85,4 +85,6 @@ def polyak(parameters: tuple[PolyakArrays, ...], job: int, first: int, last: int
         k, first, last = k + 1, first - behind, last - behind
 
 
-OPTIMIZER = Group("optimizer", jobs=(adam, polyak))
+# Apart, because each is compiled when it is first needed, and not all algorithms move their targets here.
+ADAM = Group("adam", jobs=(adam,))
+POLYAK = Group("polyak", jobs=(polyak,))

@@ -70,7 +70,7 @@ def renormed_forward(
         for f in range(x.shape[1]):
             deviation = minus(load(x, start + f * lanes), at(origin, f))
             store(inputs, start + f * lanes, multiply_add(at(gain, f), deviation, splat(at(offset, f))))
-        spmm_tile(network, first_row, network.widths[layer + 1], inputs, start, y, tile_start(y, tile), relu)
+        spmm_tile(network, first_row, network.widths[layer + 1], inputs, start, y, tile_start(y, tile), relu, load, splat)
 
 
 def columnwise(network: Network, by_column: Vector) -> None:

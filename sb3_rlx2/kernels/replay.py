@@ -3,11 +3,14 @@
 import numpy as np
 
 from sb3_rlx2.kernels.annotations import Integers, Matrix, Matrix32, Numbers, Tiles32, Vector32
-from sb3_rlx2.kernels.options import inline
+from sb3_rlx2.kernels.options import inline, kernel
 from sb3_rlx2.kernels.prefetch import prefetch, prefetch_row
 from sb3_rlx2.kernels.signatures import Group
+from sb3_rlx2.kernels.tiles import at
 
-AHEAD = 8  # samples whose rows are on their way from memory while one is copied
+BLOCK = (
+    16  # samples that are copied side by side, so that what is written fills lines of cache; the next ones are on their way
+)
 
 
 @inline
@@ -24,6 +27,32 @@ def fetch(place, steps, observations, next_observations, rewards, dones, timeout
 def normalized(value, mean, scale, limit):
     """Normalise in float64 and round to float32, as SB3's VecNormalize. Clips as numpy does, which lets NaN through."""
     return np.float32(max(min((value - mean) * scale, limit), -limit))
+
+
+@kernel
+def copy_normalized(source, places, count, mean, scale, limit, target, begin):
+    """
+    Copy rows of observations, normalised, to samples side by side.
+
+    :param source: observations, ``[rows, D]``
+    :param places: rows, of which the first ``count`` are copied
+    :param mean: of the observations, ``[D]``; empty, as ``scale``, if they are to be taken as they are
+    :param target: receives them, ``[tiles, at least D, lanes]``; a block of samples lies in one tile, or lanes are 1
+    :param begin: sample where they begin
+    """
+    features, lanes, flat = source.shape[1], target.shape[2], target.reshape(-1)
+    step = 1 if lanes > 1 else target.shape[1]  # from one sample to the next
+    start = begin // lanes * target.shape[1] * lanes + begin % lanes
+    for feature in range(features):
+        place = start + feature * lanes
+        if mean.size == 0:
+            for i in range(count):
+                flat[place + i * step] = at(source, places[i] * features + feature)
+        else:
+            center, factor = mean[feature], scale[feature]
+            for i in range(count):
+                value = at(source, places[i] * features + feature)
+                flat[place + i * step] = normalized(value, center, factor, limit)
 
 
 def gather_windows(
@@ -48,29 +77,31 @@ def gather_windows(
     :param returns: receives the n-step return, ``[batch]``; the others receive 1 where the window ends in a termination
         (else 0), the bootstrap's discount, and the number of steps in the window
     """
-    n_envs, size, lanes = rewards.shape[1], rewards.shape[0], obs.shape[2]
-    for b in range(-AHEAD, rows.size):
-        ahead = min(b + AHEAD, rows.size - 1)
-        place = rows[ahead] * n_envs + environments[ahead]
-        fetch(place, (n_steps - 1) * n_envs, observations, next_observations, rewards, dones, timeouts)
+    n_envs, size, batch = rewards.shape[1], rewards.shape[0], rows.size
+    first, last = np.empty(BLOCK, np.int64), np.empty(BLOCK, np.int64)
+    for b in range(-BLOCK, batch):
+        ahead = b + BLOCK
+        if ahead < batch:
+            place = rows[ahead] * n_envs + environments[ahead]
+            fetch(place, (n_steps - 1) * n_envs, observations, next_observations, rewards, dones, timeouts)
         if b < 0:
             continue
         row, env = rows[b], environments[b]
-        tile, lane, first = b // lanes, b % lanes, row * n_envs + env
-        for i in range(observations.shape[1]):
-            obs[tile, i, lane] = normalized(observations[first, i], mean[i], scale[i], clip_obs)
+        first[b % BLOCK] = row * n_envs + env
         total, steps = normalized(rewards[row, env], 0.0, reward_scale, clip_reward), 1
         while steps < n_steps and dones[row, env] <= 0 and timeouts[row, env] <= 0 and row != newest:
             row = row + 1 if row + 1 < size else 0
             total += powers[steps] * normalized(rewards[row, env], 0.0, reward_scale, clip_reward)
             steps += 1
-        last = row * n_envs + env
-        for i in range(observations.shape[1]):
-            next_obs[tile, i, lane] = normalized(next_observations[last, i], mean[i], scale[i], clip_obs)
+        last[b % BLOCK] = row * n_envs + env
         returns[b] = total
         terminated[b] = dones[row, env] * (1 - timeouts[row, env])
         discounts[b] = powers[steps]
         lengths[b] = steps
+        if (b + 1) % BLOCK == 0 or b + 1 == batch:
+            begin, count = b - b % BLOCK, b % BLOCK + 1
+            copy_normalized(observations, first, count, mean, scale, clip_obs, obs, begin)
+            copy_normalized(next_observations, last, count, mean, scale, clip_obs, next_obs, begin)
 
 
 def gather_on_the_way(
@@ -89,17 +120,17 @@ def gather_on_the_way(
     :param samples: receives the sample that each belongs to, ``[states]``
     :param discounts: receives the discount of each, ``[states]``
     """
-    n_envs, lanes = next_observations.shape[0] // size, next_obs.shape[2]
-    state = 0
+    n_envs, state, places = next_observations.shape[0] // size, 0, np.empty(BLOCK, np.int64)
     for b in range(rows.size):
         for step in range(lengths[b] - 1):
-            place = (rows[b] + step) % size * n_envs + environments[b]
-            tile, lane = state // lanes, state % lanes
-            for i in range(next_observations.shape[1]):
-                next_obs[tile, i, lane] = normalized(next_observations[place, i], mean[i], scale[i], clip_obs)
+            places[state % BLOCK] = (rows[b] + step) % size * n_envs + environments[b]
             samples[state] = b
             discounts[state] = powers[step + 1]
             state += 1
+            if state % BLOCK == 0:
+                copy_normalized(next_observations, places, BLOCK, mean, scale, clip_obs, next_obs, state - BLOCK)
+    rest = state % BLOCK
+    copy_normalized(next_observations, places, rest, mean, scale, clip_obs, next_obs, state - rest)
 
 
 def gather_actions(rows: Integers, environments: Integers, n_envs: int, actions: Matrix, action: Tiles32, row: int) -> None:
@@ -111,13 +142,15 @@ def gather_actions(rows: Integers, environments: Integers, n_envs: int, actions:
     :param action: receives the actions from ``row`` on, ``[tiles, rows, lanes]``
     """
     lanes = action.shape[2]
-    for b in range(-AHEAD, rows.size):
-        ahead = min(b + AHEAD, rows.size - 1)
+    for b in range(-BLOCK, rows.size):
+        ahead = min(b + BLOCK, rows.size - 1)
         prefetch(actions, (rows[ahead] * n_envs + environments[ahead]) * actions.shape[1])
         if b >= 0:
             for i in range(actions.shape[1]):
                 action[b // lanes, row + i, b % lanes] = actions[rows[b] * n_envs + environments[b], i]
 
 
-REPLAY = Group("replay", (gather_windows, gather_on_the_way))  # its dtype is that of the stored observations
-ACTIONS = Group("actions", (gather_actions,))  # its dtype is that of the stored actions
+# Their dtype is that of the stored observations, or actions. Apart, because each is compiled when it is first needed.
+REPLAY = Group("replay", (gather_windows,))
+ON_THE_WAY = Group("on_the_way", (gather_on_the_way,))
+ACTIONS = Group("actions", (gather_actions,))

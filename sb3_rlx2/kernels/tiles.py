@@ -30,8 +30,8 @@ class RegisterModel(models.PrimitiveModel):
         super().__init__(manager, register, ir.VectorType(element, register.lanes))
 
 
-def _tile(dtype):
-    return Register(dtype, TILE_BYTES * 8 // dtype.bitwidth)
+def _tile(dtype, parts=1):
+    return Register(dtype, TILE_BYTES * 8 // dtype.bitwidth // parts)
 
 
 INT32 = ir.IntType(32)
@@ -74,31 +74,31 @@ def _address(context, builder, array_type, array, offset, vector):
     return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
 
 
-@intrinsic
-def load(typing, array, offset):
-    """The tile at a flat offset into the array."""
-    tile = _tile(array.dtype)
-
+def _load(array, register):
     def generate(context, builder, signature, arguments):
-        vector = context.get_value_type(tile)
+        vector = context.get_value_type(register)
         pointer = _address(context, builder, array, arguments[0], arguments[1], vector)
         return builder.load(pointer, align=array.dtype.bitwidth // 8, typ=vector)
 
-    return tile(array, types.intp), generate
+    return register(array, types.intp), generate
+
+
+@intrinsic
+def load(typing, array, offset):
+    """The tile at a flat offset into the array."""
+    return _load(array, _tile(array.dtype))
+
+
+@intrinsic
+def load_half(typing, array, offset):
+    """The first half of the tile at a flat offset into the array."""
+    return _load(array, _tile(array.dtype, 2))
 
 
 @intrinsic
 def load_quarter(typing, array, offset):
     """A quarter of a tile, which is one register on AVX-512, at a flat offset into the array."""
-    tile = _tile(array.dtype)
-    quarter = Register(tile.dtype, tile.lanes // 4)
-
-    def generate(context, builder, signature, arguments):
-        vector = context.get_value_type(quarter)
-        pointer = _address(context, builder, array, arguments[0], arguments[1], vector)
-        return builder.load(pointer, align=array.dtype.bitwidth // 8, typ=vector)
-
-    return quarter(array, types.intp), generate
+    return _load(array, _tile(array.dtype, 4))
 
 
 @intrinsic
@@ -215,15 +215,23 @@ def zeros(typing, array):
     return tile(array), generate
 
 
+def _equal(register):
+    def generate(context, builder, signature, arguments):
+        return _splat(builder, arguments[0], register.lanes)
+
+    return register(register.dtype), generate
+
+
 @intrinsic
 def splat(typing, scalar):
     """A tile of equal numbers."""
-    tile = _tile(scalar)
+    return _equal(_tile(scalar))
 
-    def generate(context, builder, signature, arguments):
-        return _splat(builder, arguments[0], tile.lanes)
 
-    return tile(scalar), generate
+@intrinsic
+def splat_half(typing, scalar):
+    """Half a tile of equal numbers."""
+    return _equal(_tile(scalar, 2))
 
 
 @intrinsic

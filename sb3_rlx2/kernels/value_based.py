@@ -1,10 +1,10 @@
-"""The gradient step of a network that values all discrete actions, but for the loss."""
+"""What gradient steps of networks that value all discrete actions begin with: the part before the loss."""
 
 from typing import NamedTuple
 
 from sb3_rlx2.kernels.annotations import Numbers, Tiles, Vector
-from sb3_rlx2.kernels.losses import greedy_bellman, put_actions, take_actions
-from sb3_rlx2.kernels.mlp import FIRST, mlp_forward, mlp_learn
+from sb3_rlx2.kernels.losses import greedy_bellman, take_actions
+from sb3_rlx2.kernels.mlp import FIRST, half_forward, mlp_forward
 from sb3_rlx2.kernels.network import Learner, Network
 from sb3_rlx2.kernels.options import kernel
 
@@ -46,17 +46,19 @@ class ValueArrays(NamedTuple):
 
 
 @kernel
-def value_forward(arrays, first, last):
-    """Compute what the taken actions' values or quantiles are, and what they should be."""
-    online, inputs, outputs, returns = arrays.online, arrays.inputs, arrays.outputs, arrays.returns
-    mlp_forward(arrays.behind, arrays.next_inputs, arrays.behind_scratch, outputs, FIRST, first, last)
-    greedy_bellman(outputs, returns, arrays.terminated, arrays.discounts, arrays.target, first, last)
-    mlp_forward(online.network, inputs, online.activations, outputs, FIRST, first, last)
-    take_actions(outputs, inputs, arrays.taken, first, last)
+def forward(network, x, activations, outputs, batch, first, last):
+    """Run a network, on half a tile where that holds the batch."""
+    if 2 * batch <= outputs.shape[2]:
+        half_forward(network, x, activations, outputs)
+    else:
+        mlp_forward(network, x, activations, outputs, FIRST, first, last)
 
 
 @kernel
-def value_backward(arrays, first, last):
-    """Go backward from the gradient by them; give the sum of the network's gradient."""
-    put_actions(arrays.taken, arrays.inputs, arrays.outputs, first, last)
-    return mlp_learn(arrays.online, arrays.inputs, arrays.outputs, first, last)
+def value_forward(arrays, first, last):
+    """Compute what the taken actions' values or quantiles are, and what they should be."""
+    online, inputs, outputs, returns = arrays.online, arrays.inputs, arrays.outputs, arrays.returns
+    forward(arrays.behind, arrays.next_inputs, arrays.behind_scratch, outputs, returns.size, first, last)
+    greedy_bellman(outputs, returns, arrays.terminated, arrays.discounts, arrays.target, first, last)
+    forward(online.network, inputs, online.activations, outputs, returns.size, first, last)
+    take_actions(outputs, inputs, arrays.taken, first, last)

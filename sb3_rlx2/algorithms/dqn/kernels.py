@@ -1,8 +1,9 @@
 """DQN's gradient step as one job, for some tiles of the batch (see ``kernels/mlp.py``)."""
 
-from sb3_rlx2.kernels.losses import huber_gradient
+from sb3_rlx2.kernels.losses import huber_gradient, put_actions
+from sb3_rlx2.kernels.mlp import mlp_learn
 from sb3_rlx2.kernels.signatures import Group
-from sb3_rlx2.kernels.value_based import ValueArrays, value_backward, value_forward
+from sb3_rlx2.kernels.value_based import ValueArrays, value_forward
 
 
 def dqn(arrays: ValueArrays, job: int, first: int, last: int) -> None:
@@ -16,7 +17,8 @@ def dqn(arrays: ValueArrays, job: int, first: int, last: int) -> None:
     """
     value_forward(arrays, first, last)
     arrays.sums[0] = huber_gradient(arrays.taken, arrays.target, arrays.returns.size, first, last)
-    arrays.sums[1] = value_backward(arrays, first, last)
+    put_actions(arrays.taken, arrays.inputs, arrays.outputs, first, last)
+    arrays.sums[1] = mlp_learn(arrays.online, arrays.inputs, arrays.outputs, first, last)
 
 
 DQN = Group("dqn", jobs=(dqn,))
