@@ -8,9 +8,7 @@ from sb3_rlx2.kernels.prefetch import prefetch, prefetch_row
 from sb3_rlx2.kernels.signatures import Group
 from sb3_rlx2.kernels.tiles import at
 
-BLOCK = (
-    16  # samples that are copied side by side, so that what is written fills lines of cache; the next ones are on their way
-)
+BLOCK = 16  # samples that are copied side by side, to fill lines of cache, while the next ones are on their way from memory
 
 
 @inline
