@@ -8,10 +8,12 @@ import random
 import signal
 import threading
 import time
+from pathlib import Path
 
 import optuna
 import psycopg
 import pytest
+import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
@@ -111,6 +113,7 @@ def test_total_is_exact_over_threads_and_processes(url):
 def test_every_trial_counts_once_whatever_happens(seed, url, monkeypatch):
     """Three workers are killed and suspended at random times; the database crashes, or writers leave half a line."""
     monkeypatch.setattr(timing, "MAX_RETRIES", 99)
+    monkeypatch.setattr(timing, "SILENCE", 3)  # less than workers are suspended for
     name = open_study(url).study_name
     studies.survive(url, name, random.Random(seed), faults=10)
     studies.check_all_counted(open_study(url).trials)
@@ -289,15 +292,39 @@ def test_suspended_holder_of_the_journals_lock_leaves_that_of_another_alone(tmp_
     lock = tmp_path / "study.log.study0.lock"
     suspended = journal.exclusive(0)
     suspended.__enter__()
-    lock.unlink()  # as a worker does that has waited for 30 s
+    lock.unlink()  # as a worker does that has waited long enough
     with journal.exclusive(0):
         suspended.__exit__(None, None, None)
         assert lock.exists()
     assert not lock.exists()
 
 
+def test_a_lock_that_another_has_just_begun_to_take_is_not_held(tmp_path):
+    journal = open_study(str(tmp_path / "study.log"))._storage
+    lock = tmp_path / "study.log.study0.lock"
+    with journal.exclusive(0) as held:
+        assert held()
+        lock.unlink()
+        lock.touch()  # not signed yet
+        assert not held()
+    assert lock.exists()
+
+
+def test_a_lock_that_a_full_disk_leaves_unsigned_is_given_back(tmp_path, monkeypatch):
+    journal = open_study(str(tmp_path / "study.log"))._storage
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space"), journal.exclusive(0):
+            pass
+    assert not (tmp_path / "study.log.study0.lock").exists()
+
+
 def end_all_locks(url, study):
-    """As a crash of the database does, and workers that have waited for 30 s."""
+    """As a crash of the database does, and workers that have waited long enough."""
     if url.startswith("postgresql"):
         with psycopg.connect(url) as connection:
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
@@ -305,21 +332,22 @@ def end_all_locks(url, study):
         os.unlink(f"{url}.study{study._study_id}.lock")
 
 
-@pytest.mark.parametrize("step", ["get_trials", "ask"])
+@pytest.mark.parametrize("step", ["get_trials", "create_new_trial"])
 def test_a_claim_that_lost_its_lock_takes_no_new_trial(step, url, monkeypatch):
     """Its worker was suspended in the middle, and others have done all since."""
     study, calls = open_study(url), itertools.count(1)
-    go_on = getattr(study, step)
+    place = study if step == "get_trials" else study._storage
+    go_on = getattr(place, step)
 
     def suspended(*arguments, **options):
         call = next(calls)
         found = go_on(*arguments, **options) if step == "get_trials" else None
-        if call == {"get_trials": 2, "ask": 1}[step]:  # the first look is for dead workers
+        if call == {"get_trials": 2, "create_new_trial": 1}[step]:  # the first look is for dead workers
             end_all_locks(url, study)
             run_trials(open_study(url), objective, 2)
-        return go_on() if step == "ask" else found
+        return found if step == "get_trials" else go_on(*arguments, **options)
 
-    monkeypatch.setattr(study, step, suspended)
+    monkeypatch.setattr(place, step, suspended)
     worker = storage._Worker(study, objective, 2, None, None, None)
     assert worker._claim() == (None, False)
     assert worker._claim() == (None, True)
@@ -328,21 +356,140 @@ def test_a_claim_that_lost_its_lock_takes_no_new_trial(step, url, monkeypatch):
     assert found[2:] == ([] if step == "get_trials" else ["FAIL"])
 
 
+def suspend_as_it_takes(study, monkeypatch, meanwhile):
+    """Have a worker be suspended as it takes a trial from the queue."""
+    change = study._storage.set_trial_state_values
+
+    def suspended(trial_id, state, *values):
+        if state == TrialState.RUNNING:
+            meanwhile()
+        return change(trial_id, state, *values)
+
+    monkeypatch.setattr(study._storage, "set_trial_state_values", suspended)
+
+
 def test_a_claim_that_lost_its_lock_gives_a_waiting_trial_back(url, monkeypatch):
     study = open_study(url)
     study.enqueue_trial({"x": 0.5})
-    ask = study.ask
-
-    def suspended():
-        end_all_locks(url, study)
-        return ask()
-
-    monkeypatch.setattr(study, "ask", suspended)
+    suspend_as_it_takes(study, monkeypatch, lambda: end_all_locks(url, study))
     assert storage._Worker(study, objective, 1, None, None, None)._claim() == (None, False)
     assert states(study) == ["WAITING"]
     run_trials(open_study(url), objective, 1)
     (trial,) = open_study(url).trials
     assert (trial.state, trial.params) == (TrialState.COMPLETE, {"x": 0.5})
+
+
+def test_a_claim_whose_waiting_trial_is_gone_begins_no_other(url, monkeypatch):
+    study = open_study(url)
+    study.enqueue_trial({"x": 0.5})
+
+    def others():
+        end_all_locks(url, study)
+        run_trials(open_study(url), objective, 1)
+
+    suspend_as_it_takes(study, monkeypatch, others)
+    assert storage._Worker(study, objective, 2, None, None, None)._claim() == (None, False)
+    assert states(open_study(url)) == ["COMPLETE"]
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_new_trial_that_is_given_back_leaves_the_retry_of_another(url, monkeypatch):
+    study = open_study(url)
+    lost = study.ask()
+    lost.suggest_float("x", 0, 1)
+    begin = study._storage.create_new_trial
+
+    def suspended(*arguments):
+        end_all_locks(url, study)
+        other = open_study(url)
+        storage._bury(other._storage, lost._trial_id, worker_died=True)
+        storage._retry_dead_trials(other, lambda: True)
+        return begin(*arguments)
+
+    monkeypatch.setattr(study._storage, "create_new_trial", suspended)
+    assert storage._Worker(study, objective, 2, None, None, None)._claim() == (None, False)
+    assert states(study) == ["FAIL", "WAITING", "FAIL"]
+
+
+def test_what_was_supplied_to_a_claim_that_lost_its_lock_is_supplied_again(url, monkeypatch):
+    def supply(trials):
+        return None if any("cell" in trial.user_attrs for trial in trials) else {"cell": 1}
+
+    study = open_study(url)
+    begin = study._storage.create_new_trial
+
+    def suspended(*arguments):
+        end_all_locks(url, study)
+        return begin(*arguments)
+
+    monkeypatch.setattr(study._storage, "create_new_trial", suspended)
+    assert storage._Worker(study, objective, None, None, supply, None)._claim() == (None, False)
+    run_trials(open_study(url), lambda trial: 1.0, supply=supply)
+    assert states(study) == ["FAIL", "COMPLETE"]
+
+
+def test_no_waiting_trial_is_begun_beyond_the_total(url):
+    """Such as the retry of one that was begun too many, by a worker that lost its lock and was killed before it gave it back."""
+    study = open_study(url)
+    for x in (0.5, 0.6):
+        study.enqueue_trial({"x": x})
+    worker = storage._Worker(study, objective, 1, None, None, None)
+    trial, _ = worker._claim()
+    assert worker._claim() == (None, False)
+    study.tell(trial, 1.0)
+    assert worker._claim() == (None, True)
+    assert states(study) == ["COMPLETE", "WAITING"]
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_second_retry_that_comes_late_is_not_begun(url, monkeypatch):
+    """A worker that lost its lock queues it while the first one runs, between two looks of another worker."""
+    study = open_study(url)
+    lost = study.ask()
+    lost.suggest_float("x", 0, 1)
+    storage._bury(study._storage, lost._trial_id, worker_died=True)
+    worker = storage._Worker(study, objective, 9, None, None, None)
+    retry, _ = worker._claim()
+    again, look, looks = study.trials[retry.number], study.get_trials, itertools.count()
+    again.state = TrialState.WAITING
+
+    def late(**options):
+        found = look(**options)
+        if next(looks) == 0:
+            study.add_trial(again)
+        return found
+
+    monkeypatch.setattr(study, "get_trials", late)
+    trial, _ = worker._claim()
+    assert trial.number == 3
+    assert [each.state.name for each in look()] == ["FAIL", "RUNNING", "FAIL", "RUNNING"]
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_a_trial_that_ends_as_it_is_buried_is_not_unfinished(url, monkeypatch):
+    study = open_study(url)
+    trial, change = study.ask(), study._storage.set_trial_state_values
+
+    def ends(trial_id, state, *values):
+        if state == TrialState.FAIL:
+            change(trial_id, TrialState.COMPLETE, [1.0])
+        return change(trial_id, state, *values)
+
+    monkeypatch.setattr(study._storage, "set_trial_state_values", ends)
+    storage._bury(study._storage, trial._trial_id, worker_died=True)
+    storage._retry_dead_trials(study, lambda: True)
+    assert states(study) == ["COMPLETE"]
+    assert not storage._unfinished(study.trials[0])
+
+
+def test_a_silent_worker_keeps_no_rows(database_server, monkeypatch):
+    """Suspended, or cut off from the network, between two statements of Optuna's."""
+    monkeypatch.setattr(timing, "SILENCE", 1)
+    study = open_study(database_server)
+    silent = study._storage._backend.engine.connect()
+    silent.execute(sqlalchemy.text("SELECT 1 FROM studies FOR UPDATE"))
+    assert in_a_process(lambda: run_trials(open_study(database_server), objective, 2)) == 0
+    silent.invalidate()
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")

@@ -11,6 +11,8 @@ from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, _CachedStorage
 
+from sb3_rlx2.studies import timing
+
 LOCK_SPACE = 0x524C7832  # of our PostgreSQL advisory locks: "RLx2" in ASCII
 
 
@@ -29,7 +31,9 @@ class DatabaseStorage(_CachedStorage):
         options: dict[str, Any] = {"timeout": 60}
         if url.get_backend_name() == "postgresql":
             url = url.set(drivername="postgresql+psycopg")
-            options = {"connect_timeout": 10, "options": "-c timezone=utc"}  # heartbeats are compared as local times
+            # Heartbeats are compared as local times. PostgreSQL would take hours to notice that a host lost its power.
+            server = f"-c timezone=utc -c idle_in_transaction_session_timeout={timing.SILENCE}s"
+            options = {"connect_timeout": 10, "options": server}
         else:
             Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
         # Each thread of `--n-jobs` may hold one connection in wait for the lock and need another: as many as are asked for.
@@ -86,7 +90,7 @@ class DatabaseStorage(_CachedStorage):
 
 @contextmanager
 def _lock(engine: sqlalchemy.Engine, key: int) -> Iterator[Callable[[], bool]]:
-    """Keep other workers out. The lock opens when its holder dies or, over the network, falls silent for 30 s."""
+    """Keep other workers out. The lock opens when its holder dies or, over the network, falls silent for ``timing.SILENCE``."""
     if engine.dialect.name == "sqlite":
         with FileLock(f"{engine.url.database}.lock"):
             yield lambda: True  # it opens with the end of its process only
@@ -100,8 +104,6 @@ def _lock(engine: sqlalchemy.Engine, key: int) -> Iterator[Callable[[], bool]]:
         return False
 
     try:
-        # Without it, PostgreSQL would take hours to notice that a host lost its power.
-        connection.execute(sqlalchemy.text("SET LOCAL idle_in_transaction_session_timeout = '30s'"))
         connection.execute(sqlalchemy.text("SELECT pg_advisory_xact_lock(:space, :key)"), {"space": LOCK_SPACE, "key": key})
         yield held
     finally:

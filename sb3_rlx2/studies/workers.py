@@ -30,6 +30,7 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 # of it and the tries before, whose workers died.
 UNFINISHED = "sb3_rlx2:unfinished"
 DEATHS = "sb3_rlx2:deaths"
+WORKER = "worker"  # user attribute, the first thing that is told of a trial whose objective runs
 
 Supply = Callable[[Sequence[FrozenTrial]], dict[str, Any] | None]
 
@@ -53,7 +54,7 @@ def given_up(trial: FrozenTrial) -> bool:
 
     :param trial: a trial of a study that :func:`run_trials` runs
     """
-    return trial.state == TrialState.FAIL and _unfinished(trial) and _exhausted(trial)
+    return _unfinished(trial) and _exhausted(trial)
 
 
 def run_trials(
@@ -140,7 +141,7 @@ class _Worker:
 
     def _claim(self) -> tuple[Trial | None, bool]:
         """
-        One worker at a time: retry the trials of the dead, then take a waiting trial or, if there is room, a new one.
+        One worker at a time: retry the trials of the dead, then take a waiting trial or begin a new one, if there is room.
 
         A worker that was suspended meanwhile, or whose database crashed, is not the only one: it gives back what it took.
 
@@ -149,40 +150,47 @@ class _Worker:
         with self.storage.exclusive(self.study._study_id) as held:
             _retry_dead_trials(self.study, held)
             trials = self.study.get_trials(deepcopy=False)
+            waiting = _queue(self.storage, trials)
             states = Counter(trial.state for trial in trials)
             ended = sum(states[state] for state in ENDED)
-            if self.total is not None and ended >= self.total:
-                return None, True
-            begins = not states[TrialState.WAITING]
-            attributes: dict[str, Any] = {}
-            if begins and self.supply is not None:
-                supplied = self.supply(trials)
-                if supplied is None:
-                    return None, not states[TrialState.RUNNING]
-                attributes = supplied
-            elif begins and self.total is not None and ended + states[TrialState.RUNNING] >= self.total:
-                return None, False
+            if self.total is not None and ended + states[TrialState.RUNNING] >= self.total:
+                return None, ended >= self.total
+            attributes: dict[str, Any] | None = {}
+            if not waiting and self.supply is not None:
+                attributes = self.supply([trial for trial in trials if not _given_back(trial)])
+            if attributes is None:
+                return None, not states[TrialState.RUNNING]
             if not held():
                 return None, False
-            trial = self._ask(attributes if begins else None)
-            if held():
-                return trial, False
-            _give_back(self.storage, trial._trial_id, TrialState.FAIL if begins else TrialState.WAITING)
-            return None, False
+            trial_id = self._take(waiting[0]) if waiting else self._begin(attributes)
+            if trial_id is None:
+                return None, False
+            if not held():
+                _give_back(self.storage, trial_id, TrialState.WAITING if waiting else TrialState.FAIL)
+                return None, False
+            return self._opened(trial_id), False
 
-    def _ask(self, attributes: dict[str, Any] | None) -> Trial:
-        if attributes:
-            self.study.enqueue_trial({}, attributes)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Heartbeat of storage is supposed to be used with Study.optimize")
-            return self.study.ask()
+    def _take(self, waiting: FrozenTrial) -> int | None:
+        """Take a trial from the queue: this one, where Optuna's own `ask` would begin a new one if another worker has it."""
+        with suppress(UpdateFinishedTrialError):
+            if self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING):
+                return waiting._trial_id
+        return None
+
+    def _begin(self, attributes: dict[str, Any]) -> int:
+        new = optuna.create_trial(state=TrialState.RUNNING, user_attrs=attributes)
+        return self.storage.create_new_trial(self.study._study_id, new)  # type: ignore[no-any-return]
+
+    def _opened(self, trial_id: int) -> Trial:
+        self.study._thread_local.cached_all_trials = None  # samplers look at each other's trials once a trial
+        return Trial(self.study, trial_id)
 
     def _run_trial(self, trial: Trial) -> None:
         value: float | None = None
         state = TrialState.FAIL
         with _heartbeats(self.storage, trial._trial_id):
             try:
-                trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
+                trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
                 value = float(self.objective(trial))
                 state = TrialState.PRUNED if math.isnan(value) else TrialState.COMPLETE
             except TrialPruned:
@@ -210,7 +218,7 @@ class _Worker:
             return self.storage.get_trial(trial._trial_id).state  # type: ignore[no-any-return]
 
         stored = _patiently(tell)
-        if stored != state or (state == TrialState.FAIL and _unfinished(self.storage.get_trial(trial._trial_id))):
+        if stored != state or _unfinished(self.storage.get_trial(trial._trial_id)):
             _logger.warning(
                 f"trial {trial.number} was superseded: this worker gave no heartbeat for {timing.GRACE_PERIOD} s, so the "
                 "trial is retried and this result is left out"
@@ -228,8 +236,7 @@ def _retry_dead_trials(study: optuna.Study, held: Callable[[], bool]) -> None:
     """
     Mark the trials of dead workers FAIL and put a copy of each in the queue, once. Only under the storage's lock.
 
-    The steps are kept apart so that a worker killed between any two of them leaves what the next one completes, and a second
-    copy, of a worker that lost its lock between two of them, is taken from the queue by the next one.
+    The steps are kept apart so that a worker killed between any two of them leaves what the next one completes.
 
     :param study: the study
     :param held: tells whether the lock is still held
@@ -238,27 +245,44 @@ def _retry_dead_trials(study: optuna.Study, held: Callable[[], bool]) -> None:
     for trial_id in storage.dead_trials(study._study_id):
         _bury(storage, trial_id, worker_died=True)
     trials = study.get_trials(deepcopy=False)
-    retried: set[int] = set()
-    for trial in trials:
-        history = trial.system_attrs.get("retry_history", ())
-        if trial.state == TrialState.WAITING and history and history[-1] in retried:
-            _give_back(storage, trial._trial_id, TrialState.FAIL)
-        retried.update(history)
+    retried = {number for trial in trials for number in _history(trial)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         retry = RetryHeartbeatStaleTrialCallback()
     for trial in trials:
-        if trial.state == TrialState.FAIL and _unfinished(trial) and trial.number not in retried and not _exhausted(trial):
+        if _unfinished(trial) and trial.number not in retried and not _exhausted(trial):
             if not held():
                 return
             _logger.warning(f"trial {trial.number} was not finished, it is retried")
             retry(study, copy.deepcopy(trial))
 
 
+def _queue(storage: Any, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Give the trials that wait. A second retry of one, of a worker that lost its lock, is taken from the queue."""
+    waiting: list[FrozenTrial] = []
+    retried: set[int] = set()
+    for trial in trials:
+        history = _history(trial)
+        if trial.state == TrialState.WAITING and retried.intersection(history[-1:]):
+            _give_back(storage, trial._trial_id, TrialState.FAIL)
+        elif trial.state == TrialState.WAITING:
+            waiting.append(trial)
+        retried.update(history)
+    return waiting
+
+
+def _history(trial: FrozenTrial) -> Sequence[int]:
+    return trial.system_attrs.get("retry_history", ())
+
+
 def _give_back(storage: Any, trial_id: int, state: TrialState) -> None:
     """Take back a trial that should not have begun."""
     with suppress(UpdateFinishedTrialError):  # others took its worker for dead meanwhile
         storage.set_trial_state_values(trial_id, state)
+
+
+def _given_back(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and not _unfinished(trial) and WORKER not in trial.user_attrs
 
 
 def _bury(storage: Any, trial_id: int, worker_died: bool) -> None:
@@ -280,7 +304,7 @@ def _exhausted(trial: FrozenTrial) -> bool:
 
 
 def _unfinished(trial: FrozenTrial) -> bool:
-    return trial.system_attrs.get(UNFINISHED) == trial.number
+    return trial.state == TrialState.FAIL and trial.system_attrs.get(UNFINISHED) == trial.number
 
 
 @contextmanager
