@@ -70,6 +70,15 @@ def test_a_full_disk_is_a_warning(tmp_path):
     assert steps(tmp_path / "run") == [40, 50]
 
 
+def test_after_damage_the_last_two_are_whole_again(tmp_path):
+    model().learn(40, callback=Checkpoints(tmp_path, 10))
+    (tmp_path / "000004_step_40" / "state.json").write_text("")
+    with pytest.warns(UserWarning, match="000004_step_40 is left out"):
+        model().learn(40, callback=Checkpoints(tmp_path, 10))
+    found = [generations.check(path) for path in sorted(tmp_path.glob("*_step_*"))]
+    assert [each.step for each in found] == [30, 40]
+
+
 def test_a_model_that_is_no_number_is_not_saved(tmp_path):
     def poison(trained):
         with th.no_grad():

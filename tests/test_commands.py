@@ -12,6 +12,7 @@ from sb3_rlx2.commands.patches import PATCHES
 from sb3_rlx2.extras import MODULES, MissingExtra, require
 from sb3_rlx2.patching import patched
 from sb3_rlx2.studies.storage import open_storage
+from tests.command import TINY, TINY_PARAMETERS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 # What the extras bring beside the default installation, where RL Zoo brings the rest.
@@ -41,6 +42,22 @@ except SystemExit:
     print("imported:", [name for name in {heavy.split()} if name in sys.modules])
 """)
     assert result.stdout.splitlines()[-1] == "imported: []", result.stderr
+
+
+def test_training_goes_on_without_torchs_compiler(tmp_path, monkeypatch):
+    """Which torch imports for its optimizers, in seconds, and which `csr` does without."""
+    monkeypatch.chdir(tmp_path)
+    run_train = f"""
+import sys
+from sb3_rlx2 import __main__
+for arguments in ({["--algo", "rlx2td3", "--env", "Pendulum-v1", "-n", "80", *TINY, "--checkpoint-every", "40", "-params", *TINY_PARAMETERS]},
+                  ["--resume", "logs/rlx2td3/Pendulum-v1_1", "-n", "120"]):
+    sys.argv = ["rlx2", "train", *arguments]
+    __main__.main()
+    print("imported:", "torch._dynamo" in sys.modules)
+"""
+    result = run_python(run_train)
+    assert [line for line in result.stdout.splitlines() if line.startswith("imported:")] == ["imported: False"] * 2, result
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.target)

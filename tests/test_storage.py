@@ -429,7 +429,7 @@ def test_what_was_supplied_to_a_claim_that_lost_its_lock_is_supplied_again(url, 
 
 
 def test_no_waiting_trial_is_begun_beyond_the_total(url):
-    """Such as the retry of one that was begun too many, by a worker that lost its lock and was killed before it gave it back."""
+    """Such as the retry of one too many, whose worker lost its lock and was killed before it gave it back."""
     study = open_study(url)
     for x in (0.5, 0.6):
         study.enqueue_trial({"x": x})

@@ -181,6 +181,7 @@ class Checkpoints(BaseCallback):
             run_state.restore(self._run(), state)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"the run in {self.folder} was begun with other arguments: {error}") from error
+        generations.drop_newer(found)
         self._added, self._step = 0, found.step
         self.seconds += manifest.get("seconds", 0.0)
         self._next = (found.step // self.every + 1) * self.every

@@ -140,6 +140,17 @@ def _checked(path: Path, rows: bool) -> Generation:
     return generation
 
 
+def drop_newer(generation: Generation) -> None:
+    """
+    Remove what is newer than a generation: damaged, it would take the place of one that is whole.
+
+    :param generation: what :func:`newest` found
+    """
+    for path in _folders(generation.path.parent):
+        if _number(path) > generation.number:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def keep(folder: Path, number: int) -> None:
     """
     Remove the generations that are no longer needed, and what only they needed.

@@ -1,5 +1,6 @@
 """Adam's step by kernel: torch's takes several passes over memory and a Python call for each."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -116,7 +117,15 @@ class PlainAdam:
 
 
 class KernelAdam(th.optim.Adam):
-    """``torch.optim.Adam``, with a step by kernel where one serves. The state is the same, so checkpoints are, too."""
+    """
+    ``torch.optim.Adam``, with a step by kernel where one serves. The state is the same, so checkpoints are, too.
+
+    Torch imports its compiler, which takes seconds, to have it leave these methods alone; here they are as they were before.
+    """
+
+    add_param_group: Any = inspect.unwrap(th.optim.Adam.add_param_group)
+    state_dict: Any = inspect.unwrap(th.optim.Adam.state_dict)
+    load_state_dict: Any = inspect.unwrap(th.optim.Adam.load_state_dict)
 
     def step(self, closure: Any = None) -> Any:
         """
@@ -129,9 +138,10 @@ class KernelAdam(th.optim.Adam):
             plain = self._plain = PlainAdam(self)
         parameters = self.param_groups[0]["params"]
         if closure is not None or not plain.serves() or not all(map(_has_plain_gradient, parameters)):
-            step: Any = th.optim.Adam.step
-            # Torch puts the hooks around the `step` of each class; this one's have been called.
-            return (step.__wrapped__ if getattr(step, "hooked", False) else step)(self, closure)
+            # Torch puts the hooks around the `step` of each class, of which this one's have been called, and the compiler.
+            step: Any = inspect.unwrap(th.optim.Adam.step)
+            with th.set_grad_enabled(self.defaults["differentiable"]):
+                return step(self, closure)
         plain.step([[parameter.grad.data_ptr()] for parameter in parameters])
         return None
 

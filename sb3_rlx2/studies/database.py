@@ -90,7 +90,7 @@ class DatabaseStorage(_CachedStorage):
 
 @contextmanager
 def _lock(engine: sqlalchemy.Engine, key: int) -> Iterator[Callable[[], bool]]:
-    """Keep other workers out. The lock opens when its holder dies or, over the network, falls silent for ``timing.SILENCE``."""
+    """Keep other workers out. The lock opens when its holder dies or, over the network, is silent for ``timing.SILENCE``."""
     if engine.dialect.name == "sqlite":
         with FileLock(f"{engine.url.database}.lock"):
             yield lambda: True  # it opens with the end of its process only

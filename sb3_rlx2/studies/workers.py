@@ -272,7 +272,7 @@ def _queue(storage: Any, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _history(trial: FrozenTrial) -> Sequence[int]:
-    return trial.system_attrs.get("retry_history", ())
+    return trial.system_attrs.get("retry_history", ())  # type: ignore[no-any-return]
 
 
 def _give_back(storage: Any, trial_id: int, state: TrialState) -> None:
