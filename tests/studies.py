@@ -88,12 +88,14 @@ def check_all_counted(trials, total=TOTAL):
     assert sum(trial.state in storage.ENDED for trial in trials) == total, states
     for trial in trials:
         retries = [each for each in trials if each.system_attrs.get("retry_history", [None])[-1] == trial.number]
-        assert trial.state in (*storage.ENDED, TrialState.FAIL)  # nobody runs or waits
-        assert len(retries) == storage._unfinished(trial)  # others were given back, by who lost the lock in a crash
-        assert all(retry.params[name] == value for retry in retries for name, value in trial.params.items())
+        about = f"{states}; {trial}; {retries}"
+        assert trial.state in (*storage.ENDED, TrialState.FAIL), about  # nobody runs or waits
+        # Others were given back, by who lost the lock.
+        assert len(retries) == storage._unfinished(trial), about
+        assert all(retry.params[name] == value for retry in retries for name, value in trial.params.items()), about
         if trial.state in storage.ENDED:
-            assert (trial.state == TrialState.PRUNED) == (trial.params["x"] < 0.3)
-            assert list(trial.intermediate_values.values()) == [trial.params["x"]] * 3
+            assert (trial.state == TrialState.PRUNED) == (trial.params["x"] < 0.3), about
+            assert list(trial.intermediate_values.values()) == [trial.params["x"]] * 3, about
 
 
 def _cut(content, draw):

@@ -47,16 +47,16 @@ except SystemExit:
 def test_training_goes_on_without_torchs_compiler(tmp_path, monkeypatch):
     """Which torch imports for its optimizers, in seconds, and which `csr` does without."""
     monkeypatch.chdir(tmp_path)
-    run_train = f"""
+    begin = ["--algo", "rlx2td3", "--env", "Pendulum-v1", "-n", "80", *TINY, "--checkpoint-every", "40"]
+    go_on = ["--resume", "logs/rlx2td3/Pendulum-v1_1", "-n", "120"]
+    result = run_python(f"""
 import sys
 from sb3_rlx2 import __main__
-for arguments in ({["--algo", "rlx2td3", "--env", "Pendulum-v1", "-n", "80", *TINY, "--checkpoint-every", "40", "-params", *TINY_PARAMETERS]},
-                  ["--resume", "logs/rlx2td3/Pendulum-v1_1", "-n", "120"]):
+for arguments in {[[*begin, "-params", *TINY_PARAMETERS], go_on]}:
     sys.argv = ["rlx2", "train", *arguments]
     __main__.main()
     print("imported:", "torch._dynamo" in sys.modules)
-"""
-    result = run_python(run_train)
+""")
     assert [line for line in result.stdout.splitlines() if line.startswith("imported:")] == ["imported: False"] * 2, result
 
 

@@ -17,6 +17,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
+from sb3_rlx2.studies import journal as journals
 from sb3_rlx2.studies import storage as places
 from sb3_rlx2.studies import timing
 from sb3_rlx2.studies import workers as storage
@@ -586,9 +587,44 @@ def test_journal_with_an_unfinished_line(tmp_path):
     sound = path.read_bytes()
     path.write_bytes(sound + b'{"op_code":6,"worker')
     run_trials(study, objective, 3)
-    assert path.read_bytes().startswith(sound + b'{"op_code"')
+    assert path.read_bytes().startswith(sound)
+    assert path.read_bytes()[len(sound) :].lstrip(b" ").startswith(b'{"op_code"')
+    assert b'"worker{' not in path.read_bytes()
     assert all(json.loads(line) for line in path.read_bytes().splitlines())
     assert len(states(open_study(str(path)))) == 3
+
+
+def suspend_at(name, path, monkeypatch, meanwhile):
+    """Have the holder of a journal's lock be suspended before a function, until others have taken the lock and gone on."""
+    go_on = getattr(journals, name)
+
+    def suspended(*arguments):
+        monkeypatch.setattr(journals, name, go_on)
+        os.unlink(f"{path}.lock")
+        meanwhile()
+        return go_on(*arguments)
+
+    monkeypatch.setattr(journals, name, suspended)
+
+
+def test_a_suspended_writer_takes_nothing_from_others(tmp_path, monkeypatch):
+    """It has seen an unfinished line, which others have seen to while it slept."""
+    path = tmp_path / "study.log"
+    study, other = open_study(str(path)), open_study(str(path))
+    with path.open("ab") as file:
+        file.write(b'{"op_code":6,"worker')
+    suspend_at("_blank", path, monkeypatch, lambda: other.set_user_attr("said", 1))
+    study.set_user_attr("also", 2)
+    assert open_study(str(path)).user_attrs == {"said": 1, "also": 2}
+
+
+def test_a_suspended_mender_takes_nothing_from_others(tmp_path, monkeypatch):
+    path = tmp_path / "study.log"
+    other = open_study(str(path))
+    with path.open("ab") as file:
+        file.write(b'{"op_code":6,"worker')
+    suspend_at("_lacks_a_beginning", path, monkeypatch, lambda: other.set_user_attr("said", 1))
+    assert open_study(str(path)).user_attrs == {"said": 1}
 
 
 @pytest.mark.parametrize(

@@ -103,15 +103,15 @@ class LeasedJournalStorage(JournalStorage):
 
 class _Journal(JournalFileBackend):
     """
-    A journal whose writers first remove the unfinished line that a killed one left: a record that was never confirmed. Each
+    A journal whose writers first blank the unfinished line that a killed one left: a record that was never confirmed. Each
     line has a checksum, as an entry more of its record.
     """
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lines = "".join(_line(log | {CHECKSUM: _checksum(log)}) for log in logs)
         with _storage_errors(), _locked(self._file_path):
-            # In place and not by `files`: to append a line, nobody copies a journal; what a killed writer leaves is cut off.
-            _cut_unfinished_line(self._file_path)
+            # In place and not by `files`: to append a line, nobody copies a journal; what a killed writer leaves is blanked.
+            _blank(self._file_path, _unfinished_line(self._file_path))
             with open(self._file_path, "ab", buffering=0) as file:  # at the end, wherever that is by now
                 file.write(lines.encode())
                 os.fsync(file.fileno())
@@ -170,23 +170,30 @@ def mend(path: Path) -> None:
     :param path: the journal; nothing happens if it does not exist
     :raises ValueError: if a line is lost by which the others are numbered
     """
-    if not path.exists():
-        return
-    with _locked(str(path)):
+    while path.exists() and not _is_mended(path):
+        pass  # others have gone on with it
+
+
+def _is_mended(path: Path) -> bool:
+    """Mend a journal, unless the lock is lost meanwhile."""
+    with _locked(str(path)) as held:
         lines = path.read_bytes().splitlines(keepends=True)
         sound = [line for line in lines if _is_record(line)]
         if len(sound) == len(lines):
-            return
+            return True
         if _lacks_a_beginning(sound):
             raise ValueError(
                 f"{path} is damaged: the line that began a study or a trial is broken, and with it all that is told of it by "
                 "its number; put a copy of the journal in its place, or begin with another file"
             )
+        if not held():
+            return False
         backup = path.with_name(f"{path.name}.torn-{time.strftime('%Y%m%d-%H%M%S')}")
         shutil.copy2(path, backup)
         with replacing(path) as mended:
             mended.write_bytes(b"".join(sound))
         print(f"{path} held {len(lines) - len(sound)} broken line(s) of killed writers, now removed; as it was: {backup}")
+        return True
 
 
 def _lacks_a_beginning(lines: list[bytes]) -> bool:
@@ -214,8 +221,9 @@ def _checksum(record: dict[str, Any]) -> int:
     return zlib.crc32(_line(record).encode())
 
 
-def _cut_unfinished_line(path: str) -> None:
-    with open(path, "r+b") as file:
+def _unfinished_line(path: str) -> range:
+    """Find the bytes of a last line that has no end."""
+    with open(path, "rb") as file:
         size = end = file.seek(0, os.SEEK_END)
         tail = b""
         while end > 0 and b"\n" not in tail:
@@ -224,9 +232,18 @@ def _cut_unfinished_line(path: str) -> None:
             tail = file.read(end - start)
             if b"\n" not in tail:
                 end = start
-        end = end - len(tail) + tail.rfind(b"\n") + 1 if b"\n" in tail else 0
-        if end < size:
-            file.truncate(end)
+    return range(end - len(tail) + tail.rfind(b"\n") + 1 if b"\n" in tail else 0, size)
+
+
+def _blank(path: str, place: range) -> None:
+    """
+    Overwrite some bytes with spaces, which JSON may begin with. A writer that was suspended before this, and has lost the lock
+    to others, does nothing to what they have appended; cutting the file would.
+    """
+    if place:
+        with open(path, "r+b", buffering=0) as file:
+            file.seek(place.start)
+            file.write(b" " * len(place))
 
 
 def _modification_time(path: Path) -> float:
