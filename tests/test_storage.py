@@ -618,6 +618,20 @@ def test_a_suspended_writer_takes_nothing_from_others(tmp_path, monkeypatch):
     assert open_study(str(path)).user_attrs == {"said": 1, "also": 2}
 
 
+def test_a_suspended_writer_is_not_joined_to_the_line_of_a_killed_one(tmp_path, monkeypatch):
+    path = tmp_path / "study.log"
+    study = open_study(str(path))
+
+    def killed():
+        with path.open("ab") as file:
+            file.write(b'{"op_code":6,"worker')
+
+    suspend_at("_blank", path, monkeypatch, killed)
+    study.set_user_attr("also", 2)
+    assert study.user_attrs == {"also": 2}
+    assert all(json.loads(line) for line in path.read_bytes().splitlines())
+
+
 def test_a_suspended_mender_takes_nothing_from_others(tmp_path, monkeypatch):
     path = tmp_path / "study.log"
     other = open_study(str(path))

@@ -108,12 +108,14 @@ class _Journal(JournalFileBackend):
     """
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        lines = "".join(_line(log | {CHECKSUM: _checksum(log)}) for log in logs)
+        lines = "".join(_line(log | {CHECKSUM: _checksum(log)}) for log in logs).encode()
         with _storage_errors(), _locked(self._file_path):
             # In place and not by `files`: to append a line, nobody copies a journal; what a killed writer leaves is blanked.
             _blank(self._file_path, _unfinished_line(self._file_path))
             with open(self._file_path, "ab", buffering=0) as file:  # at the end, wherever that is by now
-                file.write(lines.encode())
+                file.write(lines)
+                # Again, where this writer was suspended, and another one was killed meanwhile.
+                _blank(self._file_path, _unfinished_line(self._file_path, file.tell() - len(lines)))
                 os.fsync(file.fileno())
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
@@ -221,10 +223,10 @@ def _checksum(record: dict[str, Any]) -> int:
     return zlib.crc32(_line(record).encode())
 
 
-def _unfinished_line(path: str) -> range:
-    """Find the bytes of a last line that has no end."""
+def _unfinished_line(path: str, size: int | None = None) -> range:
+    """Find the bytes of a last line that has no end, in so many bytes of a file or in all."""
     with open(path, "rb") as file:
-        size = end = file.seek(0, os.SEEK_END)
+        size = end = file.seek(0, os.SEEK_END) if size is None else size
         tail = b""
         while end > 0 and b"\n" not in tail:
             start = max(0, end - 4096)
