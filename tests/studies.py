@@ -16,7 +16,7 @@ from sb3_rlx2.studies import workers as storage
 from sb3_rlx2.studies.storage import join_study, open_storage
 from sb3_rlx2.studies.workers import run_trials
 
-QUICK = {"HEARTBEAT_INTERVAL": 0.2, "GRACE_PERIOD": 1, "POLL_INTERVAL": 0.1, "MAX_RETRIES": 99}  # of `timing`
+QUICK = {"HEARTBEAT_INTERVAL": 0.2, "GRACE_PERIOD": 1, "POLL_INTERVAL": 0.1, "LOCK": 10, "MAX_RETRIES": 99}  # of `timing`
 TOTAL = 12
 fork = multiprocessing.get_context("fork")
 

@@ -33,6 +33,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(timing, "HEARTBEAT_INTERVAL", 0.2)
     monkeypatch.setattr(timing, "GRACE_PERIOD", 1)
     monkeypatch.setattr(timing, "POLL_INTERVAL", 0.1)
+    monkeypatch.setattr(timing, "LOCK", 10)  # longer than tests suspend anybody
     yield
     while opened:
         last = opened.pop()
@@ -289,7 +290,7 @@ def test_suspended_holder_of_the_journals_lock_leaves_that_of_another_alone(tmp_
     lock = tmp_path / "study.log.study0.lock"
     suspended = journal.exclusive(0)
     suspended.__enter__()
-    lock.unlink()  # as a worker does that has waited for 30 s
+    lock.unlink()  # as a worker does that has waited for long
     with journal.exclusive(0):
         suspended.__exit__(None, None, None)
         assert lock.exists()
@@ -297,7 +298,7 @@ def test_suspended_holder_of_the_journals_lock_leaves_that_of_another_alone(tmp_
 
 
 def end_all_locks(url, study):
-    """As a crash of the database does, and workers that have waited for 30 s."""
+    """As a crash of the database does, and workers that have waited for long."""
     if url.startswith("postgresql"):
         with psycopg.connect(url) as connection:
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
@@ -477,7 +478,8 @@ def test_unknown_storage(wrong):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "sqlite"])
-def test_storage_that_cannot_be_reached(kind, tmp_path):
+def test_storage_that_cannot_be_reached(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "OPENING", 0.3)
     (tmp_path / "file").touch()
     urls = {
         "postgresql": f"postgresql://user:secret@127.0.0.1:{postgres.free_port()}/study",

@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, Jou
 from optuna.trial import TrialState
 
 from sb3_rlx2.files import replacing
+from sb3_rlx2.studies import timing
 
 CHECKSUM = "crc32"
 CREATE_STUDY, CREATE_TRIAL = 0, 4  # op_code of Optuna's records
@@ -45,7 +46,7 @@ class LeasedJournalStorage(JournalStorage):
     @contextmanager
     def exclusive(self, study_id: int) -> Iterator[Callable[[], bool]]:
         """
-        Keep other workers of a study out. A lock whose holder died opens after 30 s, as the journal's own does.
+        Keep other workers of a study out. A lock whose holder died opens after ``timing.LOCK``, as the journal's own does.
 
         :param study_id: the study
         :return: tells whether they still are: not after this worker was suspended for so long
@@ -135,10 +136,10 @@ def _storage_errors() -> Iterator[None]:
 @contextmanager
 def _locked(path: str) -> Iterator[Callable[[], bool]]:
     """
-    Hold Optuna's lock of a file. Others break it after 30 s, which a worker that was only suspended finds out by what it gets
-    here; at the end it leaves the lock of whoever holds it now alone.
+    Hold Optuna's lock of a file. Others break it after ``timing.LOCK``, which a worker that was only suspended finds out by
+    what it gets here; at the end it leaves the lock of whoever holds it now alone.
     """
-    lock, file, token = JournalFileOpenLock(path), Path(f"{path}.lock"), uuid.uuid4().hex
+    lock, file, token = JournalFileOpenLock(path, timing.LOCK), Path(f"{path}.lock"), uuid.uuid4().hex
 
     def held() -> bool:
         with suppress(OSError):  # gone
