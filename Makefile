@@ -15,7 +15,7 @@ train: .venv/installed
 # What CI runs, but for tests that need what is not there (Chromium, PostgreSQL), which CI installs. CI=true also installs the
 # wheel with all its dependencies into an empty environment.
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # Kills, full disks, damaged and made-up files, environments that break, by the thousand: a day. It goes on where it was ended.
 torture: .venv/installed-dev

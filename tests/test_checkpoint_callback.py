@@ -2,9 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_rlx2 import RLx2Callback, RLx2TD3, SparseTD3Policy
 from sb3_rlx2.checkpoint import Checkpoints, Interrupted, context, generations
-from tests import runs
+from tests import apart, runs
 from tests.envs import DriftEnv
 from tests.faults import ERRORS, failing
 from tests.runs import CutAt, scramble
@@ -244,9 +241,9 @@ RLx2TD3("MlpPolicy", "Pendulum-v1", **settings).learn(40, callback=Checkpoints(s
 
 def test_a_script_that_is_started_again(tmp_path):
     for _ in range(2):
-        command = [sys.executable, "-c", SCRIPT, tmp_path / "run", tmp_path / "agent.zip"]
-        output = subprocess.check_output(command, text=True, cwd=Path(__file__).parent.parent)
-    assert "Training goes on from step 40" in output
+        done = apart.run(SCRIPT, tmp_path / "run", tmp_path / "agent.zip", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "Training goes on from step 40" in done.stdout
 
 
 def test_dict_observations(tmp_path):

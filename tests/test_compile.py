@@ -1,9 +1,6 @@
 """The kernel cache on disk: shared by processes, healed after damage."""
 
 import multiprocessing
-import os
-import subprocess
-import sys
 import threading
 import warnings
 from pathlib import Path
@@ -19,6 +16,7 @@ from sb3_rlx2.kernels import compile as kernel_compile
 from sb3_rlx2.kernels import losses
 from sb3_rlx2.kernels.mlp import FORWARD
 from sb3_rlx2.kernels.structs import Struct
+from tests import apart
 
 # the group that compiles fastest
 COMPUTE = """
@@ -37,16 +35,14 @@ print(target[0])
 
 
 def start(cache):
-    environment = os.environ | {"SB3_RLX2_CACHE_DIR": str(cache)}
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", COMPUTE], env=environment, stdout=pipe, stderr=pipe, text=True)
+    return apart.Process(COMPUTE, cwd=cache.parent, variables={"SB3_RLX2_CACHE_DIR": str(cache)})
 
 
 def outcome(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert out.strip() == "5.0"
-    return err
+    result = process.result()
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "5.0"
+    return result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -207,8 +203,8 @@ for thread in threads:
 def test_threads_that_compile_at_once_keep_to_their_folders(tmp_path):
     cache, here = tmp_path / "cache", tmp_path / "here"
     here.mkdir()
-    environment = os.environ | {"SB3_RLX2_CACHE_DIR": str(cache)}
-    subprocess.run([sys.executable, "-c", SEVERAL_GROUPS], cwd=here, env=environment, check=True, timeout=300)
+    done = apart.run(SEVERAL_GROUPS, cwd=here, variables={"SB3_RLX2_CACHE_DIR": str(cache)})
+    assert done.returncode == 0, done.stderr
     assert list(here.iterdir()) == []
     folders = {path.name.split("-")[0]: path for path in cache.iterdir() if path.is_dir()}
     assert set(folders) == {"adam", "polyak", "threads", "forward", "single"}

@@ -5,8 +5,6 @@ import importlib
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from argparse import Namespace
 from collections import Counter
@@ -37,6 +35,7 @@ from sb3_rlx2.studies.workers import run_trials
 from sb3_rlx2.zoo import hub
 from sb3_rlx2.zoo.dense_twin import dense_hyperparams
 from sb3_rlx2.zoo.trials import trial_folder
+from tests import apart
 from tests.checks import assert_equal, learned, sparse_mlps
 from tests.envs import PixelEnv
 
@@ -113,14 +112,13 @@ def folder(tmp_path, monkeypatch):
 
 
 def start(*arguments, code=QUICK):
-    arguments = [sys.executable, "-W", "ignore", "-c", code, *arguments]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return apart.Process(code, *arguments, cwd=os.getcwd())
 
 
 def finish(process, returncode=0):
-    output, _ = process.communicate(timeout=600)
-    assert process.returncode == returncode, output
-    return output
+    result = process.result()
+    assert result.returncode == returncode, result.stdout + result.stderr
+    return result.stdout + result.stderr
 
 
 def trials(path, name):
@@ -131,7 +129,7 @@ def trials(path, name):
 def wait_for(condition, process, seconds=400):
     end = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, process.communicate()[0]
+        assert process.poll() is None, process.result()
         assert time.monotonic() < end
         time.sleep(0.05)
 
@@ -196,11 +194,12 @@ def test_two_workers_one_is_killed(folder, rlx2):
     try:
         wait_for((folder / "hangs").exists, dead)
         dead.kill()
-        dead.communicate()
+        dead.result()
         finish(alive)
     finally:
         for process in (dead, alive):
             process.kill()
+            process.result()
     for name, total, first in (("dense", 2, 0), ("search", 4, FRESH_SEEDS)):
         ended = [trial for trial in trials("shared.log", name) if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         assert sorted(trial.user_attrs["seed"] for trial in ended) == list(range(first, first + total))
@@ -231,6 +230,7 @@ def test_interrupted(folder, rlx2):
         assert "The same command continues" in finish(process, 130)
     finally:
         process.kill()
+        process.result()
     done = [trial.user_attrs for trial in trials(journal, "search") if trial.state == TrialState.COMPLETE]
     rlx2(*arguments)
     ended = [trial for trial in trials(journal, "search") if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]

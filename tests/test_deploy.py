@@ -1,7 +1,5 @@
 """Policies to deploy: which weights are chosen, what a zip keeps of them, and that training does not notice."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from sb3_rlx2.deploy import (
     policy_with,
 )
 from sb3_rlx2.zoo import agents, hyperparams_file
+from tests import apart
 from tests.checks import assert_equal
 from tests.envs import DriftEnv
 
@@ -153,12 +152,14 @@ def test_a_zip_is_stock_sb3s_where_this_package_is_not_installed(tmp_path):
     model.learn(100, callback=DeployAverageCallback())
     model.save(tmp_path / "agent")
     code = (
-        "import sys; sys.modules['sb3_rlx2'] = None\n"
+        "import sys, warnings; sys.modules['sb3_rlx2'] = None\n"
+        "warnings.simplefilter('error', UserWarning)\n"
         "from stable_baselines3 import TD3\n"
         f"model = TD3.load({str(tmp_path / 'agent')!r})\n"
         "assert set(model.deployed_actor['weights']) == set(model.actor.state_dict())"
     )
-    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", code], check=True)
+    done = apart.run(code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 class Played(BaseCallback):

@@ -1,15 +1,13 @@
 """The examples run."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import apart
 from tests.compilers import needs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -28,9 +26,8 @@ QUICK = ("export_to_c", "killed_and_resumed")
 
 
 def run(code, folder):
-    environment = os.environ | {"PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)
+    strict = f"import warnings\nwarnings.simplefilter('error')\n{code}"
+    result = apart.run(strict, cwd=folder, variables={"OMP_NUM_THREADS": "1"})
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
 

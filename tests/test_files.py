@@ -4,7 +4,6 @@ import argparse
 import ast
 import errno
 import os
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -17,6 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_rlx2 import files
 from sb3_rlx2.commands.patches import applied
 from sb3_rlx2.files import filling, replacing, write_text
+from tests import apart
 from tests.faults import ERRORS, failing
 
 ROOT = Path(__file__).parent.parent
@@ -115,12 +115,11 @@ def test_the_disk_has_a_file_before_it_takes_its_place(tmp_path, monkeypatch):
 def test_a_killed_writer_leaves_the_old_file(tmp_path):
     write_text(tmp_path / "file", "old")
     code = (
-        "import os, pathlib, signal, sys; from sb3_rlx2.files import replacing\n"
+        "import os, pathlib, signal, sys\nfrom sb3_rlx2.files import replacing\n"
         "with replacing(pathlib.Path(sys.argv[1])) as unfinished:\n"
         "    unfinished.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "file")], check=False)
-    assert run.returncode == -9
+    assert apart.run(code, tmp_path / "file", cwd=tmp_path).returncode == -9
     assert (tmp_path / "file").read_text() == "old"
     (left,) = (path for path in tmp_path.iterdir() if path.name != "file")
     assert left.name.startswith(files.UNFINISHED)

@@ -1,8 +1,6 @@
 """Agents go to a hub on loopback and come back, through huggingface_hub and by HTTP."""
 
 import os
-import subprocess
-import sys
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -14,6 +12,7 @@ from stable_baselines3 import PPO
 
 from sb3_rlx2 import RLx2TD3
 from sb3_rlx2.zoo import hub
+from tests import apart
 from tests.hub_server import serve
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -32,11 +31,11 @@ def rlx2_online(server, tmp_path, monkeypatch):
     """The command in a process of its own: huggingface_hub reads the address of the hub when it is imported."""
     monkeypatch.chdir(tmp_path)
     own = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "cache"), "HF_TOKEN": "hf_me", "HF_HUB_DISABLE_XET": "1"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRUST"))} | own
+    for name in [name for name in os.environ if name.startswith(("HF_", "TRUST"))]:
+        monkeypatch.delenv(name)
 
     def run(*arguments, status=0, **variables):
-        command = [sys.executable, "-W", "ignore", "-m", "sb3_rlx2", *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment | variables)
+        result = apart.run("sb3_rlx2", *arguments, cwd=tmp_path, variables=own | variables)
         assert result.returncode == status, result.stdout + result.stderr
         return result.stdout + result.stderr
 

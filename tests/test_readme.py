@@ -1,15 +1,13 @@
 """What the README and the pages of commands show is run: the scripts, the zoo's command lines, and the make targets."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from sb3_rlx2 import commands
+from tests import apart
 from tests.hub_server import serve
 
 ROOT = Path(__file__).parent.parent
@@ -43,8 +41,7 @@ SHORTER = [
 
 
 def run(command, folder, statuses=(0,), **variables):
-    environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"} | variables
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)
+    result = apart.run(*command, cwd=folder, variables={"OMP_NUM_THREADS": "1"} | variables)
     assert result.returncode in statuses, result.stdout[-3000:] + result.stderr[-3000:]
     return result.stdout
 
@@ -64,7 +61,7 @@ def test_readme_shows_what_is_tested():
 
 
 def test_script(folder):
-    run([sys.executable, "-c", PYTHON[0]], folder)
+    run([PYTHON[0]], folder)
     assert (folder / "rlx2_pendulum.zip").exists()
 
 
@@ -74,9 +71,9 @@ def test_zoo_commands(folder):
         online = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "hub"), "HF_TOKEN": "hf_me", "HF_HUB_DISABLE_XET": "1"}
         for command in COMMANDS:
             program, *arguments = shlex.split(command)
-            prefix = [sys.executable] if program == "python" else [sys.executable, "-m", "sb3_rlx2"]
+            module, *arguments = arguments[1:] if program == "python" else ["sb3_rlx2", *arguments]  # `python -m module`
             shorter, statuses = (SHORTER, (0, 3)) if arguments[0] == "compress" else ([], (0,))
-            outputs.setdefault(arguments[0], []).append(run([*prefix, *arguments, *shorter], folder, statuses, **online))
+            outputs.setdefault(arguments[0], []).append(run([module, *arguments, *shorter], folder, statuses, **online))
     assert "live weights" in outputs["train"][0]
     assert "Mean reward" in outputs["enjoy"][0]
     run_folder = folder / "logs/rlx2td3/Hopper-v5_1"

@@ -32,6 +32,7 @@ from sb3_rlx2.report.plot import Axis
 from sb3_rlx2.report.run_folder import agent_file, read_run
 from sb3_rlx2.report.sections import NO_AGENT, NO_EVALUATIONS, NO_PROGRESS
 from sb3_rlx2.report.training import training_returns
+from tests import apart
 from tests.chromium import chromium, require_chromium
 from tests.envs import DriftEnv
 
@@ -257,8 +258,7 @@ def test_run_in_progress(whole):
 
 def test_zoo_run(tmp_path):
     def run(*arguments):
-        line = [sys.executable, "-m", "sb3_rlx2", *arguments]
-        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        done = apart.run("sb3_rlx2", *arguments, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
 
     task = [

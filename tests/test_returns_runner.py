@@ -16,17 +16,17 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from benchmarks.returns import grid, probes, status, training
+from benchmarks.returns import agents, grid, probes, status, training
 from benchmarks.returns.__main__ import main, parse
 from benchmarks.returns.agents import agent_class
-from benchmarks.returns.cells import EPISODES, SETS, Cell
+from benchmarks.returns.cells import SETS, Cell
 from benchmarks.returns.grid import Grid
 from benchmarks.returns.training import BEGUN, CHECKPOINTS, EARLIER, MODEL, PROGRESS, Places
 from sb3_rlx2.checkpoint import generations
 from sb3_rlx2.studies import timing
 from sb3_rlx2.studies.storage import open_storage
 from sb3_rlx2.studies.workers import _bury, _retry_dead_trials
-from tests import postgres
+from tests import apart, postgres
 from tests.checks import assert_equal
 from tests.compilers import needs
 
@@ -34,6 +34,13 @@ ROOT = Path(__file__).parent.parent
 SMOKE = SETS["smoke"]
 TIMING = {"seconds", "checkpoint_seconds", "date", "interruptions", "revision"}
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+# Evaluations of few episodes, and small batches: what takes long, and is not what is tested.
+FEW, BATCH = 2, 32
+SMALL = (
+    f"from benchmarks.returns import agents, training; training.EPISODES = {FEW};"
+    f"agents.INTERVALS['batch_size'] = agents.STOCK['batch_size'] = {BATCH}\n"
+)
+QUICK = "from sb3_rlx2.studies import timing; timing.HEARTBEAT_INTERVAL, timing.GRACE_PERIOD = 1, 5"
 
 
 def places(folder):
@@ -46,11 +53,11 @@ def learned(result):
     return {name: value for name, value in result.items() if name not in TIMING} | {"cost": cost, "curve": curve}
 
 
-def start(folder, *names, cores=1):
+def start(folder, *names, cores=1, environment=ENVIRONMENT):
     command = [sys.executable, "-m", "benchmarks.returns", "run", *names, "--cores", str(cores), "--checkpoint-every", "100"]
     command += ["--folder", str(folder / "work"), "--results", str(folder / "results")]
     with (folder / "log").open("a") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
 
 
 def the_study(folder, names="smoke"):
@@ -61,6 +68,13 @@ def children(process):
     return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(training, "EPISODES", FEW)
+    for arguments in (agents.INTERVALS, agents.STOCK):
+        monkeypatch.setitem(arguments, "batch_size", BATCH)
+
+
 def wait_for(condition, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -68,6 +82,7 @@ def wait_for(condition, seconds=600):
         time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.filterwarnings("ignore:backend='auto' takes 'masked'")  # pruning begins dense
 @pytest.mark.parametrize(
     ("cell", "kills"),
@@ -91,9 +106,9 @@ def test_a_killed_cell_goes_on_as_if_nothing_had_happened(cell, kills, tmp_path)
     if cell.method == "rlx2":  # the buffer has forgotten before the last kill and after it
         assert kept[-1]["buffer"] < kept[-1]["step"]
         assert expected["curve"][-1]["buffer"] < kept[-1]["buffer"] + cell.steps - kept[-1]["step"]
-    code = (
-        "from pathlib import Path; from benchmarks.returns.cells import Cell; from benchmarks.returns.training import *;"
-        "from benchmarks.returns import training; training.REVISION = 'older';"
+    code = SMALL + (
+        "from pathlib import Path; from benchmarks.returns.cells import Cell; from benchmarks.returns.training import *\n"
+        "training.REVISION = 'older';"
         f"train({cell!r}, Places(Path({str(tmp_path / 'work')!r}), Path({str(tmp_path / 'results')!r})), 100)"
     )
     path = tmp_path / "work" / cell.name / CHECKPOINTS
@@ -103,12 +118,12 @@ def test_a_killed_cell_goes_on_as_if_nothing_had_happened(cell, kills, tmp_path)
             names = [generations.NAME.fullmatch(each.name) for each in (path.iterdir() if path.exists() else ())]
             return any(name is not None and int(name["step"]) >= at_least for name in names)
 
-        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT)
+        process = apart.Process(code, cwd=ROOT)
         try:
             wait_for(lambda: reached() or process.poll() is not None)  # noqa: B023
         finally:
             process.kill()
-        assert process.wait() == -signal.SIGKILL
+        assert process.result().returncode == -signal.SIGKILL, process.result().stderr
     assert not places(tmp_path).result(cell).exists()
     result = training.train(cell, places(tmp_path))
     assert result["interruptions"] == len(kills)
@@ -122,6 +137,7 @@ def test_a_killed_cell_goes_on_as_if_nothing_had_happened(cell, kills, tmp_path)
     assert_equal(weights, expected_weights)
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("method", ["rlx2", "dense"])
 def test_other_policies_are_scored_towards_the_end_and_training_does_not_notice(method, tmp_path, monkeypatch):
     cell = Cell(method, "td3", "Pendulum-v1", 0, 2_000, 200)
@@ -129,7 +145,7 @@ def test_other_policies_are_scored_towards_the_end_and_training_does_not_notice(
     assert [row["step"] for row in result["curve"] if "deployed" in row] == [2_000]
     scored = result["curve"][-1]["deployed"]
     assert list(scored) == [*probes.PROBES]
-    assert [len(returns) for returns in scored.values()] == [EPISODES] * len(scored)
+    assert [len(returns) for returns in scored.values()] == [FEW] * len(scored)
     # The fifth episode of the policy's own ended at this step: that checkpoint is the current policy, with the same starts.
     assert [name for name, returns in scored.items() if returns == result["curve"][-1]["returns"]] == ["checkpoint 5"]
     assert np.all(np.diff([row["seconds"] for row in result["curve"]]) >= 0)
@@ -248,7 +264,9 @@ def test_a_cell_that_kills_its_workers_is_given_up_until_the_next_run(tmp_path, 
 
 
 def test_a_worker_that_is_killed_is_replaced(tmp_path):
-    run = start(tmp_path, SMOKE[0].name)
+    (tmp_path / "sitecustomize.py").write_text(QUICK)  # which every Python begins with
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    run = start(tmp_path, SMOKE[0].name, environment=ENVIRONMENT | {"PYTHONPATH": paths})
     wait_for(lambda: any((tmp_path / "work" / SMOKE[0].name / CHECKPOINTS).glob("*_step_*")))
     (worker,) = children(run.pid)
     os.kill(worker, signal.SIGKILL)
@@ -383,6 +401,8 @@ def test_misuse_is_refused(capsys):
 
 
 def test_a_storage_that_is_not_there_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(timing, "OPENING", 0.3)
+    monkeypatch.setattr(timing, "POLL_INTERVAL", 0.1)
     for command, storage, message in (
         ("status", str(tmp_path / "typo.log"), "typo.log' is not there"),
         ("run", "mysql://host/database", "storage='mysql://host/database' must be postgresql://"),

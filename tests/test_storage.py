@@ -36,6 +36,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(timing, "HEARTBEAT_INTERVAL", 0.2)
     monkeypatch.setattr(timing, "GRACE_PERIOD", 1)
     monkeypatch.setattr(timing, "POLL_INTERVAL", 0.1)
+    monkeypatch.setattr(timing, "SILENCE", 10)  # longer than tests suspend anybody
     yield
     while opened:
         last = opened.pop()
@@ -674,7 +675,8 @@ def test_unknown_storage(wrong):
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "sqlite"])
-def test_storage_that_cannot_be_reached(kind, tmp_path):
+def test_storage_that_cannot_be_reached(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "OPENING", 0.3)
     (tmp_path / "file").touch()
     urls = {
         "postgresql": f"postgresql://user:secret@127.0.0.1:{postgres.free_port()}/study",

@@ -1,8 +1,6 @@
 """`rlx2 train -optimize` and `--trial-id`: what is searched, what a trial trains with, and what comes back."""
 
 import argparse
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +21,7 @@ from sb3_rlx2.studies.storage import open_storage
 from sb3_rlx2.tuning import manager as tuning
 from sb3_rlx2.zoo import search_space
 from sb3_rlx2.zoo.trials import trial_checkpoints
+from tests import apart
 
 HYPERPARAMS = Path(__file__).parents[1] / "hyperparams"
 OURS = ["rlx2td3", "rlx2ddpg", "rlx2sac", "rlx2tqc", "rlx2crossq", "rlx2dqn", "rlx2qrdqn"]
@@ -237,7 +236,7 @@ def test_stock_names_keep_the_sparsity(algo, tmp_path, models):
 def test_stock_command_refuses_to_lose_the_sparsity(tmp_path):
     command = ["rl_zoo3.train", "--algo", "td3", "--env", "Pendulum-v1", "-conf", str(HYPERPARAMS / "td3.yml")]
     command += ["-optimize", "--n-trials", "1", "-n", "100", "-f", "logs"]
-    result = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    result = apart.run(*command, cwd=tmp_path)
     assert result.returncode != 0
     assert "actor_sparsity=None: SparseTD3Policy has no default sparsity" in result.stderr
 

@@ -20,6 +20,7 @@ from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.plan import steps_of
 from sb3_rlx2.zoo import agents
 from sb3_rlx2.zoo.experiment import ExperimentManager, weight_report
+from tests import apart
 
 HYPERPARAMS = Path(__file__).parents[1] / "hyperparams"
 STOCK = {cls.__name__.lower(): cls for cls in (TD3, DDPG, SAC, TQC, CrossQ, DQN, QRDQN)}
@@ -48,10 +49,10 @@ def narrow(algo, **kwargs):
     return [f"policy_kwargs:dict({given})"]
 
 
-def run(*arguments, cwd, returncode=0):
-    """Run a module with the interpreter of the tests, as a user would."""
-    result = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
-    assert result.returncode == returncode, result.stdout + result.stderr
+def run(module, *arguments, cwd):
+    """Run a module in a process of its own, as a user would."""
+    result = apart.run(module, *arguments, cwd=cwd, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
     return result
 
 
