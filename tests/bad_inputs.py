@@ -264,7 +264,6 @@ COMMANDS = [
     (f"{TRAIN} -params n_envs:-1", "n_envs=-1 must be an integer >= 1"),
     (f"{TRAIN} -params seed:1", "seed=1 is no hyper-parameter: rlx2 train has --seed for it"),
     (f"{TRAIN} -params gamma:0.9 train_freq:episode", "argument -params: train_freq:episode must be name:value"),
-    (f"{TRAIN} -params gamma:0.9 gamma:0.99", "argument -params: gamma is given more than once"),
     (f"{TRAIN} -params topology:snip", "topology='snip' needs actor_start_sparsity=0.0"),
     (f"{TRAIN} -conf nowhere.yml", "--conf-file nowhere.yml does not exist"),
     (f"{TRAIN} -conf no_such_module", "no_such_module"),

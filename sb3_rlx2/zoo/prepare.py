@@ -211,10 +211,6 @@ def store_or_explain(store: Any, _: argparse.Namespace) -> Callable[..., None]:
     def explained(
         action: Any, parser: argparse.ArgumentParser, namespace: Any, values: list[str], option: str | None = None
     ) -> None:
-        names = [value.partition(":")[0] for value in values]
-        for name in names:
-            if names.count(name) > 1:  # the zoo takes the last
-                parser.error(f"argument {option}: {name} is given more than once")
         try:
             store(action, parser, namespace, [*map(_quoted, values)], option)
         except Exception as error:
