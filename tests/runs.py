@@ -153,9 +153,10 @@ def train(make, folder, total=TOTAL, cut=None, every=20, evaluate=False):
     model.set_logger(configure(str(logs), ["csv", "json", *(["tensorboard"] if make is td3_of_all else [])]))
     callbacks = [RLx2Callback(update_interval=15)] if make is stock_td3_sparse else []
     callbacks += [DEPLOYS[make]()] if make in DEPLOYS else []
+    used = [model.get_env()]
     if evaluate:
-        env = make(folder / "evaluations").get_env()
-        callbacks.append(EvalCallback(env, eval_freq=30, n_eval_episodes=1, log_path=str(logs), verbose=0))
+        used.append(make(folder / "evaluations").get_env())
+        callbacks.append(EvalCallback(used[-1], eval_freq=30, n_eval_episodes=1, log_path=str(logs), verbose=0))
     callbacks.append(Checkpoints(folder / "checkpoints", every))
     if cut is not None:
         callbacks.append(CutAt(cut))
@@ -164,7 +165,8 @@ def train(make, folder, total=TOTAL, cut=None, every=20, evaluate=False):
     except Cut:
         return None
     finally:
-        model.get_env().close()
+        for env in used:
+            env.close()
         model.logger.close()
     return model
 

@@ -103,7 +103,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
             return Resumable(wrapped) if in_processes else wrapped
 
         with patched(self, env_wrapper=wrap_also):
-            self.made.append(super().create_envs(n_envs, eval_env, no_log))
+            self.made[-1] = super().create_envs(n_envs, eval_env, no_log)
         return self.made[-1]
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
@@ -189,6 +189,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
         return model  # type: ignore[no-any-return]
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        self.made.append(env)  # closed then, also if the settings of VecNormalize do not fit
         env = super()._maybe_normalize(env, eval_env)
         statistics = agents.beside_checkpoint(Path(self.trained_agent), "vecnormalize")
         if statistics is None:
