@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ def machine() -> dict[str, Any]:
     """Describe the machine and what its programs load first, without its name or paths."""
     preloaded = [Path(library).name for library in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()]
     return {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.system(), "preloaded": preloaded}
+
+
+def maker(cpu: str) -> str:
+    """Give the first word of a CPU's name, which is its maker's."""
+    return re.split(r"\W", cpu, maxsplit=1)[0]
 
 
 def cpu_model() -> str:

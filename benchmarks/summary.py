@@ -13,13 +13,13 @@ from benchmarks.speed.results import Row, ratio
 from benchmarks.speed.results import load as load_speed
 from benchmarks.speed.tables import ENVIRONMENT_STEPS
 
-OPPONENTS = ENVIRONMENT_STEPS[:3]  # RLx2 is the last
+SPEEDS = ("steps/s, times SB3's", "MKL as on Intel", "SBX's")
+OPPONENTS = dict(zip(ENVIRONMENT_STEPS[:3], SPEEDS, strict=True))  # RLx2 is the last
 HEADER = [
     "",
     "zeros, actor / critics",
     "return, of dense's",
     f"hours to {tables.BELOW:.0%} of it, RLx2 / dense",
-    *("steps/s, times SB3's", "MKL as on Intel", "SBX's"),
 ]
 READING = (
     "A million steps, networks of 256-256. In brackets: a 95 % bootstrap interval, and seeds of RLx2 / of dense SB3; hours "
@@ -33,16 +33,17 @@ SPREAD = ", ratios with the spread over repeats in brackets"  # which this table
 
 def table() -> str:
     """Lay out a row for each cell of the paper's Table 2 that has been trained or timed."""
-    returns, sections = load_returns(), load_speed(SPEED)
-    speed = sections.get("end_to_end")
+    returns = load_returns()
+    speed = [sections["end_to_end"] for sections in load_speed(SPEED).values() if "end_to_end" in sections]
+    timed = [(section, opponent) for section in speed for opponent in OPPONENTS if opponent in section.rows[0]["seconds"]]
+    header = [*HEADER, *(f"{section.maker}: {OPPONENTS[opponent]}" for section, opponent in timed)]
     rows = []
     for algorithm, env in goal.CELLS:
-        timed = speed.where(algorithm=algorithm.upper(), env=env) if speed else []
-        row = [*_learned(returns, algorithm, env), *(_against(timed, opponent) for opponent in OPPONENTS)]
+        against = [_against(section.where(algorithm=algorithm.upper(), env=env), opponent) for section, opponent in timed]
+        row = [*_learned(returns, algorithm, env), *against]
         if {*row} != {tables.NONE}:
             rows.append([f"{algorithm.upper()} {env}", *row])
-    parts = [tables.noted(HEADER, rows), READING, *([speed.conditions.replace(SPREAD, "")] if speed else [])]
-    return "\n\n".join(parts)
+    return "\n\n".join([tables.noted(header, rows), READING, *(section.conditions.replace(SPREAD, "") for section in speed)])
 
 
 def write() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from benchmarks.machine import machine, thread_variables, versions
+from benchmarks.machine import cpu_model, machine, maker, thread_variables, versions
 from benchmarks.speed.cells import ROOT
 from sb3_rlx2.files import write_text
 
@@ -146,7 +146,7 @@ class Bench:
         return seconds / n
 
     def store(self, section: str, measure: Callable[["Bench"], list[dict[str, Any]]]) -> None:
-        """Measure a section and write it in one go, so that a file that exists is complete."""
+        """Measure a section, and write it into the folder of the CPU's maker in one go: a file that exists is complete."""
         start, before = time.time(), machine() | {"load before": os.getloadavg()[0]}
         rows = [row | {"summary": summary(row)} for row in measure(self)]
         about = {
@@ -160,7 +160,9 @@ class Bench:
             "versions": versions(),
             "sbx_versions": sbx_versions(self.sbx),
         }
-        write_text(self.results / f"{section}.json", json.dumps(about | {"rows": rows}, indent=1) + "\n")
+        folder = self.results / maker(cpu_model()).lower()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / f"{section}.json", json.dumps(about | {"rows": rows}, indent=1) + "\n")
 
 
 def summary(row: dict[str, Any]) -> dict[str, dict[str, float]]:

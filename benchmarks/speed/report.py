@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks import readme, summary
 from benchmarks.speed import checks
 from benchmarks.speed.measure import RESULTS
-from benchmarks.speed.results import Section, load, median
+from benchmarks.speed.results import Section, latest, load, median
 from benchmarks.speed.sections import NNZ_MULTIPLES, WIDTHS
 from benchmarks.speed.tables import TABLES
 
@@ -14,17 +14,27 @@ NOT_MEASURED = "not measured"
 
 def full_report(folder: Path = RESULTS) -> str:
     """Give ``RESULTS.md``: all targets, then all tables."""
-    sections = load(folder)
-    rows = [check.row for name in checks.OF if name in sections for check in checks.OF[name](sections[name])]
+    makers = load(folder)
+    rows = [
+        [what, sections[name].cpu, *rest]
+        for name in checks.OF
+        for sections in makers.values()
+        if name in sections
+        for what, *rest in (check.row for check in checks.OF[name](sections[name]))
+    ]
     parts = [
         "# Speed",
         "Written by `python -m benchmarks.speed report`; what was tried is in [NOTES.md](NOTES.md).",
         "## Targets",
     ]
-    parts.append(readme.markdown(["", "measured", "target", ""], rows) if rows else f"{NOT_MEASURED}.")
+    parts.append(readme.markdown(["", "on", "measured", "target", ""], rows) if rows else f"{NOT_MEASURED}.")
     for name, (title, table) in TABLES.items():
         parts.append(f"## {title}")
-        parts += [table(sections), sections[name].conditions] if name in sections else [f"{NOT_MEASURED}."]
+        measured = [sections for sections in makers.values() if name in sections]
+        for sections in measured:
+            parts += [f"### {sections[name].cpu}"] if len(measured) > 1 else []
+            parts += [table(sections), sections[name].conditions]
+        parts += [] if measured else [f"{NOT_MEASURED}."]
     return "\n\n".join(parts) + "\n"
 
 
@@ -54,7 +64,7 @@ def plot(section: Section, path: Path) -> None:
 
 def write() -> None:
     """Write all of it."""
-    sections = load(RESULTS)
+    sections = latest(load(RESULTS))
     if "scaling" in sections:
         plot(sections["scaling"], RESULTS / "scaling.png")
     (RESULTS.parent / "RESULTS.md").write_text(full_report())

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import machine
 from benchmarks.speed.mkl import AS_ON_INTEL
 
 Row = dict[str, Any]
@@ -31,6 +32,16 @@ class Section:
         return row
 
     @property
+    def cpu(self) -> str:
+        """What it was measured on."""
+        return str(self.about["machine"]["cpu"])
+
+    @property
+    def maker(self) -> str:
+        """Who made that."""
+        return machine.maker(self.cpu)
+
+    @property
     def conditions(self) -> str:
         """One line that says where and when it was measured."""
         about, cpu = self.about, self.about["machine"]
@@ -46,9 +57,25 @@ class Section:
         )
 
 
-def load(folder: Path) -> dict[str, Section]:
-    """Read what is stored, by section."""
-    return {path.stem: Section(path) for path in sorted(folder.glob("*.json"))}
+Sections = dict[str, Section]
+
+
+def load(folder: Path) -> dict[str, Sections]:
+    """Read what is stored: sections by the maker of the CPU that they were measured on."""
+    makers: dict[str, Sections] = {}
+    for path in sorted(folder.glob("*/*.json")):
+        makers.setdefault(path.parent.name, {})[path.stem] = Section(path)
+    return makers
+
+
+def latest(makers: dict[str, Sections]) -> Sections:
+    """Give of each section the latest one, whatever it was measured on."""
+    found: Sections = {}
+    for sections in makers.values():
+        for name, section in sections.items():
+            if name not in found or section.about["date"] > found[name].about["date"]:
+                found[name] = section
+    return found
 
 
 def median(row: Row, name: str) -> float:

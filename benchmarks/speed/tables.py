@@ -10,6 +10,7 @@ from benchmarks.speed.mkl import AS_ON_INTEL
 from benchmarks.speed.results import (
     Row,
     Section,
+    Sections,
     faster_way,
     geometric_mean,
     line_fit,
@@ -19,8 +20,6 @@ from benchmarks.speed.results import (
     shown_time,
 )
 from benchmarks.speed.sections import NNZ_MULTIPLES, PRODUCTS, WIDTHS
-
-Sections = dict[str, Section]
 
 DENSE_AS_ON_INTEL = "dense" + AS_ON_INTEL
 NOT_THERE = "-"

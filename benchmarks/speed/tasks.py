@@ -190,7 +190,7 @@ def _dense_forward(net: th.nn.Module, obs: np.ndarray) -> Run:
 
 
 def _sparse_forward(net: Any, obs: np.ndarray) -> Run:
-    from sb3_rlx2.backends.csr import infer
+    from sb3_rlx2.backends import infer
 
     def run(n: int) -> None:
         for _ in range(n):
