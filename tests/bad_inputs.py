@@ -22,6 +22,7 @@ import gymnasium as gym
 import numpy as np
 import yaml
 from gymnasium import spaces
+from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 
 from sb3_rlx2 import RLx2Callback, RLx2DQN, RLx2QRDQN, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, RLx2TQC
 from sb3_rlx2.__main__ import main
@@ -112,6 +113,7 @@ ARGUMENTS = [
     ("RLx2TD3", {"gradient_steps": -7}, "gradient_steps=-7 must be an integer >= -1"),
     ("RLx2TD3", {"action_noise": "normal"}, "action_noise='normal' must be"),
     ("RLx2TD3", {"action_noise": NAN}, "action_noise=nan must be"),
+    ("RLx2TD3", {"action_noise": OrnsteinUhlenbeckActionNoise(np.zeros(1), -np.ones(1))}, "has a standard deviation below 0"),
     ("RLx2TD3", {"policy_delay": 0}, "policy_delay=0 must be an integer >= 1"),
     ("RLx2TD3", {"target_policy_noise": -0.1}, "target_policy_noise=-0.1 must be"),
     ("RLx2TD3", {"target_noise_clip": NAN}, "target_noise_clip=nan must be"),
@@ -287,6 +289,7 @@ COMMANDS = [
     (f"enjoy {PLAY} --load-checkpoint 5", "No model found"),
     (f"enjoy {PLAY} --load-last-checkpoint", "No checkpoint found"),
     (f"enjoy {PLAY} --deployed", "deploy"),
+    (f"enjoy {PLAY} --deterministic --stochastic", "--deterministic and --stochastic exclude each other"),
     (f"enjoy {PLAY} -n 0", "--n-timesteps=0 must be an integer >= 1"),
     (f"enjoy {PLAY} --n-envs 0", "--n-envs=0 must be an integer >= 1"),
     (f"enjoy {PLAY} --seed -1", "--seed=-1 must be"),

@@ -375,6 +375,29 @@ def test_a_learning_rate_that_is_not_taken():
     assert model.actor.optimizer.param_groups[0]["lr"] == 1e-3
 
 
+def test_a_buffer_size_that_is_not_taken(tmp_path):
+    model = changed(make(), buffer_size=20)
+    with pytest.warns(UserWarning, match="buffer_size=20 was set after construction, and .* of 50: have load") as caught:
+        model.learn(10)
+    assert caught[0].filename == __file__
+    assert model.replay_buffer.buffer_size == 50
+    model.save(tmp_path / "agent")
+    make().save_replay_buffer(tmp_path / "of 50")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = RLx2TD3.load(tmp_path / "agent", DriftEnv(), buffer_size=20)
+        assert loaded.learn(10).replay_buffer.buffer_size == 20
+        loaded.load_replay_buffer(tmp_path / "of 50")  # comes with its size
+        assert loaded.learn(10).buffer_size == 50
+
+
+@pytest.mark.parametrize("option", [{"sde_sample_freq": 4}, {"use_sde_at_warmup": True}])
+def test_options_of_gsde_without_it(option):
+    with pytest.warns(UserWarning, match=f"{next(iter(option))}=.* does nothing: it is about gSDE") as caught:
+        make(RLx2SAC, **option)
+    assert [each.filename for each in caught] == [__file__]
+
+
 @pytest.mark.filterwarnings("ignore:Evaluation environment is not wrapped")
 def test_functions_may_stand_beside_callbacks():
     steps = []

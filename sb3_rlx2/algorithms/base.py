@@ -29,7 +29,7 @@ from sb3_rlx2.algorithms.keywords import BufferOptions, NetworkOptions, defaults
 from sb3_rlx2.algorithms.noise import exploration_noise
 from sb3_rlx2.algorithms.policies import SparsePolicy, start_keyword
 from sb3_rlx2.algorithms.smaller import remove_dead_units
-from sb3_rlx2.algorithms.values import check_switch, check_values
+from sb3_rlx2.algorithms.values import check_switch, check_values, warn_of_idle
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
 from sb3_rlx2.callbacks import RLx2Callback, check_dense_start
 from sb3_rlx2.environment_guard import check_statistics, guard, unguard
@@ -140,6 +140,7 @@ class RLx2Algorithm(AlgorithmHost):
             if self.env is None:
                 raise ValueError("env=None must be an environment, or the name of one")
             vars(self).update(check_values(vars(self)))
+            warn_of_idle(vars(self))
             self._check_observations()
         check_number("policy_distance_threshold", self.policy_distance_threshold, 0.0, math.inf)  # None is for callbacks alone
         check_amount("learning_starts", self.learning_starts, minimum=0)
@@ -408,6 +409,7 @@ class RLx2Algorithm(AlgorithmHost):
                 self.replay_buffer = own
                 limit = f"{loaded.capacity}, the capacity of the buffer in {path}"
                 raise ValueError(f"buffer_min_size={self.buffer_min_size} must be <= {limit}") from error
+        self.buffer_size = loaded.buffer_size * self.n_envs
 
     def _read_replay_buffer(self, path: Any, truncate_last_traj: bool) -> None:
         file = open_path(path, "r", suffix="pkl")
@@ -485,7 +487,7 @@ class RLx2Algorithm(AlgorithmHost):
         own = known_arguments(self._own())
         check_values({name: value for name, value in vars(self).items() if name in own})
         self._follow()
-        self._check_rate()
+        self._warn_of_late()
         name = tb_log_name or type(self).__name__
         total = total_timesteps if reset_num_timesteps else total_timesteps + self.num_timesteps
         warm_up = steps_of("learning_starts", self.learning_starts, max(total, self.planned_timesteps or 0))
@@ -505,13 +507,19 @@ class RLx2Algorithm(AlgorithmHost):
         ):
             buffer.configure(self.n_steps, self.gamma, self.buffer_min_size)
 
-    def _check_rate(self) -> None:
-        """Tell who has set a learning rate that it is not taken: SB3 has made a schedule of the one before."""
+    def _warn_of_late(self) -> None:
+        """Tell who has set what SB3 does not look at again: it has made a schedule of the rate, and a buffer of that size."""
         given, schedule = self.learning_rate, getattr(self.lr_schedule, "value_schedule", None)
         if isinstance(given, Real) and isinstance(schedule, ConstantSchedule) and schedule.val != given:
             warn(
                 f"learning_rate={given} was set after construction, and training takes lr_schedule, {schedule.val}: set that "
                 "one, or have load(path, learning_rate=...) make it"
+            )
+        size = getattr(self.replay_buffer, "buffer_size", None)
+        if size is not None and size != max(self.buffer_size // self.n_envs, 1):
+            warn(
+                f"buffer_size={self.buffer_size} was set after construction, and training goes on with the buffer that is "
+                f"there, of {size * self.n_envs}: have load(path, buffer_size=...) make it"
             )
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:

@@ -18,14 +18,14 @@ def exploration_noise(given: ActionNoise | float | None, action_space: spaces.Sp
     :param given: SB3's noise, or the standard deviation of Gaussian noise in ``[-1, 1]`` action space
     :param action_space: action space, a Box if a number is given
     :param n_envs: number of environments
-    :raises ValueError: if it is neither, or of another shape than actions
+    :raises ValueError: if it is neither, of another shape than actions, or has a negative standard deviation
     """
     if isinstance(given, VectorizedActionNoise) and given.n_envs != n_envs:
         given = given.base_noise  # of an agent that was saved with another number of environments; SB3 makes copies of it
     if given is None:
         return None
     if isinstance(given, ActionNoise):
-        _check_shape(given, action_space)
+        _check(given, action_space)
         return given
     if not isinstance(given, Real):
         raise ValueError(f"action_noise={given!r} must be None, an ActionNoise, or a number in [0, inf)")
@@ -34,10 +34,12 @@ def exploration_noise(given: ActionNoise | float | None, action_space: spaces.Sp
     return NormalActionNoise(np.zeros(shape), deviation * np.ones(shape))
 
 
-def _check_shape(noise: ActionNoise, action_space: spaces.Space[Any]) -> None:
-    """Check noise of SB3's own classes; the shape of others' is not known before it is drawn."""
+def _check(noise: ActionNoise, action_space: spaces.Space[Any]) -> None:
+    """Check noise of SB3's own classes; what others' is like is not known before it is drawn."""
     one = noise.base_noise if isinstance(noise, VectorizedActionNoise) else noise
     shape = np.broadcast_shapes(np.shape(getattr(one, "_mu", 0.0)), np.shape(getattr(one, "_sigma", 0.0)))
+    if np.any(np.asarray(getattr(one, "_sigma", 0.0)) < 0):
+        raise ValueError(f"action_noise={one!r} has a standard deviation below 0")
     wanted = action_space.shape or ()
     if shape not in ((), (1,), wanted):
         raise ValueError(f"action_noise={one!r} has shape {shape}, and actions have {wanted}")

@@ -216,6 +216,7 @@ CHECKS: dict[str, Check] = {
     "optimizer_kwargs": _optimizer_arguments,
     "share_features_extractor": check_switch,
 }
+OF_GSDE = {"sde_sample_freq": -1, "use_sde_at_warmup": False}  # and the host's defaults
 OPTIONAL = {
     *("features_extractor_class", "features_extractor_kwargs", "max_grad_norm", "net_arch", "optimizer_kwargs"),
     *("policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "seed", "tensorboard_log"),
@@ -242,3 +243,17 @@ def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
         drop = checked["top_quantiles_to_drop_per_net"]
         _require("top_quantiles_to_drop_per_net", drop, drop < quantiles, f"below n_quantiles={quantiles}")
     return checked
+
+
+def warn_of_idle(given: Mapping[str, Any]) -> None:
+    """
+    Tell who has given options of what is not switched on.
+
+    :param given: arguments of an algorithm
+    """
+    if not given.get("use_sde", False):  # which sparse policies refuse
+        for name, default in OF_GSDE.items():
+            if given.get(name, default) != default:
+                warn(
+                    f"{name}={given[name]!r} does nothing: it is about gSDE (use_sde=True), which sparse policies do not have"
+                )

@@ -108,6 +108,17 @@ def check_options(args: argparse.Namespace, least: Mapping[str, int]) -> None:
             ) from error
 
 
+def check_one_way(args: argparse.Namespace) -> None:
+    """
+    Check that actions are not asked for in both ways, of which the zoo would take the second.
+
+    :param args: of a command that plays
+    :raises ValueError: if they are
+    """
+    if args.deterministic and args.stochastic:
+        raise ValueError("--deterministic and --stochastic exclude each other: leave one out")
+
+
 def option(name: str) -> str:
     """
     Write the name of an option as on the command line.

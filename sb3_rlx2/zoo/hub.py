@@ -32,6 +32,7 @@ from sb3_rlx2.checkpoint.archive import check_agent, opened
 from sb3_rlx2.files import ABANDONED, filling, sweep
 from sb3_rlx2.saved_objects import check_members
 from sb3_rlx2.zoo import agents, videos
+from sb3_rlx2.zoo.checks import check_one_way
 from sb3_rlx2.zoo.model_card import model_card
 
 EVALUATION_EPISODES = 10
@@ -100,6 +101,7 @@ def push(args: argparse.Namespace) -> None:
     """
     videos.render_offscreen()
     agents.check_env(args.env.gym_id, args.gym_packages)
+    check_one_way(args)
     if get_token() is None:
         raise ValueError("the hub wants to know who you are: `hf auth login`, or set HF_TOKEN")
     path = agents.find_agent(args)

@@ -187,6 +187,7 @@ def prepare_enjoying(args: argparse.Namespace) -> None:
     """
     agents.check_env(args.env.gym_id, args.gym_packages)
     checks.check_options(args, {"n_timesteps": 1, "n_envs": 1, "seed": 0})
+    checks.check_one_way(args)
     if not args.no_render:
         videos.check_screen(args.env.gym_id)
     try:

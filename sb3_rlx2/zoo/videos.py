@@ -19,7 +19,7 @@ from tqdm import tqdm
 from sb3_rlx2.checkpoint.archive import check_agent
 from sb3_rlx2.validation import check_integer
 from sb3_rlx2.zoo import agents
-from sb3_rlx2.zoo.checks import option
+from sb3_rlx2.zoo.checks import check_one_way, option
 
 
 def prepare_video(args: argparse.Namespace) -> None:
@@ -32,6 +32,7 @@ def prepare_video(args: argparse.Namespace) -> None:
     agents.check_env(args.env.gym_id, args.gym_packages)
     for name, least in (("n_timesteps", 1), ("n_envs", 1), ("seed", 0)):
         check_integer(option(name), getattr(args, name), least)
+    check_one_way(args)
     check_agent(agents.find_agent(args))
     args.env_kwargs = agents.env_kwargs(agents.find_run(args), args.env, args.env_kwargs)
 
