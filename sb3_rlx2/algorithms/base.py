@@ -89,6 +89,7 @@ class RLx2Algorithm(AlgorithmHost):
     _is_loading = False  # SB3's `load` has made it and will give it a saved agent's state
     _steps: Any = None
     _watch: Any = None  # the TrainingWatch that looks after them
+    _buffer_made_of: int
     _said: str | None = None  # why gradient steps are SB3's own, as the user was told
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -195,6 +196,7 @@ class RLx2Algorithm(AlgorithmHost):
             merged["policy_kwargs"]["init"] = NetworkOptions.init
         with patched(self, n_steps=1, **merged):  # SB3's argument of this name would only warn next to a buffer class
             super()._setup_model()
+        self._buffer_made_of = self.buffer_size
         optimizer = getattr(self, "ent_coef_optimizer", None)
         if optimizer is not None:
             optimizer.register_step_pre_hook(lambda *_: check_gradients("entropy coefficient", optimizer))
@@ -409,7 +411,6 @@ class RLx2Algorithm(AlgorithmHost):
                 self.replay_buffer = own
                 limit = f"{loaded.capacity}, the capacity of the buffer in {path}"
                 raise ValueError(f"buffer_min_size={self.buffer_min_size} must be <= {limit}") from error
-        self.buffer_size = loaded.buffer_size * self.n_envs
 
     def _read_replay_buffer(self, path: Any, truncate_last_traj: bool) -> None:
         file = open_path(path, "r", suffix="pkl")
@@ -443,7 +444,7 @@ class RLx2Algorithm(AlgorithmHost):
         return f"observations of {buffer.obs_shape}, actions of ({buffer.action_dim},), {buffer.n_envs} environments"
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_steps", "_watch", "_said", "_is_loading"]
+        return [*super()._excluded_save_params(), "_steps", "_watch", "_said", "_is_loading", "_buffer_made_of"]
 
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -515,11 +516,10 @@ class RLx2Algorithm(AlgorithmHost):
                 f"learning_rate={given} was set after construction, and training takes lr_schedule, {schedule.val}: set that "
                 "one, or have load(path, learning_rate=...) make it"
             )
-        size = getattr(self.replay_buffer, "buffer_size", None)
-        if size is not None and size != max(self.buffer_size // self.n_envs, 1):
+        if self.buffer_size != self._buffer_made_of:
             warn(
                 f"buffer_size={self.buffer_size} was set after construction, and training goes on with the buffer that is "
-                f"there, of {size * self.n_envs}: have load(path, buffer_size=...) make it"
+                f"there, made of {self._buffer_made_of}: have load(path, buffer_size=...) make it"
             )
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
