@@ -146,6 +146,7 @@ SPACES = [
     (spaces.Box(0, 255, (4, 4, 2), np.uint8), False),  # an image, which SB3 divides by 255
     (spaces.MultiBinary(6), True),
     (spaces.Discrete(5), False),
+    (spaces.MultiDiscrete([3, 4]), False),
 ]
 
 
@@ -195,7 +196,7 @@ def test_gradient_steps_in_arrays(algorithm, space, in_arrays):
     if in_arrays:
         assert build(algorithm, OtherSpace(space), arrays=True).learn(30).logger.name_to_value["rlx2/arrays"] == 1
         return
-    reason = "are images, which SB3 divides by 255|are of a Discrete space, which SB3 encodes"
+    reason = "are images, which SB3 divides by 255|are of a (Multi)?Discrete space, which SB3 encodes"
     with pytest.raises(ValueError, match=f"arrays=True cannot be served: observations ({reason})"):
         build(algorithm, OtherSpace(space), arrays=True)
 
