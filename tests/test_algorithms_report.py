@@ -1,11 +1,16 @@
 """The report on algorithms that the paper does not have: its rules, worked by hand."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from benchmarks.returns import algorithms_report, results, statistics
 from benchmarks.returns.cells import SETS
+from tests.every import VALUE_BASED
+
+ROOT = Path(__file__).parents[1]
 
 
 def stored(folder, scores):
@@ -87,3 +92,11 @@ def test_other_results_go_into_their_folder(tmp_path):
 def test_stored_results_are_shown():
     path = results.HERE / algorithms_report.FILE
     assert not path.exists() or path.read_text() == algorithms_report.report()
+
+
+def test_the_default_threshold_is_what_was_decided():
+    decided = re.match(r"Decision: \*\*(.+)\*\*", algorithms_report.decision(results.load_algorithms()))[1]
+    for algorithm in VALUE_BASED:
+        assert algorithm.sparse_policy_class.distance_threshold == float(decided)
+    for page in ("README.md", "docs/how_it_works.md"):
+        assert re.search(rf"threshold\s+is {re.escape(decided)}\b", (ROOT / page).read_text()), page

@@ -87,3 +87,28 @@ def test_docstrings_name_the_errors(path):
 
 def test_an_unsaid_error_is_found():
     assert unsaid(SOURCE) == {("__init__", "KeyError"), ("add", "RuntimeError"), ("read", "ReadError")}
+
+
+def unnamed(source):
+    """Give (function, argument) for each argument that a docstring which names some does not name."""
+    found = set()
+    for function, docstring in public_functions(ast.parse(source)):
+        arguments = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+        names = {one.arg for one in arguments if not one.arg.startswith("_")} - {"self", "cls"}
+        if ":param " in docstring:
+            found |= {(function.name, name) for name in names if f":param {name}:" not in docstring}
+    return found
+
+
+# A kernel's docstring names what its file does not explain for all.
+PATHS = [str(path.relative_to(PACKAGE)) for path in sorted(PACKAGE.rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if "kernels" not in path])
+def test_docstrings_name_all_arguments(path):
+    assert unnamed((PACKAGE / path).read_text()) == set()
+
+
+def test_unnamed_arguments_are_noticed():
+    source = 'def read(path, /, size, *, at, _hidden):\n    """\n    :param size: bytes\n    """'
+    assert unnamed(source) == {("read", "path"), ("read", "at")}

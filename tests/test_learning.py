@@ -3,7 +3,8 @@
 import pytest
 
 from benchmarks.returns.cells import hyperparams
-from sb3_rlx2 import RLx2CrossQ, RLx2DQN, RLx2QRDQN, RLx2SAC, RLx2TD3, metrics
+from sb3_rlx2 import RLx2DQN, RLx2QRDQN, RLx2TD3, metrics
+from tests.every import ACTOR_CRITIC
 
 
 def settings(name, env):
@@ -12,11 +13,12 @@ def settings(name, env):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "algorithm"), [("td3", RLx2TD3), ("sac", RLx2SAC), ("crossq", RLx2CrossQ)])
+@pytest.mark.parametrize("algorithm", ACTOR_CRITIC)
 @pytest.mark.parametrize("backend", ["csr", "masked"])
-def test_pendulum(name, algorithm, backend):
+def test_pendulum(algorithm, backend):
     from stable_baselines3.common.evaluation import evaluate_policy
 
+    name = algorithm.__name__.lower().removeprefix("rlx2")
     model = algorithm("MlpPolicy", "Pendulum-v1", seed=0, backend=backend, **settings(name, "Pendulum-v1"))
     model.learn(15_000)
     mean, _ = evaluate_policy(model, model.get_env(), n_eval_episodes=20)

@@ -79,6 +79,23 @@ def test_what_is_taken_of_actions_is_put_back(rng, count):
     np.testing.assert_allclose(put.sum(axis=2), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("action", [-1, 4, math.nan, math.inf])
+def test_an_action_that_there_is_not_is_nan(rng, action):
+    """In the tile that comes first, whose neighbours would be others' memory."""
+    outputs, actions = rng.normal(size=(BATCH, 3 * 4)), rng.integers(0, 4, (BATCH, 1)).astype(float)
+    actions[5] = action
+    inputs, tiles, taken = tiled(actions), tiled(outputs), tiled(np.zeros((BATCH, 3)))
+    inputs[1, :, BATCH - LANES :] = 0
+    call(losses.take_actions, tiles, inputs, taken)
+    others = np.arange(BATCH) != 5
+    assert np.isnan(untiled(taken)[5]).all()
+    assert np.isfinite(untiled(taken)[:BATCH][others]).all()
+    taken[:] = 1
+    call(losses.put_actions, taken, inputs, tiles)
+    assert np.isnan(untiled(tiles)[5]).any()
+    np.testing.assert_array_equal(untiled(tiles)[:BATCH][others].sum(axis=1), 3)
+
+
 def test_huber(rng):
     values, target = 2 * rng.normal(size=(2, BATCH, 1))
     tiles = tiled(values)

@@ -16,8 +16,10 @@ from sb3_rlx2.distributions import DISTRIBUTIONS
 from sb3_rlx2.fast.adam import KernelAdam
 from tests.checks import assert_equal, assert_sound, pairs, sparse_mlps
 from tests.envs import DriftDictEnv, DriftEnv
+from tests.every import ACTOR_CRITIC, WITH_DICTS, small
 
 ALGORITHMS = [RLx2TD3, RLx2SAC]
+WITH_EXTRACTORS = [algorithm for algorithm in ACTOR_CRITIC if algorithm in WITH_DICTS]
 ADAMS = [
     (th.optim.Adam, {"betas": (0.8, 0.9), "amsgrad": True}),
     (th.optim.AdamW, {"weight_decay": 0.1}),
@@ -43,7 +45,7 @@ def build(algorithm, env=None, policy="MlpPolicy", net_arch=(16, 16), policy_kwa
         "update_interval": 10,
         "seed": 0,
     }
-    return algorithm(policy, env or DriftEnv(), policy_kwargs=own, **defaults | kwargs)
+    return algorithm(policy, env or DriftEnv(), policy_kwargs=small(algorithm, **own), **defaults | kwargs)
 
 
 def shapes(mlp):
@@ -93,7 +95,7 @@ def test_action_noise_as_a_number(number):
     model.learn(30)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", WITH_EXTRACTORS)
 @pytest.mark.parametrize("share", [True, False])
 def test_cnn_policy(algorithm, share):
     env = FakeImageEnv(screen_height=36, screen_width=36, discrete=False)
@@ -102,7 +104,7 @@ def test_cnn_policy(algorithm, share):
     check_dense_extractor(model, NatureCNN, share)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", WITH_EXTRACTORS)
 @pytest.mark.parametrize("share", [True, False])
 def test_multi_input_policy(algorithm, share):
     kwargs = {"features_extractor_kwargs": {"cnn_output_dim": 12}, "share_features_extractor": share}
@@ -403,7 +405,7 @@ SPACES = [
 ]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ACTOR_CRITIC)
 @pytest.mark.parametrize("space", SPACES, ids=str)
 def test_other_observation_spaces(algorithm, space):
     """They learn, with looks at the policy distance, and floats are understood as SB3 understands them."""

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from stable_baselines3.common.callbacks import StopTrainingOnMaxEpisodes
 from torch import nn
 
-from sb3_rlx2 import RLx2CrossQ, RLx2SAC, RLx2TD3, SparseMLP
+from sb3_rlx2 import RLx2CrossQ, RLx2TD3, SparseMLP
+from sb3_rlx2.algorithms.policies import start_keyword
 from sb3_rlx2.distributions import erdos_renyi
 from sb3_rlx2.fast.adam import KernelAdam
 from sb3_rlx2.fast.steps import GradientSteps
 from sb3_rlx2.topology import TOPOLOGIES, Static
 from sb3_rlx2.updater import TopologyUpdater
 from tests.checks import assert_equal, assert_sound, learned, pairs
-from tests.envs import DriftEnv
+from tests.every import ALGORITHMS, env_for, is_discrete, keywords, small, sparsities
 
 
 def make_mlp(widths, start, final, backend="masked", seed=0):
@@ -401,7 +402,7 @@ def test_the_time_of_pruning_is_checked(argument, message):
         TopologyUpdater(th.Generator()).configure("rigl", 0.5, 10, **argument)
 
 
-SHAPES = [(32, 4), (32, 32), (1, 32)]  # of a critic of SETTINGS
+SHAPES = [(32, 4), (32, 32), (1, 32)]  # of a critic of `build`
 
 
 def test_an_agent_may_begin_denser():
@@ -431,23 +432,25 @@ SETTINGS = {
     "buffer_size": 400,
     "buffer_min_size": 50,
     "update_interval": 5,
-    "actor_sparsity": 0.8,
-    "critic_sparsity": 0.7,
-    "actor_start_sparsity": 0.3,
-    "critic_start_sparsity": 0.3,
-    "policy_kwargs": {"net_arch": [32, 32]},
+    "train_freq": 1,
 }
 
 
-def build(algorithm, backend="csr", **kwargs):
-    return algorithm("MlpPolicy", "Pendulum-v1", backend=backend, **(deepcopy(SETTINGS) | kwargs))
+def starts(algorithm, share):
+    return dict.fromkeys(map(start_keyword, keywords(algorithm)), share)
+
+
+def build(algorithm, backend="csr", start=0.3, env=None, **kwargs):
+    own = sparsities(algorithm, 0.8, 0.7) | starts(algorithm, start) | {"policy_kwargs": small(algorithm, net_arch=[32, 32])}
+    env = env or ("CartPole-v1" if is_discrete(algorithm) else "Pendulum-v1")
+    return algorithm("MlpPolicy", env, backend=backend, **(SETTINGS | own | kwargs))
 
 
 def final_counts(model):
     return {name: list(mlp.final_nnz) for name, mlp, _, _ in pairs(model.policy)}
 
 
-@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC, RLx2CrossQ])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("backend", ["csr", "masked"])
 @pytest.mark.parametrize(("topology", "gradient_steps"), [("rigl", 1), ("static", 7)])
 def test_agents_end_at_their_sparsity(algorithm, backend, topology, gradient_steps):
@@ -456,16 +459,13 @@ def test_agents_end_at_their_sparsity(algorithm, backend, topology, gradient_ste
     model.learn(40 + 60)
     assert_sound(model.policy, final_counts(model))
     assert all(mlp.nnz < first[name] for name, mlp, _, _ in pairs(model.policy))
-    plain = build(algorithm, backend, actor_start_sparsity=None, critic_start_sparsity=None)
+    plain = build(algorithm, backend, start=None)
     assert final_counts(plain) == final_counts(model)
 
 
-DENSE_START = {"actor_start_sparsity": 0.0, "critic_start_sparsity": 0.0}
-
-
-@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC, RLx2CrossQ])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_agents_of_snip(algorithm, tmp_path):
-    model = build(algorithm, topology="snip", gradient_steps=3, **DENSE_START)
+    model = build(algorithm, topology="snip", gradient_steps=3, start=0.0)
     final = [sum(mlp.final_nnz) for _, mlp, _, _ in pairs(model.policy)]
     model.learn(40 + 10)
     counts = [[layer.nnz for layer in mlp.layers] for _, mlp, _, _ in pairs(model.policy)]
@@ -481,17 +481,16 @@ def test_agents_of_snip(algorithm, tmp_path):
 def test_snip_needs_all_links_to_choose_from():
     for start in (None, 0.3):
         with pytest.raises(ValueError, match=r"topology='snip' needs critic_start_sparsity=0\.0: it chooses among all links"):
-            build(RLx2TD3, topology="snip", **(DENSE_START | {"critic_start_sparsity": start})).learn(41)
-    build(RLx2TD3, topology="snip", critic_sparsity=0.0, **(DENSE_START | {"critic_start_sparsity": None})).learn(41)
+            build(RLx2TD3, topology="snip", start=0.0, critic_start_sparsity=start).learn(41)
+    build(RLx2TD3, topology="snip", start=0.0, critic_sparsity=0.0, critic_start_sparsity=None).learn(41)
 
 
-@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC])
+@pytest.mark.parametrize("algorithm", [each for each in ALGORITHMS if each is not RLx2CrossQ])
 @pytest.mark.parametrize("topology", ["rigl", "static", "snip"])
 def test_steps_in_arrays_equal_the_hosts(algorithm, topology):
     runs = []
     for arrays in (True, False):
-        start = DENSE_START if topology == "snip" else {}
-        model = build(algorithm, topology=topology, learning_starts=100, **start)
+        model = build(algorithm, topology=topology, learning_starts=100, start=0.0 if topology == "snip" else 0.3)
         if not arrays:
             model.arrays = False
         model.set_random_seed(0)
@@ -505,12 +504,12 @@ def test_steps_in_arrays_equal_the_hosts(algorithm, topology):
             np.testing.assert_allclose(value, runs[1][name], atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC, RLx2CrossQ])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("backend", ["csr", "masked"])
 def test_a_run_saved_in_the_middle_goes_on_to_the_same(algorithm, backend, tmp_path):
     outcomes = []
     for saves in (False, True):
-        model = algorithm("MlpPolicy", DriftEnv(), backend=backend, **deepcopy(SETTINGS))
+        model = build(algorithm, backend, env=env_for(algorithm)())
         model.set_random_seed(0)
         model.learn(150, callback=StopTrainingOnMaxEpisodes(10))  # of 9 steps
         counts = [mlp.nnz for _, mlp, _, _ in pairs(model.policy)]

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gymnasium import spaces
-from sb3_contrib import QRDQN, CrossQ
-from stable_baselines3 import DQN, SAC, TD3
+from sb3_contrib import QRDQN, TQC
+from stable_baselines3 import DDPG, DQN, TD3
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 
-from sb3_rlx2 import RLx2CrossQ, RLx2DQN, RLx2QRDQN, RLx2SAC, RLx2TD3, metrics
+from sb3_rlx2 import RLx2DQN, RLx2QRDQN, RLx2TD3, metrics
 from sb3_rlx2.report import __main__ as command
 from sb3_rlx2.report.agent_file import read_agent
 from sb3_rlx2.report.groups import group
@@ -35,6 +35,7 @@ from sb3_rlx2.report.training import training_returns
 from tests import apart
 from tests.chromium import chromium, require_chromium
 from tests.envs import DriftEnv
+from tests.every import ACTOR_CRITIC, STOCK
 
 SMALL = {
     "learning_starts": 100,
@@ -322,19 +323,20 @@ def test_text_of_files_is_no_html(whole):
 # What is read
 
 
-@pytest.mark.parametrize("algorithm", [RLx2TD3, RLx2SAC, RLx2CrossQ, TD3, SAC, CrossQ])
+@pytest.mark.parametrize("algorithm", [*ACTOR_CRITIC, *map(STOCK.get, ACTOR_CRITIC)])
 def test_agent(algorithm, tmp_path):
     arguments = {"buffer_size": 10, "policy_kwargs": {"net_arch": [8, 5]}}
-    sparse = {"actor_sparsity": 0.5, "critic_sparsity": 0.5} if algorithm in (RLx2TD3, RLx2SAC) else {}
+    sparse = {"actor_sparsity": 0.5, "critic_sparsity": 0.5} if algorithm in ACTOR_CRITIC else {}
     model = algorithm("MlpPolicy", DriftEnv(), **arguments, **sparse)
     model.save(tmp_path / "agent")
     agent = read_agent(tmp_path / "agent.zip")
     assert agent.is_sparse == algorithm.__name__.startswith("RLx2")
     assert agent.observations == 3
-    assert [network.name for network in agent.networks] == ["actor", "critic 1", "critic 2"]
-    outputs = 2 if algorithm in (RLx2TD3, TD3) else 4
+    critics = ["critic 1"] if isinstance(model, DDPG) else ["critic 1", "critic 2"]
+    assert [network.name for network in agent.networks] == ["actor", *critics]
+    outputs, values = 4 if hasattr(model, "ent_coef") else 2, 25 if isinstance(model, TQC) else 1
     assert [weight.shape for weight in agent.networks[0].weights] == [(8, 3), (5, 8), (outputs, 5)]
-    assert [weight.shape for weight in agent.networks[2].weights] == [(8, 5), (5, 8), (1, 5)]
+    assert [weight.shape for weight in agent.networks[-1].weights] == [(8, 5), (5, 8), (values, 5)]
     assert agent.parameter_bytes == metrics.parameter_bytes(model.policy)
     if not agent.is_sparse:
         assert all(live == size for network in agent.networks for live, size in network.layers)

@@ -12,6 +12,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
@@ -145,6 +146,7 @@ SPACES = [
     (spaces.Box(0, 255, (4, 4, 2), np.uint8), False),  # an image, which SB3 divides by 255
     (spaces.MultiBinary(6), True),
     (spaces.Discrete(5), False),
+    (spaces.MultiDiscrete([3, 4]), False),
 ]
 
 
@@ -194,7 +196,7 @@ def test_gradient_steps_in_arrays(algorithm, space, in_arrays):
     if in_arrays:
         assert build(algorithm, OtherSpace(space), arrays=True).learn(30).logger.name_to_value["rlx2/arrays"] == 1
         return
-    reason = "are images, which SB3 divides by 255|are of a Discrete space, which SB3 encodes"
+    reason = "are images, which SB3 divides by 255|are of a (Multi)?Discrete space, which SB3 encodes"
     with pytest.raises(ValueError, match=f"arrays=True cannot be served: observations ({reason})"):
         build(algorithm, OtherSpace(space), arrays=True)
 
@@ -241,6 +243,47 @@ def test_target_network_is_copied_link_by_link(algorithm):
     for _ in range(25):
         model._on_step()
     assert all(th.equal(a, b) for a, b in zip(target.dense_weights(), mlp.dense_weights(), strict=True))
+
+
+# actions that there are not
+
+
+@every
+def test_actions_must_be_numbered_from_0(algorithm):
+    """SB3 explores with the space's numbers, takes those of the network's outputs otherwise, and ends at an index."""
+    env = DriftEnv()
+    env.action_space = spaces.Discrete(3, start=5)
+    subject = r"action_space=Discrete\(3, start=5\)"
+    with pytest.raises(ValueError, match=f"^env has {subject}, which must start at 0: {algorithm.__name__} numbers actions"):
+        build(algorithm, env)
+    policy = algorithm.sparse_policy_class
+    with pytest.raises(ValueError, match=f"^{subject} must start at 0: {policy.__name__} numbers actions"):
+        policy(env.observation_space, env.action_space, FloatSchedule(1e-3), sparsity=0.5)
+
+
+@pytest.mark.parametrize("allow_pickle", [False, True])
+@every
+def test_a_replay_buffer_of_other_actions(algorithm, allow_pickle, tmp_path):
+    build(algorithm, DriftEnv(n_actions=6)).learn(30).save_replay_buffer(tmp_path / "buffer")
+    model = build(algorithm)
+    own = model.replay_buffer
+    message = r"another environment: .* actions of Discrete\(6\), .* where this one has .* actions of Discrete\(4\), "
+    with pytest.raises(ValueError, match=message):
+        model.load_replay_buffer(tmp_path / "buffer", allow_pickle=allow_pickle)
+    assert model.replay_buffer is own
+
+
+@pytest.mark.filterwarnings("ignore:no RLx2Callback")  # `train` is called by hand
+@pytest.mark.parametrize("action", [-1, 4])
+@every
+def test_a_step_for_an_action_that_there_is_not_is_not_taken(algorithm, action):
+    """Whoever has put it there; the kernels write nothing elsewhere."""
+    model = build(algorithm, arrays=True).learn(30)
+    model.replay_buffer.actions[7] = action
+    before = {name: parameter.clone() for name, parameter in model.policy.named_parameters()}
+    with pytest.raises(ValueError, match=r"the gradient of the (q_net|quantile_net) holds NaN"):
+        model.train(1, 500)
+    assert all(th.equal(parameter, before[name]) for name, parameter in model.policy.named_parameters())
 
 
 # images

@@ -99,6 +99,12 @@ def test_values(algorithm, name, value, allowed):
         make(algorithm, **{name: value})
 
 
+def test_gradients_may_go_unclipped_where_the_host_lets_them():
+    assert make(RLx2QRDQN, max_grad_norm=None).max_grad_norm is None
+    with pytest.raises(ValueError, match=r"^max_grad_norm=None must be a number in \[0, inf\]"):
+        make(RLx2DQN, max_grad_norm=None)  # by which DQN's `train` would compute
+
+
 @pytest.mark.parametrize(("algorithm", "name", "value", "allowed"), rows(IN_POLICY_KWARGS))
 def test_values_of_policies(algorithm, name, value, allowed):
     """The host's algorithms with our policies say the same."""

@@ -395,24 +395,27 @@ class RLx2Algorithm(AlgorithmHost):
         :param path: file, see SB3's ``load_replay_buffer``
         :param truncate_last_traj: for HER, see there
         :param allow_pickle: whether all that the file names is made from it, which runs code
-        :raises ValueError: if ``buffer_min_size`` exceeds the saved buffer's capacity, or the file holds what is made with
-            ``allow_pickle=True`` only
+        :raises ValueError: if the buffer is of another environment, or ``buffer_min_size`` exceeds its capacity, or the file
+            holds what is made with ``allow_pickle=True`` only
         """
         own = self.replay_buffer
         if allow_pickle:
             super().load_replay_buffer(path, truncate_last_traj)
+            loaded, self.replay_buffer = self.replay_buffer, own
         else:
-            self._read_replay_buffer(path, truncate_last_traj)
-        loaded = self.replay_buffer
+            loaded = self._read_replay_buffer(path, truncate_last_traj)
+        row, own_row = self._row_of(loaded), self._row_of(own)
+        if own_row is not None and own_row != row:
+            raise ValueError(f"{path} holds a replay buffer of another environment: {row}, where this one has {own_row}")
         if isinstance(loaded, RLx2ReplayBuffer):
             try:
                 loaded.configure(self.n_steps, self.gamma, self.buffer_min_size)
             except ValueError as error:
-                self.replay_buffer = own
                 limit = f"{loaded.capacity}, the capacity of the buffer in {path}"
                 raise ValueError(f"buffer_min_size={self.buffer_min_size} must be <= {limit}") from error
+        self.replay_buffer = loaded
 
-    def _read_replay_buffer(self, path: Any, truncate_last_traj: bool) -> None:
+    def _read_replay_buffer(self, path: Any, truncate_last_traj: bool) -> ReplayBuffer:
         file = open_path(path, "r", suffix="pkl")
         try:
             buffer = safe_pickle.load(file)
@@ -430,18 +433,17 @@ class RLx2Algorithm(AlgorithmHost):
             buffer.set_env(self.env)
             if truncate_last_traj:
                 buffer.truncate_last_trajectory()
-        own, other = (self._row_of(each) for each in (self.replay_buffer, buffer))
-        if own is not None and own != other:
-            raise ValueError(f"{path} holds a replay buffer of another environment: {other}, where this one has {own}")
         buffer.device = self.device
-        self.replay_buffer = buffer
+        return buffer
 
     @staticmethod
     def _row_of(buffer: ReplayBuffer | None) -> str | None:
         """Say what a row of a buffer holds."""
         if buffer is None:
             return None
-        return f"observations of {buffer.obs_shape}, actions of ({buffer.action_dim},), {buffer.n_envs} environments"
+        space = buffer.action_space
+        actions = space if isinstance(space, spaces.Discrete) else f"({buffer.action_dim},)"
+        return f"observations of {buffer.obs_shape}, actions of {actions}, {buffer.n_envs} environments"
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_steps", "_watch", "_said", "_is_loading", "_buffer_made_of"]

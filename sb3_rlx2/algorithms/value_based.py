@@ -54,6 +54,20 @@ class ValueBasedPolicy(SparsePolicy):
     network_class: ClassVar[type[nn.Module]]
     net_args: dict[str, Any]
 
+    @classmethod
+    def check_action_space(cls, action_space: spaces.Space[Any], subject: str, asked: type) -> None:
+        """
+        Check as all policies do, and that actions are what the network's outputs are numbered by.
+
+        :param action_space: action space
+        :param subject: how the error begins
+        :param asked: the class that was asked for
+        :raises ValueError: if they are not
+        """
+        super().check_action_space(action_space, subject, asked)
+        if action_space.start != 0:  # type: ignore[attr-defined]
+            raise ValueError(f"{subject} must start at 0: {asked.__name__} numbers actions as the network its outputs")
+
     @property
     def n_actions(self) -> int:
         """Number of actions."""

@@ -12,6 +12,7 @@ from sb3_rlx2.kernels.options import inline, kernel
 from sb3_rlx2.kernels.tiles import add, load, store, zeros
 
 ONE, TWO, MINUS_HALF = np.float32(1), np.float32(2), np.float32(-0.5)  # a plain 1 would make float64 of all
+NAN = np.float32(np.nan)
 
 
 @inline
@@ -143,7 +144,8 @@ def greedy_bellman(outputs, returns, terminated, discounts, target, first, last)
 @kernel
 def take_actions(outputs, actions, taken, first, last):
     """
-    Copy what belongs to the taken actions.
+    Copy what belongs to the taken actions. Numbers come from the replay buffer, to which everybody may add: one that is none
+    of an action's gives NaN, so that the step is not taken.
 
     :param outputs: as in :func:`greedy_bellman`
     :param actions: has the number of the taken action in its last row, ``[tiles, rows, lanes]``
@@ -153,7 +155,9 @@ def take_actions(outputs, actions, taken, first, last):
     for tile in range(first, last):
         for n in range(taken.shape[1]):
             for i in range(outputs.shape[2]):
-                taken[tile, n, i] = outputs[tile, n * n_actions + np.int64(actions[tile, row, i]), i]
+                action = np.int64(actions[tile, row, i])
+                known = 0 <= action < n_actions
+                taken[tile, n, i] = outputs[tile, n * n_actions + action, i] if known else NAN
 
 
 @kernel
@@ -164,7 +168,11 @@ def put_actions(taken, actions, outputs, first, last):
         outputs[tile] = 0
         for n in range(taken.shape[1]):
             for i in range(outputs.shape[2]):
-                outputs[tile, n * n_actions + np.int64(actions[tile, row, i]), i] = taken[tile, n, i]
+                action = np.int64(actions[tile, row, i])
+                if 0 <= action < n_actions:
+                    outputs[tile, n * n_actions + action, i] = taken[tile, n, i]
+                else:
+                    outputs[tile, n * n_actions, i] = NAN
 
 
 @kernel

@@ -1,5 +1,6 @@
 """RLx2DQN: SB3's DQN put together with the sparse parts."""
 
+import math
 from typing import Any, ClassVar
 
 from stable_baselines3 import DQN
@@ -12,6 +13,7 @@ from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.dqn.policies import SparseDQNCnnPolicy, SparseDQNMultiInputPolicy, SparseDQNPolicy
 from sb3_rlx2.algorithms.keywords import TargetKeywords
 from sb3_rlx2.plan import LEARNING_STARTS
+from sb3_rlx2.validation import check_number
 
 
 class DQNKeywords(TargetKeywords, total=False):
@@ -79,6 +81,10 @@ class RLx2DQN(RLx2Algorithm, DQN):
             **others,
         )
         self._configure({"sparsity": sparsity, "start_sparsity": start_sparsity, **own}, _init_setup_model)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        check_number("max_grad_norm", self.max_grad_norm, 0.0, math.inf)  # not None, as it may be for QR-DQN
 
     def _make_steps(self) -> Any:
         from sb3_rlx2.algorithms.dqn.steps import DQNSteps  # late, because it imports numba

@@ -31,6 +31,8 @@ class SparseQRDQNPolicy(ValueBasedPolicy, QRDQNPolicy):
     :param n_quantiles: number of quantiles
     :param net_arch: hidden layers; SB3's ``[64, 64]`` by default, ``[512]`` behind a :class:`ConvExtractor`
     :param sparsity: share of zeros in the network, in ``[0, 1)``; has no default
+    :param start_sparsity: share of zeros that the network begins with; it then loses links as the callback's ``prune_begin``
+        and ``prune_end`` say. None for ``sparsity`` throughout
     :param kwargs: the options of all sparse policies, :class:`NetworkOptions`, and the other arguments of
         sb3-contrib's ``QRDQNPolicy``
     """

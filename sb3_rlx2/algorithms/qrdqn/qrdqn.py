@@ -37,7 +37,7 @@ class RLx2QRDQN(RLx2Algorithm, QRDQN):
     :param env: environment with a Discrete action space
     :param learning_rate: learning rate, or a function of the remaining progress
     :param buffer_size: capacity of the replay buffer, in transitions
-    :param learning_starts: steps of random actions before training; sb3-contrib's default is 100
+    :param learning_starts: steps of random actions before training, or a share of the planned ones; sb3-contrib has 100
     :param batch_size: minibatch size
     :param sparsity: share of zeros in the quantile network, in ``[0, 1)``
     :param start_sparsity: share of zeros that it begins with; None for ``sparsity`` throughout

@@ -40,7 +40,7 @@ class RLx2TQC(RLx2Algorithm, TQC):
     :param env: environment with a Box action space
     :param learning_rate: learning rate, or a function of the remaining progress
     :param buffer_size: capacity of the replay buffer, in transitions
-    :param learning_starts: steps of random actions before training; sb3-contrib's default is 100
+    :param learning_starts: steps of random actions before training, or a share of the planned ones; sb3-contrib has 100
     :param batch_size: minibatch size
     :param actor_sparsity: share of zeros in the actor, in ``[0, 1)``
     :param critic_sparsity: share of zeros in each critic, in ``[0, 1)``
