@@ -1,5 +1,6 @@
 """Moves the topology of a policy's sparse networks in place of some of their optimizer steps."""
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -412,23 +413,30 @@ class TopologyUpdater(nn.Module):
                     holder.set_index(index)
         self.has_warm_up_links = True
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Give what ``state_dict`` holds: plain numbers and the generator's state."""
-        counters = {name: [net.steps, net.updates, net.churn] for name, net in self.networks.items()}
-        return {
+    def get_extra_state(self) -> th.Tensor:
+        """
+        Give what ``state_dict`` holds: JSON, a new line and the state of the generator, as bytes. A tensor, since who exports
+        or saves a ``state_dict`` (torch's exporter for ONNX, safetensors) takes it to hold nothing else.
+        """
+        state = {
             "progress": self.progress,
             "begin": self.begin,
-            "counters": counters,
-            "generator": self.generator.get_state(),
+            "counters": {name: [net.steps, net.updates, net.churn] for name, net in self.networks.items()},
             "has_warm_up_links": self.has_warm_up_links,
         }
+        data = json.dumps(state).encode() + b"\n" + self.generator.get_state().numpy().tobytes()
+        return th.frombuffer(bytearray(data), dtype=th.uint8)
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: th.Tensor | dict[str, Any]) -> None:
         """
         Restore what :meth:`get_extra_state` gave.
 
-        :param state: the saved state
+        :param state: the saved state; of earlier versions a dict
         """
+        if isinstance(state, th.Tensor):
+            text, _, generator = state.cpu().numpy().tobytes().partition(b"\n")
+            self.set_extra_state(json.loads(text) | {"generator": th.frombuffer(bytearray(generator), dtype=th.uint8)})
+            return
         self.progress, self.begin = state["progress"], state.get("begin", 0)  # which earlier versions did not have
         self.has_warm_up_links = state.get("has_warm_up_links", False)  # earlier versions had no such topology
         self.generator.set_state(state["generator"].cpu())

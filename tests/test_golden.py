@@ -57,8 +57,8 @@ def go_on(model, steps):
 
 def counters(model):
     """Give optimizer steps, topology updates and churn of actor and critic."""
-    state = model.policy.state_dict()["topology_updater._extra_state"]["counters"]
-    return [state["actor"], state["critic"]]
+    networks = model.policy.topology_updater.networks
+    return [(networks[name].steps, networks[name].updates, networks[name].churn) for name in ("actor", "critic")]
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

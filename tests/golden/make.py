@@ -138,8 +138,8 @@ def tensors_of(model) -> dict[str, np.ndarray]:
     """Give weights, targets, index, the optimizers' moments and the growth's generator, by name."""
     parameters = model.get_parameters()
     weights = parameters.pop("policy")
-    found = {name: value for name, value in weights.items() if isinstance(value, th.Tensor)}
-    found["generator"] = weights["topology_updater._extra_state"]["generator"]
+    del weights["topology_updater._extra_state"]
+    found = {**weights, "generator": model.policy.topology_updater.generator.get_state()}
     for optimizer, state in parameters.items():
         for number, moments in state["state"].items():
             found |= {f"{optimizer}.{number}.{name}": th.as_tensor(value) for name, value in moments.items()}
@@ -158,8 +158,8 @@ def outcome(model) -> dict:
     - `links`, the index itself: rounding decides between links whose scores nearly tie, so elsewhere a few may differ
     """
     tensors, buffer = tensors_of(model), model.replay_buffer
-    counters = model.get_parameters()["policy"]["topology_updater._extra_state"]["counters"]
-    counts = {name: [steps, updates] for name, (steps, updates, _) in counters.items()}
+    networks = model.policy.topology_updater.networks
+    counts = {name: [network.steps, network.updates] for name, network in networks.items()}
     return {
         "counts": counts | {"n_steps": buffer.n_steps, "transitions": buffer.size()},
         "hashes": {name: hashlib.sha256(tensor.tobytes()).hexdigest() for name, tensor in tensors.items()},
