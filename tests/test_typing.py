@@ -14,7 +14,7 @@ from sb3_rlx2.topology import TOPOLOGIES
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = """
-from sb3_rlx2 import RLx2Callback, RLx2CrossQ, RLx2DDPG, RLx2DQN, RLx2QRDQN, RLx2SAC, RLx2TD3, RLx2TQC
+from sb3_rlx2 import RLx2Callback, RLx2CrossQ, RLx2DDPG, RLx2DQN, RLx2QRDQN, RLx2SAC, RLx2TD3, RLx2TQC, SparseMLP
 
 RLx2TD3("MlpPolicy", "Pendulum-v1", sparsty=0.5)  # Unexpected keyword argument "sparsty"
 RLx2SAC("MlpPolicy", "Pendulum-v1", topology="rigel")  # Argument "topology"
@@ -28,6 +28,13 @@ model = RLx2TD3("MlpPolicy", "Pendulum-v1", actor_sparsity=0.8, topology="set", 
 steps: int = model.learn(300).num_timesteps
 again: RLx2TD3 = RLx2TD3.load("agent", env="Pendulum-v1")
 names: list[str] = [again.topology, RLx2SAC.load("agent").backend]
+networks: list[SparseMLP] = [
+    *(model.actor.mu, again.critic.q_networks[0], again.critic_target.q_networks[1]),
+    *(RLx2SAC.load("agent").actor.mean_and_log_std, RLx2TQC.load("agent").actor.mean_and_log_std),
+    *(RLx2CrossQ.load("agent").actor.mean_and_log_std, RLx2DQN.load("agent").q_net.q_net),
+    RLx2QRDQN.load("agent").quantile_net.quantile_net,
+]
+weights = model.actor.mu.dense_weights()
 """
 
 

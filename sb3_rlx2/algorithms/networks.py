@@ -125,6 +125,8 @@ class GaussianActor(GaussianActorHost):
     :param kwargs: keyword arguments of the host's actor
     """
 
+    mean_and_log_std: SparseMLP
+
     def __init__(self, *args: Any, sparsity: Sparsity | Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.sparsity = Sparsity.of(sparsity)
@@ -135,7 +137,7 @@ class GaussianActor(GaussianActorHost):
         with th.no_grad():
             both.weight.copy_(th.cat([mean.weight, log_std.weight]))
             both.bias.copy_(th.cat([mean.bias, log_std.bias]))
-        self.mean_and_log_std: SparseMLP = sparsify(self, "mean_and_log_std", nn.Sequential(*self.latent_pi, both))
+        self.mean_and_log_std = sparsify(self, "mean_and_log_std", nn.Sequential(*self.latent_pi, both))
         del self.latent_pi, self.mu, self.log_std
 
     def sparse_heads(self) -> Sequence[SparseMLP]:

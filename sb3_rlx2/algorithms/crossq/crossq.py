@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from typing_extensions import Unpack
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
-from sb3_rlx2.algorithms.crossq.policies import SparseCrossQPolicy
+from sb3_rlx2.algorithms.crossq.policies import SparseCrossQActor, SparseCrossQCritic, SparseCrossQPolicy
 from sb3_rlx2.algorithms.keywords import OffPolicyKeywords
 from sb3_rlx2.plan import LEARNING_STARTS
 
@@ -51,6 +51,9 @@ class RLx2CrossQ(RLx2Algorithm, CrossQ):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": SparseCrossQPolicy}
     sparse_policy_class = SparseCrossQPolicy
     own_defaults: ClassVar[dict[str, Any]] = {"soft_n_step": True}
+
+    actor: SparseCrossQActor
+    critic: SparseCrossQCritic
 
     def __init__(
         self,

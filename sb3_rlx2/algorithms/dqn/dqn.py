@@ -10,7 +10,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from typing_extensions import Unpack
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
-from sb3_rlx2.algorithms.dqn.policies import SparseDQNCnnPolicy, SparseDQNMultiInputPolicy, SparseDQNPolicy
+from sb3_rlx2.algorithms.dqn.policies import SparseDQNCnnPolicy, SparseDQNMultiInputPolicy, SparseDQNPolicy, SparseQNetwork
 from sb3_rlx2.algorithms.keywords import TargetKeywords
 from sb3_rlx2.plan import LEARNING_STARTS
 from sb3_rlx2.validation import check_number
@@ -54,6 +54,9 @@ class RLx2DQN(RLx2Algorithm, DQN):
     }
     sparse_policy_class = SparseDQNPolicy
     own_defaults: ClassVar[dict[str, Any]] = {"policy_distance_threshold": SparseDQNPolicy.distance_threshold}
+
+    q_net: SparseQNetwork
+    q_net_target: SparseQNetwork
 
     def __init__(
         self,

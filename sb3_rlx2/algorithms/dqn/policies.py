@@ -11,12 +11,15 @@ from stable_baselines3.dqn.policies import DQNPolicy, QNetwork
 from sb3_rlx2.algorithms.extractors import ConvExtractor
 from sb3_rlx2.algorithms.policies import WithExtractor
 from sb3_rlx2.algorithms.value_based import ValueBasedPolicy, ValueNetwork
+from sb3_rlx2.sparse_mlp import SparseMLP
 
 
 class SparseQNetwork(ValueNetwork, QNetwork):
     """DQN's network with a sparse head; see :class:`ValueNetwork` for the arguments."""
 
     head = "q_net"
+
+    q_net: SparseMLP  # type: ignore[assignment]
 
 
 class SparseDQNPolicy(ValueBasedPolicy, DQNPolicy):

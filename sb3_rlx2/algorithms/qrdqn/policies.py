@@ -12,12 +12,15 @@ from stable_baselines3.common.type_aliases import Schedule
 from sb3_rlx2.algorithms.extractors import ConvExtractor
 from sb3_rlx2.algorithms.policies import WithExtractor
 from sb3_rlx2.algorithms.value_based import ValueBasedPolicy, ValueNetwork
+from sb3_rlx2.sparse_mlp import SparseMLP
 
 
 class SparseQuantileNetwork(ValueNetwork, QuantileNetwork):
     """QR-DQN's network with a sparse head; see :class:`ValueNetwork` for the arguments."""
 
     head = "quantile_net"
+
+    quantile_net: SparseMLP  # type: ignore[assignment]
 
 
 class SparseQRDQNPolicy(ValueBasedPolicy, QRDQNPolicy):

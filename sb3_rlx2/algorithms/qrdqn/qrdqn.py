@@ -10,7 +10,12 @@ from typing_extensions import Unpack
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.keywords import TargetKeywords
-from sb3_rlx2.algorithms.qrdqn.policies import SparseQRDQNCnnPolicy, SparseQRDQNMultiInputPolicy, SparseQRDQNPolicy
+from sb3_rlx2.algorithms.qrdqn.policies import (
+    SparseQRDQNCnnPolicy,
+    SparseQRDQNMultiInputPolicy,
+    SparseQRDQNPolicy,
+    SparseQuantileNetwork,
+)
 from sb3_rlx2.algorithms.values import check_values
 from sb3_rlx2.plan import LEARNING_STARTS
 
@@ -53,6 +58,9 @@ class RLx2QRDQN(RLx2Algorithm, QRDQN):
     }
     sparse_policy_class = SparseQRDQNPolicy
     own_defaults: ClassVar[dict[str, Any]] = {"policy_distance_threshold": SparseQRDQNPolicy.distance_threshold}
+
+    quantile_net: SparseQuantileNetwork
+    quantile_net_target: SparseQuantileNetwork
 
     def __init__(
         self,

@@ -11,7 +11,8 @@ from typing_extensions import Unpack
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.keywords import TargetKeywords
-from sb3_rlx2.algorithms.sac.policies import SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
+from sb3_rlx2.algorithms.networks import SparseCritic
+from sb3_rlx2.algorithms.sac.policies import SparseSACActor, SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
 from sb3_rlx2.plan import LEARNING_STARTS
 
 
@@ -77,6 +78,10 @@ class RLx2SAC(RLx2Algorithm, SAC):
     }
     sparse_policy_class = SparseSACPolicy
     own_defaults: ClassVar[dict[str, Any]] = {"soft_n_step": True}
+
+    actor: SparseSACActor
+    critic: SparseCritic
+    critic_target: SparseCritic
 
     def __init__(
         self,

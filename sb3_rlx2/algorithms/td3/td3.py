@@ -11,7 +11,8 @@ from typing_extensions import Unpack
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.keywords import TargetKeywords
-from sb3_rlx2.algorithms.td3.policies import SparseTD3CnnPolicy, SparseTD3MultiInputPolicy, SparseTD3Policy
+from sb3_rlx2.algorithms.networks import SparseCritic
+from sb3_rlx2.algorithms.td3.policies import SparseTD3Actor, SparseTD3CnnPolicy, SparseTD3MultiInputPolicy, SparseTD3Policy
 from sb3_rlx2.plan import LEARNING_STARTS
 
 
@@ -80,6 +81,11 @@ class RLx2TD3(RLx2Algorithm, TD3):
         "MultiInputPolicy": SparseTD3MultiInputPolicy,
     }
     sparse_policy_class = SparseTD3Policy
+
+    actor: SparseTD3Actor
+    actor_target: SparseTD3Actor
+    critic: SparseCritic
+    critic_target: SparseCritic
 
     def __init__(
         self,

@@ -11,7 +11,13 @@ from typing_extensions import Unpack
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.keywords import TargetKeywords
-from sb3_rlx2.algorithms.tqc.policies import SparseTQCCnnPolicy, SparseTQCMultiInputPolicy, SparseTQCPolicy
+from sb3_rlx2.algorithms.tqc.policies import (
+    SparseTQCActor,
+    SparseTQCCnnPolicy,
+    SparseTQCCritic,
+    SparseTQCMultiInputPolicy,
+    SparseTQCPolicy,
+)
 from sb3_rlx2.plan import LEARNING_STARTS
 from sb3_rlx2.validation import check_integer
 
@@ -56,6 +62,10 @@ class RLx2TQC(RLx2Algorithm, TQC):
     }
     sparse_policy_class = SparseTQCPolicy
     own_defaults: ClassVar[dict[str, Any]] = {"soft_n_step": True}
+
+    actor: SparseTQCActor
+    critic: SparseTQCCritic
+    critic_target: SparseTQCCritic
 
     def __init__(
         self,
