@@ -1,6 +1,7 @@
 """`rlx2 report`: what it reads from a run's folder, what the page shows, how it looks in a browser, how it fails."""
 
 import base64
+import dataclasses
 import html
 import io
 import itertools
@@ -23,11 +24,12 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 
 from sb3_rlx2 import RLx2DQN, RLx2QRDQN, RLx2TD3, metrics
+from sb3_rlx2.paths import find_paths
 from sb3_rlx2.report import __main__ as command
 from sb3_rlx2.report.agent_file import read_agent
 from sb3_rlx2.report.groups import group
 from sb3_rlx2.report.heat_map import strongest
-from sb3_rlx2.report.networks import chance
+from sb3_rlx2.report.networks import chance, why_not_moved
 from sb3_rlx2.report.plot import Axis
 from sb3_rlx2.report.run_folder import agent_file, read_run
 from sb3_rlx2.report.sections import NO_AGENT, NO_EVALUATIONS, NO_PROGRESS
@@ -121,6 +123,29 @@ def test_whole_run(whole, capsys):
     assert not list(whole.glob(".report*"))
 
 
+def test_what_acts_comes_first(whole, trained):
+    """The bytes that a device would hold, and the units that do something."""
+    report(whole)
+    facts = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd><dd class=\"note\">(.*?)</dd>", (whole / "report.html").read_text())
+    size, dense = (count / 1e3 for count in metrics.parameter_bytes(trained[1].actor))
+    assert facts[0][:2] == ("Actor", f"{size:,.1f} kB")
+    assert facts[0][2].startswith(f"of {dense:,.1f} kB dense")
+    units = find_paths(trained[1].actor.mu).units
+    assert ("Dead units", f"{316 - sum(units[1:-1])}", f"on a path: {'-'.join(map(str, units))} of 3-16-300-1") in facts
+    assert sum(units[1:-1]) < 316
+
+
+def test_why_links_are_where_they_began(trained):
+    run = read_run(trained[0])
+    network = run.agent.networks[0]
+    assert why_not_moved(run, network) is None
+    for name, value in (("topology", "static"), ("hidden_weights", "fixed")):
+        agent = dataclasses.replace(run.agent, settings=run.agent.settings | {name: value})
+        assert why_not_moved(dataclasses.replace(run, agent=agent), network).startswith(f"{name}='{value}' leaves links")
+    dense = dataclasses.replace(run.agent, is_sparse=False)
+    assert why_not_moved(dataclasses.replace(run, agent=dense), network) == "it is dense"
+
+
 # What a reader at this width cannot read: text that is small, cut off, or over other text of its plot.
 UNREADABLE = """(() => {
   const found = [];
@@ -186,12 +211,16 @@ def test_heat_map_shows_every_live_link(whole, trained):
 
     report(whole)
     images = re.findall(r'src="data:image/png;base64,(.*?)"', (whole / "report.html").read_text())[:3]  # the actor's
-    seen = []
+    seen, strong = [], []
     for data in images:
         with Image.open(io.BytesIO(base64.b64decode(data))) as image:
-            seen.append((image.size, int((np.asarray(image.convert("RGBA"))[..., 3] > 0).sum())))
+            opacity = np.asarray(image.convert("RGBA"))[..., 3]
+        seen.append((image.size, int((opacity > 0).sum())))
+        strong.append((image.size, int((opacity == 255).sum())))
     first, second, third = metrics.sparse_mlps(trained[1].actor)[0].layers
     assert ((first.in_features, first.out_features), first.nnz) in seen
+    alive = find_paths(trained[1].actor.mu).alive
+    assert ((first.in_features, first.out_features), int(alive[0].sum())) in strong  # the others are faint
     pairs = trained[1].actor.mu.dense_weights()[1].detach().numpy().reshape(150, 2, 16)  # 300 units share 256 cells
     assert ((second.in_features, 150), int((pairs != 0).any(axis=1).sum())) in seen
     assert (150, third.out_features) in [size for size, _ in seen]
