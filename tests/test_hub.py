@@ -79,7 +79,8 @@ def check_card(card, model):
     data = yaml.safe_load(header)
     assert data["model-index"][0]["name"] == "RLx2TD3"  # the zoo's get_hf_trained_models reads these
     assert data["model-index"][0]["results"][0]["dataset"]["name"] == "Pendulum-v1"
-    assert "pip install sb3_rlx2" in text
+    assert 'pip install "git+URL"' in text  # it is not on PyPI, where somebody else might take the name
+    assert "`rlx2` runs no code of the files" in text
     assert "rlx2 load_from_hub --algo rlx2td3 --env Pendulum-v1 -orga me -f logs" in text
     live = sum(mlp.nnz for mlp in model.actor.modules() if hasattr(mlp, "nnz"))
     assert f"| actor's weights | {live:,} of " in text

@@ -23,13 +23,14 @@ A [Stable-Baselines3](https://github.com/DLR-RM/stable-baselines3) agent{origin}
 ## Use
 
 ```bash
-pip install sb3_rlx2  # {version} trained it; or `pip install .` in a clone of it
+pip install "git+URL"  # the address of sb3_rlx2's repository; version {version} trained it
 
 rlx2 load_from_hub {command} {repository} -f logs
 rlx2 enjoy {command} -f logs
 ```
 
-The files hold pickled Python objects, which run code when they are loaded: load them only if you trust their author.
+`rlx2` runs no code of the files. Stable-Baselines3's own `load` does, as they hold pickled Python objects: only if you trust their
+author.
 
 ## Train
 
