@@ -29,8 +29,8 @@ rlx2 load_from_hub {command} {repository} -f logs
 rlx2 enjoy {command} -f logs
 ```
 
-`rlx2` runs no code of the files. Stable-Baselines3's own `load` does, as they hold pickled Python objects: only if you trust their
-author.
+`rlx2` runs no code of the files. Stable-Baselines3's own `load` does, as they hold pickled Python objects: only if you trust
+their author.
 
 ## Train
 
