@@ -110,10 +110,10 @@ def test_without_a_whole_one_nothing_begins_anew(two):
 
 
 def test_a_newer_format_is_refused(two, monkeypatch):
-    monkeypatch.setattr(generations, "FORMAT", 2)
+    monkeypatch.setattr(generations, "FORMAT", 3)
     two.put()
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="000003_step_30 has format 2; this version reads format 1"):
+    with pytest.raises(ValueError, match="000003_step_30 has format 3; this version reads formats 1 to 2"):
         generations.newest(two.folder)
 
 

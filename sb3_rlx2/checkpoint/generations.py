@@ -22,7 +22,7 @@ from sb3_rlx2.files import replacing
 from sb3_rlx2.packing import pack, unpack
 from sb3_rlx2.warning import warn
 
-FORMAT = 1
+FORMAT = 2  # before, what a topology updater remembers was no tensor
 MANIFEST, STATE, ARRAYS, ROWS = "manifest.json", "state.json", "arrays.npz", "rows"
 NAME = re.compile(r"(?P<number>\d{6,})_step_(?P<step>\d+)")
 
@@ -131,8 +131,8 @@ def check(path: Path, rows: bool = True) -> Generation | DamagedError:
 
 def _checked(path: Path, rows: bool) -> Generation:
     generation = Generation(path, _opened(path / MANIFEST))
-    if generation.manifest["format"] != FORMAT:
-        raise ValueError(f"{path} has format {generation.manifest['format']}; this version reads format {FORMAT}")
+    if not 1 <= generation.manifest["format"] <= FORMAT:
+        raise ValueError(f"{path} has format {generation.manifest['format']}; this version reads formats 1 to {FORMAT}")
     for name, (size, checksum) in generation.manifest["files"].items():
         check_file(path / name, size, checksum)
     if rows:
