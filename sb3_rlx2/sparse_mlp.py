@@ -394,9 +394,10 @@ class SparseMLP(nn.Module):
         return self.__dict__ | {"compute_cache": None, "_dense_gradients": {}}
 
     def extra_repr(self) -> str:
-        """Show sizes as ``in x out (nnz)``."""
+        """Show sizes as ``in x out (nnz)``, and what ``"auto"`` takes."""
         sizes = ", ".join(f"{layer.in_features}x{layer.out_features} ({layer.nnz})" for layer in self.layers)
-        return f"{sizes}, nnz={self.nnz} of {self.size}, backend={self.backend!r}"
+        taken = "" if self.backend != "auto" else " (csr)" if backends.why_masked(self) is None else " (masked)"
+        return f"{sizes}, nnz={self.nnz} of {self.size}, backend={self.backend!r}{taken}"
 
 
 def spawn_generator() -> th.Generator:

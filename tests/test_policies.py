@@ -440,6 +440,9 @@ def test_loaded_and_asked_in_inference_mode(tmp_path):
 
 def test_policy_prints_its_sparsity():
     assert "nnz=" in repr(build(RLx2TD3).policy)
+    assert "backend='auto' (csr)" in repr(build(RLx2TD3).policy)
+    tanh = build(RLx2TD3, policy_kwargs={"net_arch": [8], "activation_fn": th.nn.Tanh}).policy
+    assert "backend='auto' (masked)" in repr(tanh)
     assert all(isinstance(mlp, SparseMLP) for mlp in sparse_mlps(build(RLx2SAC).policy))
 
 
