@@ -166,7 +166,8 @@ class RLx2Callback(BaseCallback):
         total, starts, now = self._total, int(self.model.learning_starts), self.model.num_timesteps
         gradient_steps = round(max(total - max(starts, self.model.num_timesteps), 0) * gradient_steps_per_step(self.model))
         begin = max(starts, self.updater.begin)
-        evolves = self.updater.method is not None and self.updater.method.evolves
+        ended = self.updater.progress == 1.0
+        evolves = self.updater.method is not None and self.updater.method.evolves and not ended
         buffer, threshold = self.buffer, self.policy_distance_threshold
         shrinks = buffer is not None and threshold != math.inf
         return Plan(
@@ -176,7 +177,7 @@ class RLx2Callback(BaseCallback):
             update_interval=self.updater.update_interval,
             updates={name: self._updates(name, gradient_steps) for name in self.updater.networks} if evolves else {},
             n_steps=None if buffer is None else buffer.final_n_steps,
-            n_steps_begin=round(begin + self.n_steps_delay * (total - begin)),
+            n_steps_begin=now if ended else round(begin + self.n_steps_delay * (total - begin)),
             checks=max(total // self._check_every - max(starts, now) // self._check_every, 0) if shrinks else None,
             min_size=0 if buffer is None else buffer.min_size,
             buffer_size=self.model.buffer_size,

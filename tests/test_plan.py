@@ -81,6 +81,17 @@ def test_the_plan_is_what_happens():
     )
 
 
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
+def test_the_plan_of_a_run_that_has_ended():
+    """Links stay where they are, and n is final."""
+    model = make(learning_starts=100, update_interval=50, buffer_check_interval=100, buffer_min_size=10)
+    told(model, 300)
+    (line,) = told(model, 200, reset_num_timesteps=False)
+    before = {name: network.updates for name, network in model.policy.topology_updater.networks.items()}
+    assert before == {"actor": 1, "critic": 3}
+    assert "; a static topology; 3-step targets from step 300 on; 2 looks at the policy distance" in line
+
+
 def test_the_warm_up_is_a_share_of_each_run():
     model = make(topology="static", policy_distance_threshold=float("inf"))
     model.learn(150)
