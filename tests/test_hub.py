@@ -85,7 +85,7 @@ def check_card(card, model):
     assert "rlx2 load_from_hub --algo rlx2td3 --env Pendulum-v1 -orga me -f logs" in text
     live = sum(mlp.nnz for mlp in model.actor.modules() if hasattr(mlp, "nnz"))
     assert f"| actor's weights | {live:,} of " in text
-    assert f"| actor on a path | {architecture(model.actor.mu)} | |" in text
+    assert f"| actor on a path | {architecture(model.actor.mu)} |" in text
     assert "| zip on disk |" in text
 
 
