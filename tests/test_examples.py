@@ -25,8 +25,8 @@ LAST = {
 QUICK = ("export_to_c", "killed_and_resumed")
 
 
-def run(code, folder):
-    strict = f"import warnings\nwarnings.simplefilter('error')\n{code}"
+def run(code, folder, warnings="error"):
+    strict = f"import warnings\nwarnings.simplefilter('{warnings}')\n{code}"
     result = apart.run(strict, cwd=folder, variables={"OMP_NUM_THREADS": "1"})
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
@@ -47,6 +47,15 @@ def test_scripts(name, tmp_path):
         pytest.skip("cc is not installed")
     last = run((EXAMPLES / f"{name}.py").read_text(), tmp_path).splitlines()[-1]
     assert re.fullmatch(LAST[name], last), last
+
+
+@pytest.mark.parametrize("name", [*(name for name in LAST if name not in QUICK), "the notebook"])
+def test_they_run_with_fewer_steps(name, tmp_path):
+    needs("matplotlib")
+    code = "\n".join(cells("code")) if name == "the notebook" else (EXAMPLES / f"{name}.py").read_text()
+    shorter, found = re.subn(r"\.learn\([\d_]+", ".learn(300", code)
+    assert found == 1
+    assert run(shorter, tmp_path, warnings="ignore")  # of parts that would not act so soon
 
 
 @pytest.mark.slow
