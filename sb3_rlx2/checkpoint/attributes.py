@@ -5,6 +5,7 @@ import io
 import os
 import random
 from collections.abc import Callable, Collection
+from enum import Enum
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -87,7 +88,7 @@ def freeze(value: Any) -> tuple[str, Any]:
             return name, kind.get(value)
     if type(value) is dict and all(type(key) is str for key in value):
         return "each", {key: freeze(each) for key, each in value.items()}
-    if isinstance(value, OTHERS) or callable(value) or not hasattr(value, "__dict__"):
+    if isinstance(value, OTHERS) or callable(value) or not _is_all_in_attributes(value):
         raise NotPlainError(f"a {type(value).__name__} cannot be saved")
     state, missing = capture(value)
     if missing:
@@ -116,6 +117,16 @@ class _Items:
 
     def __init__(self, items: dict[str, Any]) -> None:
         self.__dict__ = items
+
+
+def _is_all_in_attributes(value: Any) -> bool:
+    """
+    Tell whether an object is what its attributes hold: it has no room for more, as a list or a number has, and is none of an
+    enumeration's members, which everybody shares.
+    """
+    kind = type(value)
+    is_small = kind.__itemsize__ == 0 and kind.__basicsize__ <= _Items.__basicsize__
+    return hasattr(value, "__dict__") and is_small and not isinstance(value, Enum)
 
 
 def _is_stateless(value: Any) -> bool:

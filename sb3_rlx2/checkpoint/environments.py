@@ -12,12 +12,11 @@ import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_rlx2.checkpoint import attributes
+from sb3_rlx2.packing import is_plain
 
-# Of environments and wrappers: how they were made, and what only shows.
-NO_STATE = {
-    *("env", "spec", "_cached_spec", "metadata", "_metadata", "_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs"),
-    *("screen", "clock", "surf", "window", "viewer", "font", "mujoco_renderer"),
-}
+# How environments and wrappers were made.
+NO_STATE = {"spec", "_cached_spec", "metadata", "_metadata", "_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs"}
+SHOWS = ("screen", "clock", "surf", "window", "viewer", "font", "mujoco_renderer")  # unless plain: then it is something else
 PHYSICS = {"model", "data"}  # of a MuJoCo environment, kept in MuJoCo's own words
 PENDING = ("_seeds", "_options")  # of vectorised environments, for their next reset
 NO_STATE_VEC = {"venv", "class_attributes", "observation_space", "action_space", "metadata"}
@@ -62,13 +61,17 @@ def capture_env(env: gym.Env[Any, Any]) -> dict[str, Any]:
     for layer in _layers(env):
         name, state = type(layer).__name__, {}
         if _speaks(layer):
-            state["own"] = layer.get_state()  # type: ignore[attr-defined]
+            own = layer.get_state()  # type: ignore[attr-defined]
+            if is_plain(own):
+                state["own"] = own
+            else:
+                missing.append(f"{name}.get_state()")
             held, _ = attributes.capture(layer, NO_STATE)
             state["held"] = {each: value for each, value in held.items() if value[0] in ("numpy generator", "space")}
         else:
             physical = _is_mujoco(layer)
-            state["held"], unknown = attributes.capture(layer, NO_STATE | (PHYSICS if physical else set()))
-            missing += [f"{name}.{each}" for each in unknown]
+            state["held"], unknown = attributes.capture(layer, NO_STATE | _shown(layer) | (PHYSICS if physical else set()))
+            missing += [f"{name}.{each}" for each in (*unknown, *_other_envs(layer, env))]
             if physical:
                 state["physics"] = _capture_physics(layer)
         layers.append([name, state])
@@ -157,6 +160,19 @@ def _wrappers(env: VecEnv) -> Iterator[VecEnvWrapper]:
     while isinstance(env, VecEnvWrapper):
         yield env
         env = env.venv
+
+
+def _shown(layer: gym.Env[Any, Any]) -> set[str]:
+    """Name the attributes by which a layer shows itself."""
+    held = {name: vars(layer).get(name) for name in SHOWS}
+    return {name for name, value in held.items() if value is None or not is_plain(value)}
+
+
+def _other_envs(layer: gym.Env[Any, Any], env: gym.Env[Any, Any]) -> list[str]:
+    """Name the attributes that hold environments which nobody looks after, because they are none of the layers."""
+    layers = [*_layers(env)]
+    held = {name: value for name, value in vars(layer).items() if isinstance(value, gym.Env | VecEnv)}
+    return [name for name, value in held.items() if not any(value is each for each in layers)]
 
 
 def _speaks(layer: gym.Env[Any, Any]) -> bool:

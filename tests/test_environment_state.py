@@ -1,0 +1,91 @@
+"""What the state of an environment holds, and that what it cannot hold is said."""
+
+from collections import Counter
+from enum import Enum
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from sb3_rlx2.checkpoint.environments import capture_env, restore_env
+from tests.envs import DriftEnv
+
+
+class Light(Enum):
+    RED = 1
+    GREEN = 2
+
+
+class Track(list):
+    """A list, and more."""
+
+
+class Kilograms(float):
+    """A number, and more."""
+
+
+class World:
+    """Holds plain values only."""
+
+    def __init__(self):
+        self.time, self.places = 0, np.zeros(3)
+
+
+class Holding(DriftEnv):
+    """Holds something under a name."""
+
+    def __init__(self, value, name="held"):
+        super().__init__()
+        vars(self)[name] = value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Light.RED, Counter(a=1), Track([1]), Kilograms(1.0), DriftEnv(), [DriftEnv()], memoryview(b"")],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("name", ["held", "env"])
+def test_what_cannot_be_taken_is_missing(value, name):
+    assert capture_env(Holding(value, name))["missing"] == [f"Holding.{name}"]
+
+
+@pytest.mark.parametrize("name", ["held", "env", "clock", "window"])
+def test_what_is_plain_is_taken_by_any_name(name):
+    state = capture_env(Holding(np.arange(3.0), name))
+    other = Holding(np.zeros(3), name)
+    restore_env(other, state)
+    assert vars(other)[name].tolist() == [0.0, 1.0, 2.0]
+    assert state["missing"] == []
+
+
+def test_an_object_is_taken_by_its_attributes():
+    first, other = World(), World()
+    first.time, first.places[1] = 7, 0.5
+    restore_env(Holding(other, "env"), capture_env(Holding(first, "env")))
+    assert (other.time, other.places.tolist()) == (7, [0.0, 0.5, 0.0])
+
+
+def test_what_only_shows_is_left_out():
+    assert capture_env(Holding(memoryview(b""), "screen"))["missing"] == []
+
+
+def test_a_wrapper_may_know_what_is_inside():
+    class Knowing(gym.Wrapper):
+        def __init__(self, env):
+            super().__init__(env)
+            self.base = env.unwrapped
+
+    assert capture_env(Knowing(gym.wrappers.TimeLimit(DriftEnv(), 9)))["missing"] == []
+
+
+def test_a_state_that_is_not_plain_is_missing():
+    class Speaking(DriftEnv):
+        def get_state(self):
+            return {"world": World()}
+
+        def set_state(self, state):
+            raise AssertionError("not called")
+
+    state = capture_env(Speaking())
+    assert state["missing"] == ["Speaking.get_state()"]
+    restore_env(Speaking(), state)
