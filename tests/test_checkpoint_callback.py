@@ -9,13 +9,16 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import PPO, SAC, TD3
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.her import HerReplayBuffer
 
 from sb3_rlx2 import RLx2Callback, RLx2TD3, SparseTD3Policy
 from sb3_rlx2.checkpoint import Checkpoints, Interrupted, context, generations
 from tests import apart, runs
-from tests.envs import DriftEnv
+from tests.envs import DriftEnv, GoalEnv
 from tests.faults import ERRORS, failing
 from tests.runs import CutAt, scramble
 
@@ -112,6 +115,19 @@ def test_an_environment_that_gives_no_state_begins_an_episode(algorithm, tmp_pat
     assert begun.replay_buffer.timeouts[19] == 1.0  # the next observation in the buffer is of another episode
 
 
+def test_what_else_is_lost_is_said(tmp_path):
+    class Chance(NormalActionNoise):
+        def __init__(self):
+            super().__init__(np.zeros(2), np.ones(2))
+            self.dice = memoryview(bytes(3))
+
+    evaluation = EvalCallback(DummyVecEnv([lambda: Monitor(Opaque(DriftEnv()))]), eval_freq=10, n_eval_episodes=1, verbose=0)
+    message = "a run that goes on ends otherwise, because the state of Opaque.world, Chance.dice cannot be saved"
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=message):
+            model(action_noise=Chance()).learn(30, callback=[evaluation, Checkpoints(tmp_path, 20)])
+
+
 class Spoken(DriftEnv):
     """Has state that is no plain value, and says it."""
 
@@ -153,6 +169,7 @@ def test_another_machine_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(context.th, "get_num_threads", lambda: 3)
     with pytest.warns(UserWarning, match="goes on, but not to the last bit: threads 1 -> 3$"):
         model().learn(50, callback=Checkpoints(tmp_path, 10))
+    assert generations.newest(tmp_path).manifest["arguments"]["device"] == "cpu"
 
 
 def test_other_arguments_are_said_or_refused(tmp_path):
@@ -176,6 +193,9 @@ def test_what_cannot_be_served(tmp_path):
     stock = TD3(SparseTD3Policy, DummyVecEnv([DriftEnv]), buffer_size=60, policy_kwargs=policy_kwargs)
     with pytest.raises(ValueError, match="must hold Checkpoints behind RLx2Callback"):
         stock.learn(200, callback=[Checkpoints(tmp_path), RLx2Callback()])
+    goals = {"replay_buffer_class": HerReplayBuffer, "replay_buffer_kwargs": {"copy_info_dict": True}}
+    with pytest.raises(ValueError, match="cannot serve: HerReplayBuffer with copy_info_dict=True holds Python objects"):
+        TD3("MultiInputPolicy", GoalEnv(), **goals).learn(8, callback=Checkpoints(tmp_path))
     for argument in ({"every": 0}, {"keep": 0}):
         with pytest.raises(ValueError, match=rf"{next(iter(argument))}=0 must be an integer >= 1"):
             Checkpoints(tmp_path, **argument)
@@ -208,14 +228,31 @@ def test_a_training_that_a_callback_ends_is_not_saved_in_the_middle_of_a_step(tm
     assert steps(tmp_path) == [10, 20]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_waits_for_a_whole_step(number, tmp_path):
-    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture
+def heard():
+    """Have nobody ignore a signal, as nohup does for the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_waits_for_a_whole_step(number, heard, tmp_path):
+    before = [signal.getsignal(each) for each in SIGNALS]
     with pytest.raises(Interrupted, match=rf"interrupted at step 25; the same call goes on from {tmp_path}"):
         model().learn(50, callback=[Act(25, lambda _: os.kill(os.getpid(), number)), Checkpoints(tmp_path, 10)])
     assert steps(tmp_path) == [20, 25]
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(each) for each in SIGNALS] == before
     model().learn(50, callback=Checkpoints(tmp_path, 10))
+
+
+def test_a_closed_terminal_is_ignored_where_the_user_has_asked_for_it(heard, tmp_path):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    hang_up = Act(25, lambda _: os.kill(os.getpid(), signal.SIGHUP))
+    assert model().learn(30, callback=[hang_up, Checkpoints(tmp_path, 10)]).num_timesteps == 30
 
 
 def test_a_second_signal_ends_the_process(tmp_path):

@@ -73,6 +73,17 @@ def restore(thing: Any, state: dict[str, Any]) -> None:
             thaw(getattr(thing, name), (kind, content))
 
 
+def generators(thing: Any) -> dict[str, Any]:
+    """
+    Take the random generators among an object's attributes, for :func:`restore`.
+
+    :param thing: the object
+    :return: kind and state of each by name
+    """
+    kinds = tuple(_KINDS[name][0] for name in _GENERATORS)
+    return {name: freeze(value) for name, value in vars(thing).items() if isinstance(value, kinds)}
+
+
 def freeze(value: Any) -> tuple[str, Any]:
     """
     Take the state of one object.

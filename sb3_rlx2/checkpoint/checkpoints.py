@@ -16,6 +16,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from sb3_rlx2.callbacks import RLx2Callback
 from sb3_rlx2.checkpoint import agent, generations, run_state
 from sb3_rlx2.checkpoint.context import arguments, context, difference
+from sb3_rlx2.checkpoint.environments import FROM_TERMINAL
 from sb3_rlx2.checkpoint.run_state import Run
 from sb3_rlx2.checkpoint.transitions import Transitions
 from sb3_rlx2.environment_guard import guard, require_alive, unguard
@@ -23,11 +24,11 @@ from sb3_rlx2.files import sweep
 from sb3_rlx2.validation import check_integer
 from sb3_rlx2.warning import warn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = FROM_TERMINAL | {signal.SIGTERM}
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM has ended training, behind a whole gradient step and with a checkpoint."""
+    """Ctrl-C, SIGTERM or the end of its terminal has ended training, behind a whole gradient step and with a checkpoint."""
 
 
 class Checkpoints(BaseCallback):
@@ -36,8 +37,8 @@ class Checkpoints(BaseCallback):
     started again with the same arguments ends with the same weights, to the last bit, as if it had never been killed. It
     serves SB3's off-policy algorithms and those of this package, and comes after an :class:`RLx2Callback` in a list.
 
-    At Ctrl-C and SIGTERM the rollout and its gradient steps are finished, a checkpoint is written, and :class:`Interrupted`
-    (a ``KeyboardInterrupt``) is raised; a second signal ends the process at once.
+    At Ctrl-C, SIGTERM and SIGHUP the rollout and its gradient steps are finished, a checkpoint is written, and
+    :class:`Interrupted` (a ``KeyboardInterrupt``) is raised; a second signal ends the process at once.
 
     A full disk is a warning. Environments must give their state (see :mod:`sb3_rlx2.checkpoint.environments`); those that do
     not go on at the start of an episode, of which one line warns. So does one where the machine, the number of threads or
@@ -147,8 +148,9 @@ class Checkpoints(BaseCallback):
         self.seconds += time.monotonic() - start
 
     def _write_generation(self) -> None:
-        state = run_state.capture(self._run()) | {agent.AGENT: agent.describe(self.model)}
-        self._say_what_is_missing(state["environments"]["missing"])
+        run = self._run()
+        state = run_state.capture(run) | {agent.AGENT: agent.describe(self.model)}
+        self._say_what_is_missing(run, state)
         segments = self._rows.write_new(self.model.replay_buffer, self._added)
         self._added = 0
         about = {
@@ -175,10 +177,11 @@ class Checkpoints(BaseCallback):
             if changed:
                 warn(f"the run in {self.folder} goes on, but not to the last bit: {changed}")
         state = found.read()
-        self._say_what_is_missing(state["environments"]["missing"])
+        run = self._run()
+        self._say_what_is_missing(run, state)
         try:
             self._rows.read(self.model.replay_buffer, found.segments, manifest["rows"])
-            run_state.restore(self._run(), state)
+            run_state.restore(run, state)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"the run in {self.folder} was begun with other arguments: {error}") from error
         generations.drop_newer(found)
@@ -188,9 +191,14 @@ class Checkpoints(BaseCallback):
         if self.verbose > 0:
             print(f"Training goes on from step {found.step:,}: {found.path}")
 
-    def _say_what_is_missing(self, missing: list[str]) -> None:
-        if missing and not self._warned:
-            self._warned = True
+    def _say_what_is_missing(self, run: Run, state: dict[str, Any]) -> None:
+        if self._warned:
+            return
+        missing, lost = state["environments"]["missing"], run_state.lost(run, state)
+        self._warned = bool(missing or lost)
+        if lost:
+            warn(f"a run that goes on ends otherwise, because the state of {', '.join(lost)} cannot be saved")
+        if missing:
             warn(
                 f"a run that goes on begins a new episode, because the state of {', '.join(missing)} cannot be saved; "
                 "environments with get_state() and set_state(state) go on where they were"
@@ -212,7 +220,9 @@ class Checkpoints(BaseCallback):
         """Have signals wait for the end of a rollout; only the main thread can."""
         if threading.current_thread() is threading.main_thread() and not self._handlers:
             self._listener = getpid()
-            self._handlers = {number: signal.signal(number, self._hear) for number in SIGNALS}
+            # `nohup` has a closed terminal ignored.
+            heard = [each for each in SIGNALS if each == signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._hear) for number in heard}
 
     def _hear(self, number: int, frame: Any) -> None:
         if getpid() != self._listener or not self._is_training(frame):  # a child, or training has ended by an error

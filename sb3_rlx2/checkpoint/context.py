@@ -33,8 +33,9 @@ def arguments(model: OffPolicyAlgorithm) -> dict[str, Any]:
     names = ("gamma", "tau", "batch_size", "buffer_size", "learning_starts", "gradient_steps", "learning_rate", "n_envs")
     own: set[str] = getattr(type(model), "rlx2_keywords", set)()
     values = {name: getattr(model, name, None) for name in (*names, *sorted(own))}
-    # The planned end belongs to them: schedules run towards it.
-    return {"total_timesteps": model._total_timesteps} | {name: value for name, value in values.items() if is_plain(value)}
+    # The planned end belongs to them: schedules run towards it. And the device, on which numbers round as nowhere else.
+    about = {"total_timesteps": model._total_timesteps, "device": str(model.device)}
+    return about | {name: value for name, value in values.items() if is_plain(value)}
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -17,6 +17,8 @@ from sb3_rlx2.packing import is_plain
 # How environments and wrappers were made.
 NO_STATE = {"spec", "_cached_spec", "metadata", "_metadata", "_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs"}
 SHOWS = ("screen", "clock", "surf", "window", "viewer", "font", "mujoco_renderer")  # unless plain: then it is something else
+# Ctrl-C, and the end of a terminal, which all processes get that were begun in it. Windows has no SIGHUP.
+FROM_TERMINAL = {signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)}
 PHYSICS = {"model", "data"}  # of a MuJoCo environment, kept in MuJoCo's own words
 PENDING = ("_seeds", "_options")  # of vectorised environments, for their next reset
 NO_STATE_VEC = {"venv", "class_attributes", "observation_space", "action_space", "metadata"}
@@ -34,7 +36,8 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the training one decides
+            for number in FROM_TERMINAL:  # the training process decides
+                signal.signal(number, signal.SIG_IGN)
 
     def capture_state(self) -> dict[str, Any]:
         """Give the state, see :func:`capture_env`."""

@@ -31,6 +31,7 @@ COUNTERS = (
     *("_last_obs", "_last_original_obs", "ep_info_buffer", "ep_success_buffer", "deployed_actor"),
 )
 FILES = {"file", "events"}  # of the state of a logger's output that writes into files
+PARTS_OF_NOISE = {"_base_noise", "_noises"}  # of `VectorizedActionNoise`
 OF_CALLBACKS = {"model", "parent", "locals", "globals", "logger"}  # no state of a callback's own
 
 
@@ -86,6 +87,18 @@ def capture(run: Run) -> dict[str, Any]:
     :param run: the run
     """
     return {name: part.get(run) for name, part in PARTS.items()}
+
+
+def lost(run: Run, state: dict[str, Any]) -> list[str]:
+    """
+    Name what cannot be taken of a run's state, beside what its environments hold.
+
+    :param run: the run
+    :param state: what :func:`capture` gave
+    """
+    of_noise = [(noise, name) for noise in _noises(run) for name in attributes.capture(noise, PARTS_OF_NOISE)[1]]
+    of_evaluations = [name for each in state["evaluations"].values() for name in each["missing"]]
+    return [*of_evaluations, *(f"{type(noise).__name__}.{name}" for noise, name in of_noise)]
 
 
 def restore(run: Run, state: dict[str, Any]) -> None:
@@ -263,6 +276,15 @@ def _put_callbacks(run: Run, state: Any) -> None:
         vars(callback).update({each: value for each, value in now.items() if not _same(value, begun.get(each))})
 
 
+def _get_callback_generators(run: Run) -> Any:
+    return {name: attributes.generators(callback) for name, callback in run.callbacks.items()}
+
+
+def _put_callback_generators(run: Run, state: Any) -> None:
+    for name, callback in run.callbacks.items():
+        attributes.restore(callback, state.get(name, {}))
+
+
 def _same(one: Any, other: Any) -> bool:
     arrays: Arrays = {}
     others: Arrays = {}
@@ -335,6 +357,7 @@ PARTS = {
     "environments": Part(lambda run: environments.capture_envs(run.env), _put_environments),
     "evaluations": Part(_get_evaluations, _put_evaluations),
     "callbacks": Part(_get_callbacks, _put_callbacks),
+    "callback_generators": Part(_get_callback_generators, _put_callback_generators),
     "logger": Part(_get_logger, _put_logger),
     "generators": Part(_get_generators, _put_generators),
 }
