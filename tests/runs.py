@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import random
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -44,6 +45,21 @@ class CutAt(BaseCallback):
     def _on_step(self):
         if self.num_timesteps >= self.step:
             raise Cut
+        return True
+
+
+class Draws(BaseCallback):
+    """Logs what it draws by itself, and what it sees where a rollout begins."""
+
+    def __init__(self):
+        super().__init__()
+        self.dice = np.random.default_rng(5)
+
+    def _on_rollout_start(self):
+        self.logger.record("own/progress", self.model._current_progress_remaining)
+
+    def _on_step(self):
+        self.logger.record_mean("own/mean", self.dice.random())
         return True
 
 
@@ -156,8 +172,10 @@ def train(make, folder, total=TOTAL, cut=None, every=20, evaluate=False):
     used = [model.get_env()]
     if evaluate:
         used.append(make(folder / "evaluations").get_env())
-        callbacks.append(EvalCallback(used[-1], eval_freq=30, n_eval_episodes=1, log_path=str(logs), verbose=0))
+        paths = {"log_path": str(logs), "best_model_save_path": str(logs)}
+        callbacks.append(EvalCallback(used[-1], eval_freq=30, n_eval_episodes=1, verbose=0, **paths))
     callbacks.append(Checkpoints(folder / "checkpoints", every))
+    callbacks += [Draws()] if make in (td3, dqn) else []
     if cut is not None:
         callbacks.append(CutAt(cut))
     try:
@@ -191,7 +209,17 @@ def fingerprint(model, folder):
         "actions": digest(model.action_space.np_random.bit_generator.state),
         "files": digest({path.name: log_rows(path) for path in sorted((folder / "logs").iterdir()) if path.suffix in LOGS}),
         "events": digest(events(folder / "logs")),
+        "best": best_step(folder / "logs"),
     }
+
+
+def best_step(folder):
+    """Give the step at which the best model was saved, None if none was."""
+    path = folder / "best_model.zip"
+    if not path.exists():
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("data"))["num_timesteps"]
 
 
 def events(folder):

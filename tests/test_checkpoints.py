@@ -35,7 +35,7 @@ def test_a_run_that_was_cut_ends_the_same(make, tmp_path):
 
 
 # What a state holds, by the algorithm and environment for which it matters: if it were not saved, the test above would fail.
-# `_current_progress_remaining`, which SB3 computes anew before it looks at it, is kept for the callbacks of users.
+POLICY = ("parameters", "modules", "policy")
 ENV = ("environments", "envs", 0, "layers")
 PIECES = {
     runs.td3_of_all: [
@@ -52,16 +52,32 @@ PIECES = {
         ("evaluations", "2.EvalCallback", "envs", 0, "layers", "HopperEnv", "held", "_np_random"),
         ("evaluations", "2.EvalCallback", "pending"),
         ("callbacks", "1.RLx2Callback", 1, "_next_check"),
-        *(("callbacks", "2.EvalCallback", 1, name) for name in ("n_calls", "evaluations_results", "evaluations_timesteps")),
+        *(
+            ("callbacks", "2.EvalCallback", 1, name)
+            for name in ("n_calls", "evaluations_results", "evaluations_timesteps", "evaluations_length")
+        ),
         *(("logger", name) for name in ("values", "outputs")),
         *(("generators", name) for name in ("torch", "numpy", "python", "spaces")),
     ],
-    runs.td3: [("parameters", "arrays"), ("callbacks", "1.RLx2Callback", 1, "policy_distance")],
+    runs.td3: [
+        ("parameters", "arrays"),
+        *((*POLICY, name) for name in ("critic.qf1.values", "critic_target.qf0.values")),
+        (*POLICY, "topology_updater._extra_state", "counters"),
+        ("logger", "counts"),
+        ("callbacks", "1.RLx2Callback", 1, "policy_distance"),
+    ],
+    runs.td3_of_two_environments: [(*POLICY, "topology_updater._extra_state", "generator"), ("noise",)],
     runs.sac: [
         *(("parameters", *names) for names in (("modules", "ent_coef_optimizer"), ("variables", "log_ent_coef"))),
+        (*POLICY, "actor.mean_and_log_std.index"),  # an index that a target network has too is there twice
         ("counters", "deployed_actor"),
     ],
-    runs.dqn: [("counters", "_n_calls"), ("counters", "exploration_rate"), (*ENV, "CartPoleEnv", "held", "state")],
+    runs.dqn: [
+        *(("counters", name) for name in ("_n_calls", "exploration_rate", "_current_progress_remaining")),
+        (*ENV, "CartPoleEnv", "held", "state"),
+        ("callbacks", "2.EvalCallback", 1, "best_mean_reward"),
+        ("callback_generators", "4.Draws", "dice"),
+    ],
     runs.stock_her: [("buffer", "_current_ep_start"), ("buffer", "ep_length"), (*ENV, "BitFlippingEnv", "held", "state")],
     runs.stock_sac: [
         ("sde",),
