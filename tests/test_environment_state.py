@@ -2,12 +2,14 @@
 
 from collections import Counter
 from enum import Enum
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
-from sb3_rlx2.checkpoint.environments import capture_env, restore_env
+from sb3_rlx2.checkpoint.environments import Resumable, capture_env, capture_envs, restore_env, restore_envs
 from tests.envs import DriftEnv
 
 
@@ -89,3 +91,48 @@ def test_a_state_that_is_not_plain_is_missing():
     state = capture_env(Speaking())
     assert state["missing"] == ["Speaking.get_state()"]
     restore_env(Speaking(), state)
+
+
+class Pair:
+    """Another class of objects."""
+
+
+def wrapped(held, time_limit=None):
+    env = Holding(held)
+    return Resumable(env if time_limit is None else gym.wrappers.TimeLimit(env, time_limit))
+
+
+def vectorised(cls, *args):
+    kwargs = {"start_method": "fork"} if cls is SubprocVecEnv else {}
+    return cls([partial(wrapped, *args)], **kwargs)
+
+
+@pytest.mark.parametrize("cls", [DummyVecEnv, SubprocVecEnv])
+@pytest.mark.parametrize(
+    ("held", "now", "message"),
+    [
+        (World(), None, "Holding.held is a builtins.NoneType and no tests.test_environment_state.World"),
+        (World(), Pair(), "Holding.held is a tests.test_environment_state.Pair and no tests.test_environment_state.World"),
+        ({"a": World()}, {"b": World()}, "Holding.held has no a and nothing else"),
+        ({"a": World()}, {"a": Pair()}, "Holding.held.a is a tests.test_environment_state.Pair and no "),
+    ],
+)
+def test_other_objects_are_said_and_an_episode_begins(held, now, message, cls):
+    env, other = vectorised(cls, held), vectorised(cls, now)
+    state = capture_envs(env)
+    assert state["missing"] == []
+    assert restore_envs(env, state)
+    with pytest.warns(UserWarning, match=f"environment 0 of 1 begins a new episode, because {message}"):
+        assert not restore_envs(other, state)
+    env.close()
+    other.close()
+
+
+@pytest.mark.parametrize("cls", [DummyVecEnv, SubprocVecEnv])
+def test_other_wrappers_are_refused(cls):
+    env, other = vectorised(cls, 0), vectorised(cls, 0, 5)
+    with pytest.raises(ValueError, match=r"the environment is made of .*TimeLimit, Holding, the checkpoint's of .*Holding"):
+        restore_envs(other, capture_envs(env))
+    other.reset()  # its process lives
+    env.close()
+    other.close()

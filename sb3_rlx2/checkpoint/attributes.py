@@ -26,6 +26,13 @@ OTHERS = (gym.Env, VecEnv, BaseAlgorithm, BaseCallback, th.nn.Module)
 STATELESS = (EnvSpec, type, ModuleType, th.device, np.dtype, io.IOBase, type(csv.DictWriter(io.StringIO(), ())))
 
 
+CLASS = "class"  # among the attributes of an object, of which none can have this name: what it is
+
+
+class OtherObjectError(ValueError):
+    """There is no object like the one whose state was taken."""
+
+
 class _Kind(NamedTuple):
     """
     Objects whose state is plain, though they are not, and which stay what they are when it is given back.
@@ -63,14 +70,25 @@ def restore(thing: Any, state: dict[str, Any]) -> None:
 
     :param thing: an object of the same class
     :param state: what its attributes held
+    :raises OtherObjectError: if one holds another object now
     """
+    try:
+        _restore(thing, state)
+    except OtherObjectError as error:
+        raise OtherObjectError(f"{type(thing).__name__}{error}") from None
+
+
+def _restore(thing: Any, state: dict[str, Any]) -> None:
     for name, (kind, content) in state.items():
         if kind == "value":
             _put_value(thing, name, content)
-        else:
-            if vars(thing).get(name) is None and kind in _GENERATORS:  # it is made when it is first asked for
-                setattr(thing, name, _GENERATORS[kind]())
-            thaw(getattr(thing, name), (kind, content))
+            continue
+        if vars(thing).get(name) is None and kind in _GENERATORS:  # it is made when it is first asked for
+            setattr(thing, name, _GENERATORS[kind]())
+        try:
+            thaw(vars(thing).get(name), (kind, content))
+        except OtherObjectError as error:
+            raise OtherObjectError(f".{name}{error}") from None
 
 
 def generators(thing: Any) -> dict[str, Any]:
@@ -104,7 +122,7 @@ def freeze(value: Any) -> tuple[str, Any]:
     state, missing = capture(value)
     if missing:
         raise NotPlainError(f"a {type(value).__name__} cannot be saved")
-    return "object", state
+    return "object", state | {CLASS: ("value", _full_name(value))}
 
 
 def thaw(thing: Any, frozen: tuple[str, Any]) -> None:
@@ -113,12 +131,18 @@ def thaw(thing: Any, frozen: tuple[str, Any]) -> None:
 
     :param thing: an object that is no plain value
     :param frozen: what it is, and its state
+    :raises OtherObjectError: if there is no such object
     """
     kind, content = frozen
     if kind == "each":
-        restore(_Items(thing), content)
+        if not isinstance(thing, dict) or thing.keys() != content.keys():
+            raise OtherObjectError(f" has no {', '.join(content)} and nothing else")
+        _restore(_Items(thing), content)
     elif kind == "object":
-        restore(thing, content)
+        _, name = content.get(CLASS, ("value", _full_name(thing)))  # earlier versions did not tell
+        if _full_name(thing) != name:
+            raise OtherObjectError(f" is a {_full_name(thing)} and no {name}")
+        _restore(thing, {each: value for each, value in content.items() if each != CLASS})
     else:
         _KINDS[kind][1].put(thing, content)
 
@@ -128,6 +152,10 @@ class _Items:
 
     def __init__(self, items: dict[str, Any]) -> None:
         self.__dict__ = items
+
+
+def _full_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _is_all_in_attributes(value: Any) -> bool:

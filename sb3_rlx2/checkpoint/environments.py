@@ -12,7 +12,9 @@ import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_rlx2.checkpoint import attributes
+from sb3_rlx2.checkpoint.attributes import OtherObjectError
 from sb3_rlx2.packing import is_plain
+from sb3_rlx2.warning import warn
 
 # How environments and wrappers were made.
 NO_STATE = {"spec", "_cached_spec", "metadata", "_metadata", "_saved_kwargs", "_ezpickle_args", "_ezpickle_kwargs"}
@@ -43,13 +45,18 @@ class Resumable(gym.Wrapper[Any, Any, Any, Any]):
         """Give the state, see :func:`capture_env`."""
         return capture_env(self.env)
 
-    def restore_state(self, state: dict[str, Any]) -> None:
+    def restore_state(self, state: dict[str, Any]) -> ValueError | None:
         """
         Take a state back.
 
         :param state: what :meth:`capture_state` gave
+        :return: why it cannot; raised, it would end the environment's process
         """
-        restore_env(self.env, state)
+        try:
+            restore_env(self.env, state)
+        except ValueError as error:
+            return error
+        return None
 
 
 def capture_env(env: gym.Env[Any, Any]) -> dict[str, Any]:
@@ -88,6 +95,7 @@ def restore_env(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
     :param env: the environment
     :param state: what :func:`capture_env` gave
     :raises ValueError: if it has other wrappers
+    :raises OtherObjectError: if it holds other objects
     """
     # The zoo puts a subclass of its own, `PatchedTimeLimit`, in the place of Gymnasium's where it has been imported.
     own = [type(layer).__name__.removeprefix("Patched") for layer in _layers(env)]
@@ -126,12 +134,13 @@ def capture_envs(env: VecEnv) -> dict[str, Any]:
     return {"wrappers": wrappers, "envs": envs, "pending": pending, "missing": [*missing, *_unique(envs)]}
 
 
-def restore_envs(env: VecEnv, state: dict[str, Any]) -> None:
+def restore_envs(env: VecEnv, state: dict[str, Any]) -> bool:
     """
     Give vectorised environments the state of others like them.
 
     :param env: the environments
     :param state: what :func:`capture_envs` gave
+    :return: whether all are where they were; a warning says which is not
     :raises ValueError: if they are others
     """
     own, saved = [type(wrapper).__name__ for wrapper in _wrappers(env)], [name for name, _ in state["wrappers"]]
@@ -141,11 +150,18 @@ def restore_envs(env: VecEnv, state: dict[str, Any]) -> None:
         attributes.restore(wrapper, held)
     base = env.unwrapped
     vars(base).update(state["pending"])
+    is_there = True
     for number, each in enumerate(state["envs"]):
         if isinstance(base, DummyVecEnv):
-            restore_env(base.envs[number], each)
+            error = Resumable(base.envs[number]).restore_state(each)
         else:
-            base.env_method("restore_state", each, indices=number)
+            (error,) = base.env_method("restore_state", each, indices=number)
+        if isinstance(error, OtherObjectError):
+            warn(f"environment {number} of {base.num_envs} begins a new episode, because {error}")
+            is_there = False
+        elif error is not None:
+            raise error
+    return is_there
 
 
 def _unique(envs: list[dict[str, Any]]) -> list[str]:

@@ -215,8 +215,8 @@ def _put_sde(run: Run, state: Any) -> None:
 
 
 def _put_environments(run: Run, state: Any) -> None:
-    environments.restore_envs(run.env, state)
-    if state["missing"]:
+    is_there = environments.restore_envs(run.env, state)
+    if state["missing"] or not is_there:
         _begin_episodes(run)
 
 
