@@ -1,16 +1,17 @@
 """Checkpoints on disk: whatever fails while one is written, the one before is there; whatever is damaged is found."""
 
 import random
+import zipfile
 from collections import OrderedDict, deque
 
 import numpy as np
 import pytest
 import torch as th
 
-from sb3_rlx2 import RLx2TD3, files
+from sb3_rlx2 import RLx2TD3, files, saved_objects
 from sb3_rlx2.checkpoint import generations
 from sb3_rlx2.checkpoint.archive import check_agent
-from sb3_rlx2.checkpoint.transitions import DamagedError, Transitions, ring
+from sb3_rlx2.checkpoint.transitions import DamagedError, Transitions, check_file, checksum_of, ring
 from sb3_rlx2.packing import NotPlainError, pack, unpack
 from tests.faults import ERRORS, failing
 from tests.power import Disk, followed, restore
@@ -115,6 +116,17 @@ def test_a_newer_format_is_refused(two, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="000003_step_30 has format 3; this version reads formats 1 to 2"):
         generations.newest(two.folder)
+
+
+def test_an_archive_that_would_fill_memory_is_damaged(two, monkeypatch):
+    """Whoever writes one can write its checksum, too."""
+    monkeypatch.setattr(saved_objects, "SLACK", 0)
+    path = two.folder / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a0.npy", bytes(1_000_000))
+    with pytest.raises(DamagedError, match=r"bomb.npz is damaged: it unpacks from [\d,]+ to 1,000,000 bytes"):
+        check_file(path, path.stat().st_size, checksum_of(path))
+    assert generations.newest(two.folder).step == 20
 
 
 def test_two_and_the_best_are_kept(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from sb3_rlx2 import RLx2TD3
 from sb3_rlx2.checkpoint import checkpoints, generations
+from sb3_rlx2.files import UNFINISHED
 from sb3_rlx2.patching import patched
 from sb3_rlx2.report.run_folder import read_run
 from tests.command import TINY, TINY_PARAMETERS
@@ -72,7 +73,9 @@ def test_a_killed_run_goes_on_in_its_folder(rlx2):
         rlx2("train", *BEGIN, *STEPS, "-params", *TINY_PARAMETERS, status=137)
     assert not (RUN / "Pendulum-v1.zip").exists()
     assert read_run(RUN).agent.steps == 200
+    (RUN / f"{UNFINISHED}of-an-agent").mkdir()
     rlx2("train", "--resume", RUN)
+    assert not list(RUN.rglob(f"{UNFINISHED}*"))
     assert ended(RUN) == ended(Path("whole", *RUN.parts[1:]))
 
 

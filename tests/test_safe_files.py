@@ -214,6 +214,13 @@ def test_archives_have_limits(tmp_path):
             archive.writestr(name, b"")
         with pytest.raises(ValueError, match="which leads out of its folder"):
             RLx2TD3.load(path)
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    shutil.copy(SAVED / "rlx2td3.zip", path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(ValueError, match="it holds 'link', which leads out of its folder"):
+        RLx2TD3.load(path)
 
 
 SETTINGS = [

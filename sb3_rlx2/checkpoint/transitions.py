@@ -7,6 +7,7 @@ Rows are counted from the beginning of training, so a row's place in the ring is
 import hashlib
 import io
 import os
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -19,6 +20,7 @@ from stable_baselines3.her import HerReplayBuffer
 
 from sb3_rlx2 import packing
 from sb3_rlx2.files import replacing
+from sb3_rlx2.saved_objects import check_members
 
 # What a buffer holds beside its rows. `entropy_bonus` is lent anew by each training.
 COUNTERS = ("pos", "full", "live", "n_steps", "_current_ep_start")
@@ -263,7 +265,7 @@ def checksum_of(path: Path) -> str:
 
 def check_file(path: Path, size: int, sha256: str) -> None:
     """
-    Check that a file is what was written.
+    Check that a file is what was written, and of arrays that reading them takes no more memory than is to be expected.
 
     :param path: the file
     :param size: its bytes
@@ -274,3 +276,9 @@ def check_file(path: Path, size: int, sha256: str) -> None:
         raise DamagedError(f"{path} is missing")
     if path.stat().st_size != size or checksum_of(path) != sha256:
         raise DamagedError(f"{path} is damaged")
+    if path.suffix == ".npz":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                check_members(archive)
+        except (ValueError, zipfile.BadZipFile) as error:
+            raise DamagedError(f"{path} is damaged: {error}") from error

@@ -20,7 +20,7 @@ from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.checkpoint import Checkpoints, Resumable, resume, run_state, transitions
 from sb3_rlx2.checkpoint.archive import CHECKPOINTS, check_agent
 from sb3_rlx2.checkpoint.transitions import DamagedError
-from sb3_rlx2.files import filling
+from sb3_rlx2.files import filling, sweep
 from sb3_rlx2.patching import patched
 from sb3_rlx2.progress_log import ProgressFile, monitored
 from sb3_rlx2.settings import read_settings
@@ -52,6 +52,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
         self.made: list[VecEnv] = []
         if self.resumes:
             self.save_path = self.args.resume
+            sweep(Path(self.save_path))
             self.params_path = f"{self.save_path}/{self.env_name}"
 
     def setup_experiment(self) -> Any:
