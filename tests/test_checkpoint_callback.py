@@ -128,6 +128,18 @@ def test_what_else_is_lost_is_said(tmp_path):
             model(action_noise=Chance()).learn(30, callback=[evaluation, Checkpoints(tmp_path, 20)])
 
 
+def test_infos_that_cannot_be_kept_end_no_training(tmp_path):
+    class Telling(DriftEnv):
+        def step(self, action):
+            *given, info = super().step(action)
+            return *given, info | {"world": self}
+
+    env = DummyVecEnv([lambda: Monitor(Telling(), info_keywords=("world",))])
+    with pytest.warns(UserWarning, match="ends otherwise, because the state of RLx2TD3.ep_info_buffer cannot be saved"):
+        model(env).learn(30, callback=Checkpoints(tmp_path, 10))
+    assert steps(tmp_path) == [20, 30]
+
+
 class Spoken(DriftEnv):
     """Has state that is no plain value, and says it."""
 

@@ -11,6 +11,7 @@ from sb3_rlx2 import RLx2TD3
 from sb3_rlx2.checkpoint import checkpoints, generations
 from sb3_rlx2.files import UNFINISHED
 from sb3_rlx2.patching import patched
+from sb3_rlx2.progress_log import ProgressFile
 from sb3_rlx2.report.run_folder import read_run
 from tests.command import TINY, TINY_PARAMETERS
 from tests.runs import digest, log_rows
@@ -65,6 +66,22 @@ def test_an_interrupted_run_goes_on(number, parameters, rlx2):
     assert ended(RUN) == ended(Path("whole", *RUN.parts[1:]))
     assert (RUN / "Pendulum-v1/args.yml").read_text() == arguments
     assert not (RUN.parent / "Pendulum-v1_2").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_agent_is_whole_without_checkpoints_too(number, rlx2):
+    on_step = ProgressFile._on_step
+
+    def interrupt(callback):
+        if callback.num_timesteps == 60:
+            os.kill(os.getpid(), number)
+        return on_step(callback)
+
+    with patched(ProgressFile, _on_step=interrupt):
+        train(rlx2, "-n", "300", "--checkpoint-every", "0")
+    agent = RLx2TD3.load(RUN / "Pendulum-v1.zip")
+    assert (agent.num_timesteps, agent._n_updates) == (60, 10)  # behind a warm-up of 50
+    assert not (RUN / "checkpoints").exists()
 
 
 def test_a_killed_run_goes_on_in_its_folder(rlx2):

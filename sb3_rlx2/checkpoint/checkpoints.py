@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from os import _exit, getpid, kill
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -28,17 +28,78 @@ SIGNALS = FROM_TERMINAL | {signal.SIGTERM}
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM or the end of its terminal has ended training, behind a whole gradient step and with a checkpoint."""
+    """Ctrl-C, SIGTERM or the end of its terminal has ended training, behind a whole gradient step."""
 
 
-class Checkpoints(BaseCallback):
+class Interruptible(BaseCallback):
+    """
+    At Ctrl-C, SIGTERM and SIGHUP the rollout and its gradient steps are finished, and :class:`Interrupted` (a
+    ``KeyboardInterrupt``) is raised; a second signal ends the process at once.
+
+    :param verbose: see SB3
+    """
+
+    def __init__(self, verbose: int = 0) -> None:
+        super().__init__(verbose)
+        self.interrupted = False
+        self._handlers: dict[signal.Signals, Any] = {}
+
+    def _on_training_start(self) -> None:
+        self.interrupted = False
+        self._listen()
+
+    def _on_rollout_start(self) -> None:
+        if self.interrupted:
+            self._leave()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._forget_signals()
+
+    def _leave(self, how: str = "") -> NoReturn:
+        self._forget_signals()
+        raise Interrupted(f"interrupted at step {self.model.num_timesteps}{how}")
+
+    def _listen(self) -> None:
+        """Have signals wait for the end of a rollout; only the main thread can."""
+        if threading.current_thread() is threading.main_thread() and not self._handlers:
+            self._listener = getpid()
+            # `nohup` has a closed terminal ignored.
+            heard = [each for each in SIGNALS if each == signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN]
+            self._handlers = {number: signal.signal(number, self._hear) for number in heard}
+
+    def _hear(self, number: int, frame: Any) -> None:
+        if getpid() != self._listener or not self._is_training(frame):  # a child, or training has ended by an error
+            self._forget_signals()
+            kill(getpid(), number)
+            return
+        if self.interrupted:
+            _exit(128 + number)
+        self.interrupted = True
+
+    def _is_training(self, frame: Any) -> bool:
+        """Tell whether the model's ``learn`` is among the calls that a signal has interrupted."""
+        while frame is not None:
+            if frame.f_code.co_name == "learn" and frame.f_locals.get("self") is self.model:
+                return True
+            frame = frame.f_back
+        return False
+
+    def _forget_signals(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+
+class Checkpoints(Interruptible):
     """
     Writes checkpoints of all that a training run is, and goes on from the newest whole one in its folder: a script that is
     started again with the same arguments ends with the same weights, to the last bit, as if it had never been killed. It
     serves SB3's off-policy algorithms and those of this package, and comes after an :class:`RLx2Callback` in a list.
 
-    At Ctrl-C, SIGTERM and SIGHUP the rollout and its gradient steps are finished, a checkpoint is written, and
-    :class:`Interrupted` (a ``KeyboardInterrupt``) is raised; a second signal ends the process at once.
+    At Ctrl-C, SIGTERM and SIGHUP it ends as :class:`Interruptible`, with a checkpoint.
 
     A full disk is a warning. Environments must give their state (see :mod:`sb3_rlx2.checkpoint.environments`); those that do
     not go on at the start of an episode, of which one line warns. So does one where the machine, the number of threads or
@@ -67,7 +128,6 @@ class Checkpoints(BaseCallback):
         self.every = check_integer("every", every, minimum=1)
         self.keep = check_integer("keep", keep, minimum=1)
         self.seconds = 0.0  # that checkpoints have taken, in the processes before, too
-        self.interrupted = False
         self._rows = Transitions(self.folder / generations.ROWS)
         self._added = 0  # rows that were added to the buffer since the last checkpoint
         self._next = 0
@@ -75,7 +135,6 @@ class Checkpoints(BaseCallback):
         self._found: generations.Generation | None = None  # what to go on from
         self._begun: dict[str, Any] = {}
         self._is_whole = False
-        self._handlers: dict[signal.Signals, Any] = {}
         self._warned = False
 
     def _on_training_start(self) -> None:
@@ -84,11 +143,11 @@ class Checkpoints(BaseCallback):
             raise ValueError(f"callback=Checkpoints cannot serve: {reason}")
         self._check_order()
         guard(self.model)
-        self.interrupted, self._is_whole, self._added = False, True, 0
+        self._is_whole, self._added = True, 0
         self._begun = {name: deepcopy(run_state.plain_attributes(each)) for name, each in self._others()}
         self._next = (self.model.num_timesteps // self.every + 1) * self.every
         self._find()
-        self._listen()
+        super()._on_training_start()
 
     def _find(self) -> None:
         """Look for what to go on from; if the planned steps are done, nothing more will happen, so go there now."""
@@ -111,8 +170,7 @@ class Checkpoints(BaseCallback):
         elif self.model.num_timesteps >= self._next:
             self._write()
         self._is_whole = False
-        if self.interrupted:
-            self._leave()
+        super()._on_rollout_start()
 
     def _on_step(self) -> bool:
         self._added += 1
@@ -126,13 +184,12 @@ class Checkpoints(BaseCallback):
         if self._is_whole and sys.exc_info()[0] is None and self._step != self.model.num_timesteps:
             self._write()
         unguard(self.training_env)
-        self._forget_signals()
+        super()._on_training_end()
 
-    def _leave(self) -> None:
+    def _leave(self, how: str = "") -> NoReturn:
         if self._step != self.model.num_timesteps:
             self._write()
-        self._forget_signals()
-        raise Interrupted(f"interrupted at step {self.model.num_timesteps}; the same call goes on from {self.folder}")
+        super()._leave(f"; the same call goes on from {self.folder}")
 
     def _write(self) -> None:
         start = time.monotonic()
@@ -215,36 +272,6 @@ class Checkpoints(BaseCallback):
         for number, callback in enumerate(_flat(self.locals["callback"])):
             if callback is not self:
                 yield f"{number}.{type(callback).__name__}", callback
-
-    def _listen(self) -> None:
-        """Have signals wait for the end of a rollout; only the main thread can."""
-        if threading.current_thread() is threading.main_thread() and not self._handlers:
-            self._listener = getpid()
-            # `nohup` has a closed terminal ignored.
-            heard = [each for each in SIGNALS if each == signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN]
-            self._handlers = {number: signal.signal(number, self._hear) for number in heard}
-
-    def _hear(self, number: int, frame: Any) -> None:
-        if getpid() != self._listener or not self._is_training(frame):  # a child, or training has ended by an error
-            self._forget_signals()
-            kill(getpid(), number)
-            return
-        if self.interrupted:
-            _exit(128 + number)
-        self.interrupted = True
-
-    def _is_training(self, frame: Any) -> bool:
-        """Tell whether the model's ``learn`` is among the calls that a signal has interrupted."""
-        while frame is not None:
-            if frame.f_code.co_name == "learn" and frame.f_locals.get("self") is self.model:
-                return True
-            frame = frame.f_back
-        return False
-
-    def _forget_signals(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
 
 
 def _flat(callback: BaseCallback) -> Iterator[BaseCallback]:

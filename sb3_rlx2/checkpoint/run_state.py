@@ -98,7 +98,9 @@ def lost(run: Run, state: dict[str, Any]) -> list[str]:
     """
     of_noise = [(noise, name) for noise in _noises(run) for name in attributes.capture(noise, PARTS_OF_NOISE)[1]]
     of_evaluations = [name for each in state["evaluations"].values() for name in each["missing"]]
-    return [*of_evaluations, *(f"{type(noise).__name__}.{name}" for noise, name in of_noise)]
+    of_model = [name for name in COUNTERS if hasattr(run.model, name) and name not in state["counters"]]
+    names = [f"{type(run.model).__name__}.{name}" for name in of_model]
+    return [*names, *of_evaluations, *(f"{type(noise).__name__}.{name}" for noise, name in of_noise)]
 
 
 def restore(run: Run, state: dict[str, Any]) -> None:
@@ -169,7 +171,8 @@ def _is_broken(value: Any) -> bool:
 
 
 def _get_counters(run: Run) -> Any:
-    return {name: getattr(run.model, name) for name in COUNTERS if hasattr(run.model, name)}
+    held = {name: getattr(run.model, name) for name in COUNTERS if hasattr(run.model, name)}
+    return {name: value for name, value in held.items() if is_plain(value)}  # what Monitor is told to keep may not be
 
 
 def _put_counters(run: Run, state: Any) -> None:

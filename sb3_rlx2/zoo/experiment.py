@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
 from sb3_rlx2 import metrics
 from sb3_rlx2.algorithms.table import ALGORITHMS
-from sb3_rlx2.checkpoint import Checkpoints, Resumable, resume, run_state, transitions
+from sb3_rlx2.checkpoint import Checkpoints, Interruptible, Resumable, resume, run_state, transitions
 from sb3_rlx2.checkpoint.archive import CHECKPOINTS, check_agent
 from sb3_rlx2.checkpoint.transitions import DamagedError
 from sb3_rlx2.files import filling, sweep
@@ -155,11 +155,11 @@ class ExperimentManager(exp_manager.ExperimentManager):
             raise ValueError(f"--checkpoint-every {given} cannot serve: {reason}")
         if given is None and reason is None and (size := transitions.size(model)) > UNASKED_BYTES:
             print(f"No checkpoints of a replay buffer of {size / 1e9:.0f} GB unless --checkpoint-every asks for them")
-            return
+            every = 0
         if every > 0 and reason is None:
             folder = Path(self.save_path, CHECKPOINTS)
             self.checkpoints = Checkpoints(folder, every, verbose=self.verbose)
-            self.callbacks.append(self.checkpoints)
+        self.callbacks.append(self.checkpoints or Interruptible())  # else the zoo would save an agent in the middle of a step
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """
