@@ -3,11 +3,13 @@
 import json
 import pickle
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch as th
+from huggingface_sb3 import EnvironmentName
 from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -16,6 +18,7 @@ from sb3_rlx2.checkpoint import Checkpoints, generations
 from sb3_rlx2.checkpoint.agent import as_zip, normalizer_of
 from sb3_rlx2.checkpoint.archive import newer_checkpoint, why_no_agent
 from sb3_rlx2.report.run_folder import agent_file, read_run
+from sb3_rlx2.zoo import agents, hub
 from tests.envs import DriftEnv, TinyEnv
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -107,6 +110,15 @@ def test_report(left, run, rlx2):
     page = Path("report.html")
     rlx2("report", RUN, "-o", page)
     assert "networks as in 000" in page.read_text()
+
+
+def test_what_goes_to_the_hub(run, rlx2, tmp_path):
+    args = Namespace(folder="logs", algo="rlx2td3", env=EnvironmentName("Pendulum-v1"), exp_id=0)
+    newest = agents.find_agent(Namespace(**vars(args), load_best=False, load_checkpoint=None, load_last_checkpoint=False))
+    assert newest == generations.newest(CHECKPOINTS).path
+    hub.copy_run(tmp_path, newest, RUN, args)
+    assert RLx2TD3.load(tmp_path / "rlx2td3-Pendulum-v1.zip").num_timesteps == 200
+    assert (tmp_path / hub.STATISTICS).read_bytes() == _statistics(CHECKPOINTS)
 
 
 def test_a_finished_run_is_read_from_its_agent(run, rlx2):

@@ -93,6 +93,36 @@ def test_a_state_that_is_not_plain_is_missing():
     restore_env(Speaking(), state)
 
 
+CLASSIC = ("Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1")
+MUJOCO = (
+    *("Ant-v4", "Humanoid-v4", "Ant-v5", "HalfCheetah-v5", "Hopper-v5", "Humanoid-v5", "HumanoidStandup-v5"),
+    *("InvertedDoublePendulum-v5", "InvertedPendulum-v5", "Pusher-v5", "Reacher-v5", "Swimmer-v5", "Walker2d-v5"),
+)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Gymnasium, on versions
+@pytest.mark.parametrize("name", [*CLASSIC, *MUJOCO])
+def test_an_episode_goes_on_in_its_middle(name):
+    first, other = gym.make(name), gym.make(name)
+    first.action_space.seed(1)
+    actions = [first.action_space.sample() for _ in range(40)]
+    first.reset(seed=2)
+    for action in actions[:15]:
+        first.step(action)
+    state = capture_env(first)
+    assert state["missing"] == []
+    other.reset(seed=3)
+    restore_env(other, state)
+    for action in actions[15:]:
+        (obs, *given, _), (own, *others, _) = first.step(action), other.step(action)
+        assert obs.tobytes() == own.tobytes()
+        assert given == others
+        if given[1]:
+            assert first.reset()[0].tobytes() == other.reset()[0].tobytes()  # by the same generator
+    first.close()
+    other.close()
+
+
 class Pair:
     """Another class of objects."""
 

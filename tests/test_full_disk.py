@@ -3,19 +3,22 @@
 import csv
 import gc
 import resource
+import threading
 from argparse import Namespace
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from stable_baselines3 import TD3
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import CSVOutputFormat
+from stable_baselines3.common.logger import CSVOutputFormat, TensorBoardOutputFormat
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rlx2 import RLx2TD3
 from sb3_rlx2.checkpoint import Checkpoints, generations
 from sb3_rlx2.checkpoint.archive import check_agent
+from sb3_rlx2.commands.patches import PATCHES
 from sb3_rlx2.progress_log import logs_if_there_is_room, monitored
 from sb3_rlx2.zoo.saving import Evaluation, sealed, whole
 from tests.envs import DriftEnv
@@ -114,3 +117,19 @@ def test_rows_wait_until_there_is_room(tmp_path):
     write({"a": 3}, {"a": ()})
     output.close()
     assert (tmp_path / "progress.csv").read_text() == "a\n1\n2\n3\n"
+
+
+def test_events_for_tensorboard_end_no_training(tmp_path, monkeypatch):
+    """Its own thread writes them, and gives up for good."""
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    output = TensorBoardOutputFormat(str(tmp_path))
+    write = logs_if_there_is_room(output.write)
+    room, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit(1)
+    with pytest.warns(UserWarning, match="a row of a log is not written yet"):
+        write({"a": 1.0}, {"a": ()}, 1)
+    limit(room)
+    with suppress(OSError):
+        output.close()
+    targets = {patch.target for patch in PATCHES if patch.replacement.endswith(":logs_if_there_is_room")}
+    assert targets == {f"stable_baselines3.common.logger.{kind}OutputFormat.write" for kind in ("CSV", "TensorBoard")}

@@ -60,7 +60,10 @@ PATCHES = (
     Patch("stable_baselines3.common.vec_env.VecNormalize.save", ("train",), "sb3_rlx2.zoo.saving:sealed"),
     Patch("rl_zoo3.exp_manager.EvalCallback", ("train",), "sb3_rlx2.zoo.saving:evaluation"),
     # A full disk ends hours of training at a row of a log.
-    Patch("stable_baselines3.common.logger.CSVOutputFormat.write", ("train",), "sb3_rlx2.progress_log:logs_if_there_is_room"),
+    *(
+        Patch(f"stable_baselines3.common.logger.{kind}.write", ("train",), "sb3_rlx2.progress_log:logs_if_there_is_room")
+        for kind in ("CSVOutputFormat", "TensorBoardOutputFormat")
+    ),
     # `train` makes its experiment by this name and takes no other.
     Patch("rl_zoo3.train.ExperimentManager", ("train",), "sb3_rlx2.zoo.prepare:choose_manager"),
     # The zoo loads an agent to play it without memory for a replay buffer if the algorithm is in a list inside a function.
