@@ -13,7 +13,7 @@ from huggingface_sb3 import EnvironmentName
 from stable_baselines3 import SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_rlx2 import RLx2DQN, RLx2SAC, RLx2TD3
+from sb3_rlx2 import RLx2DQN, RLx2SAC, RLx2TD3, safe_pickle
 from sb3_rlx2.checkpoint import Checkpoints, generations
 from sb3_rlx2.checkpoint.agent import as_zip, normalizer_of
 from sb3_rlx2.checkpoint.archive import newer_checkpoint, why_no_agent
@@ -118,7 +118,8 @@ def test_what_goes_to_the_hub(run, rlx2, tmp_path):
     assert newest == generations.newest(CHECKPOINTS).path
     hub.copy_run(tmp_path, newest, RUN, args)
     assert RLx2TD3.load(tmp_path / "rlx2td3-Pendulum-v1.zip").num_timesteps == 200
-    assert (tmp_path / hub.STATISTICS).read_bytes() == _statistics(CHECKPOINTS)
+    copied = safe_pickle.loads((tmp_path / hub.STATISTICS).read_bytes())
+    assert np.array_equal(copied.obs_rms.mean, normalizer_of(newest).obs_rms.mean)
 
 
 def test_a_finished_run_is_read_from_its_agent(run, rlx2):
