@@ -1,6 +1,6 @@
 """Saved training: what is written, whether it is whole, and how training goes on from it."""
 
-from sb3_rlx2.checkpoint.checkpoints import Checkpoints, Interrupted, Interruptible
+from sb3_rlx2.checkpoint.checkpoints import Checkpoints, Interrupted
 from sb3_rlx2.checkpoint.environments import Resumable
 
-__all__ = ["Checkpoints", "Interrupted", "Interruptible", "Resumable"]
+__all__ = ["Checkpoints", "Interrupted", "Resumable"]

@@ -33,8 +33,8 @@ class Interrupted(KeyboardInterrupt):
 
 class Interruptible(BaseCallback):
     """
-    At Ctrl-C, SIGTERM and SIGHUP the rollout and its gradient steps are finished, and :class:`Interrupted` (a
-    ``KeyboardInterrupt``) is raised; a second signal ends the process at once.
+    Has training end at Ctrl-C, SIGTERM and SIGHUP behind a rollout and its gradient steps, by :class:`Interrupted` (a
+    ``KeyboardInterrupt``); a second signal ends the process at once.
 
     :param verbose: see SB3
     """
@@ -99,7 +99,8 @@ class Checkpoints(Interruptible):
     started again with the same arguments ends with the same weights, to the last bit, as if it had never been killed. It
     serves SB3's off-policy algorithms and those of this package, and comes after an :class:`RLx2Callback` in a list.
 
-    At Ctrl-C, SIGTERM and SIGHUP it ends as :class:`Interruptible`, with a checkpoint.
+    At Ctrl-C, SIGTERM and SIGHUP the rollout and its gradient steps are finished, a checkpoint is written, and
+    :class:`Interrupted` (a ``KeyboardInterrupt``) is raised; a second signal ends the process at once.
 
     A full disk is a warning. Environments must give their state (see :mod:`sb3_rlx2.checkpoint.environments`); those that do
     not go on at the start of an episode, of which one line warns. So does one where the machine, the number of threads or
