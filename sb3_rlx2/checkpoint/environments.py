@@ -160,7 +160,7 @@ def restore_envs(env: VecEnv, state: dict[str, Any]) -> bool:
             warn(f"environment {number} of {base.num_envs} begins a new episode, because {error}")
             is_there = False
         elif error is not None:
-            raise error
+            raise ValueError(str(error))
     return is_there
 
 
