@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import CSVOutputFormat, HumanOutputFormat, KVWriter, Logger
 from stable_baselines3.common.monitor import Monitor
@@ -150,6 +151,21 @@ def _go_on(path: Path) -> CSVOutputFormat:
     output.keys = output.file.readline().rstrip("\n").split(",")
     output.file.seek(0, os.SEEK_END)
     return output
+
+
+def read_evaluations(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Read what SB3's ``EvalCallback`` has written.
+
+    :param path: ``evaluations.npz``
+    :return: steps, ``[evaluations]``, and returns, ``[evaluations, episodes]``
+    :raises ValueError: if it is damaged, or something else
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return stored["timesteps"], stored["results"]
+    except Exception as error:  # whatever a damaged file makes of numpy
+        raise ValueError(f"{path} is damaged, or holds no evaluations: {error}") from error
 
 
 def progress_files(folder: Path) -> list[Path]:

@@ -342,6 +342,13 @@ FILES = [
     ("Pendulum-v1/vecnormalize.pkl", b"no pickle", f"enjoy {PLAY}", "vecnormalize.pkl"),
     ("progress.csv", b"a,b\n1,2\n", "report logs/rlx2td3/Pendulum-v1_1", "progress.csv cannot be read"),
     ("evaluations.npz", b"no npz", "report logs/rlx2td3/Pendulum-v1_1", "evaluations.npz cannot be read"),
+    (
+        "evaluations.npz",
+        b"no npz",
+        f"compress {TASK} --dense-logs logs",
+        "evaluations.npz is damaged, or holds no evaluations",
+    ),
+    ("evaluations.npz", b"no npz", "all_plots -a rlx2td3 -e Pendulum-v1 -f logs", "evaluations.npz is damaged, or holds no"),
     ("0.monitor.csv", b"no json\n", "report logs/rlx2td3/Pendulum-v1_1", "monitor.csv cannot be read"),
     ("checkpoints/000001_step_9/manifest.json", b"{}", "train --resume logs/rlx2td3/Pendulum-v1_1", "is whole"),
     ("../../../study.log", b'{"op_code":99}\n', f"{TRAIN} --trial-id 0 --storage study.log --study-name s", "study.log"),

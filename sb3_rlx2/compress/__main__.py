@@ -17,6 +17,7 @@ from sb3_rlx2.compress.results import Results, check_plain, entry
 from sb3_rlx2.compress.search import Plan, Search
 from sb3_rlx2.compress.training import Budget, Sparsities, Task, keywords, probe
 from sb3_rlx2.files import ABANDONED, sweep
+from sb3_rlx2.progress_log import read_evaluations
 from sb3_rlx2.studies.storage import open_storage
 from sb3_rlx2.zoo import agents, hyperparams_file
 
@@ -109,15 +110,14 @@ def dense_returns(folder: Path, n_timesteps: int) -> tuple[float, ...]:
     :param folder: holds ``evaluations.npz``, as ``rlx2 train`` writes them, in it or below: one per seed
     :param n_timesteps: at which they are read; each must have an evaluation in the tenth of training before it
     :return: mean return of each run
-    :raises ValueError: if there are no evaluations, or none in time
+    :raises ValueError: if there are no evaluations, none in time, or damaged ones
     """
     files = sorted(folder.rglob("evaluations.npz"))
     if not files:
         raise ValueError(f"--dense-logs {folder} holds no evaluations.npz, in it or below")
     returns = []
     for file in files:
-        with np.load(file) as run:
-            steps, results = run["timesteps"], run["results"]
+        steps, results = read_evaluations(file)
         in_time = np.flatnonzero((steps <= n_timesteps) & (steps > 0.9 * n_timesteps))
         if len(in_time) == 0:
             raise ValueError(

@@ -15,6 +15,7 @@ from matplotlib import pyplot as plt
 
 from sb3_rlx2 import safe_pickle
 from sb3_rlx2.files import replacing
+from sb3_rlx2.progress_log import read_evaluations
 
 # Returns of a random and of an expert agent, by which D4RL normalises MuJoCo's returns (REF_MIN_SCORE and REF_MAX_SCORE in
 # https://github.com/Farama-Foundation/D4RL/blob/master/d4rl/infos.py). They are of v2; v4 and v5 compute close to the same.
@@ -138,9 +139,10 @@ def evaluations(run: Path) -> int:
     Count a run's evaluations.
 
     :param run: its folder
+    :raises ValueError: if their file is damaged
     """
     path = run / "evaluations.npz"
-    return len(np.load(path)["timesteps"]) if path.is_file() else 0
+    return len(read_evaluations(path)[0]) if path.is_file() else 0
 
 
 def read_results(path: Path) -> dict[str, Any]:
