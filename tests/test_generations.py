@@ -65,7 +65,7 @@ def test_the_first_one_is_on_the_disk_when_its_write_returns(tmp_path):
 
 def test_every_flipped_bit_is_found(two):
     draw = random.Random(0)
-    for _ in range(400):
+    for _ in range(1_200):
         path = draw.choice(files_of(two.folder))
         whole = path.read_bytes()
         content = bytearray(whole)

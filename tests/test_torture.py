@@ -10,7 +10,8 @@ from benchmarks.torture.faults import FAULTS, Fault
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CASES = [
-    *(("kills", number) for number in (0, 6)),
+    *(("kills", number) for number in (0, 6, 11)),
+    *(("signals", number) for number in (1, 7)),
     *(("damage", number) for number in range(24)),
     *(("hostile", number) for number in range(16)),
     *(("environments", number) for number in range(4)),
@@ -38,7 +39,8 @@ def test_a_torture_goes_on_where_it_was_ended(tmp_path, monkeypatch):
             raise KeyError("lost")
         return Counter({"faults": 2, "even" if number % 2 == 0 else "odd": 1})
 
-    monkeypatch.setattr(results, "FAULTS", {"some": Fault("a fault", "all stays well", 12, case)})
+    of_another_kind = Fault("another fault", "", 1, case)
+    monkeypatch.setattr(results, "FAULTS", {"some": Fault("a fault", "all stays well", 12, case), "another": of_another_kind})
     monkeypatch.setattr(faults, "FAULTS", results.FAULTS)
     monkeypatch.setattr(report, "FAULTS", results.FAULTS)
     results.run(["some"], 0.0, tmp_path / "work", tmp_path)
@@ -53,4 +55,5 @@ def test_a_torture_goes_on_where_it_was_ended(tmp_path, monkeypatch):
     assert stored["wrong"] == [{"case": 3, "error": "KeyError: 'lost'"}]
     assert "| a fault | all stays well | 13 | 12 | 1 |" in report.table(tmp_path)
     assert "13 x a fault (1 wrong)" in report.sentence(tmp_path)
+    assert "another" not in report.sentence(tmp_path)  # which nobody has tried
     assert {"kills", "soak"} <= FAULTS.keys()

@@ -12,7 +12,7 @@ import signal
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +39,7 @@ from tests.saved import Two, files_of
 
 SAVED = Path(golden.__file__).parent / "saved"
 KILLS = 8  # of a run
+INTERRUPTED = 3  # exit status
 SOAK_STEPS = 50_000  # of a process
 
 
@@ -83,6 +84,15 @@ WHOLE: dict[Killed, Any] = {}  # what runs come to that nobody kills
 
 def kill(number: int, folder: Path) -> Counter[str]:
     """Kill a run at random moments, and let it come to its end."""
+    return _interrupt(number, folder, [signal.SIGKILL])
+
+
+def stop(number: int, folder: Path) -> Counter[str]:
+    """The same with signals that a run may answer."""
+    return _interrupt(number, folder, [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+
+
+def _interrupt(number: int, folder: Path, signals: Sequence[signal.Signals]) -> Counter[str]:
     make, draw = KILLED[number % len(KILLED)], random.Random(number)
     if make not in WHOLE:
         WHOLE[make] = runs.reference(make, folder / "whole")
@@ -90,9 +100,10 @@ def kill(number: int, folder: Path) -> Counter[str]:
     for life in range(KILLS):
         child = _begin(make, folder / "run", life)
         time.sleep(draw.uniform(0.02, longest))
-        os.kill(child, signal.SIGKILL)
+        sent = signals[life % len(signals)]
+        os.kill(child, sent)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status in (-signal.SIGKILL, 0), f"life {life} of {make} ended with {status}"
+        assert status in (-sent, INTERRUPTED, 0), f"life {life} of {make} ended with {status} at {sent.name}"
         hit += status != 0
         if status == 0:  # it came to its end, as it should, before it was killed: another one, sooner
             longest /= 2
@@ -108,6 +119,8 @@ def _begin(make: Killed, folder: Path, seed: int) -> int:
             warnings.simplefilter("ignore")
             runs.scramble(seed)
             os._exit(0 if runs.fingerprint(runs.train(make, folder, every=7), folder) == WHOLE[make] else 1)
+        except KeyboardInterrupt:
+            os._exit(INTERRUPTED)
         finally:
             os._exit(2)
     return child
@@ -322,6 +335,9 @@ def bad_input(number: int, folder: Path) -> Counter[str]:
 
 FAULTS = {
     "kills": Fault("SIGKILL at a random moment of training", "ends with the same checksums as if never killed", 1_000, kill),
+    "signals": Fault(
+        "SIGTERM, SIGINT or SIGHUP at such a moment", "ends with the same checksums as if never stopped", 400, stop
+    ),
     "writes": Fault(
         "a failing, or last, operation of a checkpoint's write", "the one before, or the new one, is whole", 3_000, write
     ),

@@ -29,8 +29,8 @@ def table(folder: Path = RESULTS) -> str:
 
 
 def sentence(folder: Path = RESULTS) -> str:
-    """Make the README's row."""
-    results = {name: read(name, folder) for name in FAULTS}
+    """Make the README's row, of what has been tried."""
+    results = {name: result for name in FAULTS if (result := read(name, folder))["faults"] > 0}
     parts = [f"{each['faults']:,} x {FAULTS[name].what} ({len(each['wrong'])} wrong)" for name, each in results.items()]
     page = "[what holds, and what makes a whole torture](docs/results/torture.md)"
     return f"Tried by `make torture`: {'; '.join(parts)}. More: {page}."
