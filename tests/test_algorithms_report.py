@@ -51,6 +51,15 @@ def test_what_was_asked_by_hand(tmp_path):
     }
 
 
+def test_dense_in_arrays_is_shown_and_decides_nothing(tmp_path):
+    shown = {"tqc-85": 800.0, "dense-arrays": 1_000.0}
+    found = results.load_algorithms(stored(tmp_path, lambda cell: shown.get(cell.method)))
+    line = algorithms_report.beside_arrays(found)
+    assert line.startswith("TQC HalfCheetah-v4: **80.0 %**")
+    assert line in algorithms_report.report(tmp_path)
+    assert rows(algorithms_report.verdicts(found))[2][-1] == algorithms_report.NOT_YET
+
+
 def test_nothing_is_said_before_all_runs_are_there(tmp_path):
     found = results.load_algorithms(stored(tmp_path, lambda cell: 1_000.0 if cell.seed == 0 else None))
     assert {row[-1] for row in rows(algorithms_report.verdicts(found))[2:]} == {algorithms_report.NOT_YET}

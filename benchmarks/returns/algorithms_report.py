@@ -10,6 +10,7 @@ from benchmarks.returns import statistics
 from benchmarks.returns.cells import METHODS, SETS
 from benchmarks.returns.results import FINAL_SHARE, HERE, RESULTS, Result, Results, load_algorithms
 from benchmarks.returns.statistics import Estimate
+from benchmarks.returns.tables import percent
 
 FILE = "ALGORITHMS_RESULTS.md"
 READING = f"""\
@@ -74,6 +75,7 @@ def report(folder: Path = RESULTS) -> str:
         READING,
         "## What was asked",
         verdicts(results),
+        beside_arrays(results),
         "## The threshold for discrete actions",
         thresholds(results),
         decision(results),
@@ -81,7 +83,7 @@ def report(folder: Path = RESULTS) -> str:
         all_cells(results),
         f"Missing: {', '.join(f'`{name}`' for name in missing) or 'none'}.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def expected(algorithm: str, env: str, method: str) -> int:
@@ -99,6 +101,20 @@ def verdicts(results: Results) -> str:
         verdict = ("yes" if rule.holds(own, dense) else "**no**") if whole else NOT_YET
         rows.append([f"{algorithm.upper()} {env}", _mean(own), _mean(dense), rule.asked, verdict])
     return markdown(["", "RLx2", "dense", "asked", "holds"], rows)
+
+
+def beside_arrays(results: Results) -> str:
+    """Compare with dense agents in arrays, which decide nothing."""
+    lines = []
+    for (algorithm, env), rule in RULES.items():
+        own, dense = (_scores(results, algorithm, env, method) for method in (rule.method, "dense-arrays"))
+        if own and dense:
+            share = percent(statistics.share_of_dense(own, dense))
+            lines.append(
+                f"{algorithm.upper()} {env}: {share} of the same dense agent in this project's arrays, {_mean(dense)}, which "
+                "decides nothing here."
+            )
+    return "\n".join(lines)
 
 
 def thresholds(results: Results) -> str:
