@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import threading
 import time
@@ -652,10 +653,10 @@ def test_torn_journal_is_mended_on_opening(torn, tmp_path, capsys):
     path.write_bytes(b"".join(lines) + torn)
     (study,) = open_storage(str(path)).get_all_studies()
     assert len(open_storage(str(path)).get_all_trials(study._study_id)) == 3
-    assert path.read_bytes() == b"".join(lines)
+    assert path.read_bytes() == b"".join(lines) + b" " * len(torn)
     (backup,) = tmp_path.glob("study.log.torn-*")
     assert backup.read_bytes() == b"".join(lines) + torn
-    assert f"1 broken line(s) of killed writers, now removed; as it was: {backup}" in capsys.readouterr().out
+    assert f"1 broken line(s) of killed writers, now blank; as it was: {backup}" in capsys.readouterr().out
     open_storage(str(path))
     assert sorted(file.name for file in tmp_path.glob("study.log*")) == ["study.log", "study.log.leases", backup.name]
 
@@ -736,12 +737,53 @@ def test_a_journal_without_its_beginning_is_not_gone_on_with(journal, tmp_path):
         assert path.read_bytes() == damaged, count
 
 
-def test_a_worker_that_meets_damage_says_so(tmp_path):
+def test_a_worker_that_meets_damage_reads_past_it(tmp_path, capsys):
     path = tmp_path / "study.log"
-    study, lines = open_study(str(path)), path.read_bytes()
-    path.write_bytes(lines + b"garbage\n" + lines)
-    with pytest.raises(ValueError, match=rf"{path} is damaged: .*; the same command again mends it"):
-        _ = study.trials
+    study, other = open_study(str(path)), open_study(str(path))
+    assert study.trials == []
+    with path.open("ab") as file:
+        file.write(b"garbage\n")
+    other.set_user_attr("said", 1)
+    assert study.user_attrs == {"said": 1}
+    assert "held 1 broken line(s)" in capsys.readouterr().out
+
+
+def test_a_record_behind_an_unfinished_line_is_kept(tmp_path):
+    """Its writer was suspended before it could blank the line."""
+    path = tmp_path / "study.log"
+    study = open_study(str(path))
+    before = path.read_bytes()
+    study.set_user_attr("said", 1)
+    record = path.read_bytes()[len(before) :]
+    path.write_bytes(before + b'{"op_code":6,"worker' + record)
+    assert open_study(str(path)).user_attrs == {"said": 1}
+    assert path.read_bytes().startswith(before + b" " * 20 + record)
+
+
+def test_mending_moves_nothing_that_others_read_or_write(tmp_path, monkeypatch):
+    """A suspended writer appends while another one mends, and a third one has read what it appended."""
+    path = tmp_path / "study.log"
+    writer, reader = open_study(str(path)), open_study(str(path))
+    with path.open("ab") as file:
+        file.write(b'{"op_code":6,"worker')
+
+    def meanwhile():
+        writer.set_user_attr("of the writer", 1)
+        assert reader.user_attrs == {"of the writer": 1}
+
+    copy = shutil.copy2
+
+    def suspended(*arguments):
+        monkeypatch.setattr(shutil, "copy2", copy)
+        os.unlink(f"{path}.lock")
+        meanwhile()
+        return copy(*arguments)
+
+    monkeypatch.setattr(shutil, "copy2", suspended)
+    late = open_study(str(path))  # the mender
+    late.set_user_attr("of the mender", 2)
+    for study in (writer, reader, late, open_study(str(path))):
+        assert study.user_attrs == {"of the writer": 1, "of the mender": 2}
 
 
 def test_a_database_that_restarts_is_waited_for(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -15,11 +16,12 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.trial import TrialState
 
-from sb3_rlx2.files import replacing
 from sb3_rlx2.studies import timing
 
 CHECKSUM = "crc32"
 CREATE_STUDY, CREATE_TRIAL = 0, 4  # op_code of Optuna's records
+BEGINNING = b'{"op_code"'  # of a record
+LINE = re.compile(rb"[^\n]*\n|[^\n]+")
 
 
 class LeasedJournalStorage(JournalStorage):
@@ -119,11 +121,16 @@ class _Journal(JournalFileBackend):
                 os.fsync(file.fileno())
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        number = log_number_from
         with _storage_errors():
             try:
-                yield from super().read_logs(log_number_from)
-            except ValueError as error:  # a line that was whole when this worker began
-                raise ValueError(f"{self._file_path} is damaged: {error}; the same command again mends it") from error
+                for record in super().read_logs(number):
+                    number += 1
+                    yield record
+            except ValueError as error:  # a line that others have damaged since this worker began
+                if not mend(Path(self._file_path)):
+                    raise ValueError(f"{self._file_path} is damaged: {error}") from error
+                yield from self.read_logs(number)
 
 
 @contextmanager
@@ -162,45 +169,56 @@ def _locked(path: str) -> Iterator[Callable[[], bool]]:
                 lock.release()
 
 
-def mend(path: Path) -> None:
+def mend(path: Path) -> bool:
     """
-    Remove lines from a journal that hold no record, which Optuna cannot read past. The journal as it was is kept beside it.
+    Blank what holds no record in a journal, which Optuna cannot read past. The journal as it was is kept beside it.
 
     Such a line arises where Optuna's own writer appends behind the unfinished line of a killed one
-    (https://github.com/optuna/optuna/issues/5138).
+    (https://github.com/optuna/optuna/issues/5138). Nothing is moved: who reads on has noted where, and who was suspended while
+    it wrote, and has lost the lock, writes into this file, too.
 
     :param path: the journal; nothing happens if it does not exist
+    :return: whether there was such a line
     :raises ValueError: if a line is lost by which the others are numbered
     """
-    while path.exists() and not _is_mended(path):
-        pass  # others have gone on with it
-
-
-def _is_mended(path: Path) -> bool:
-    """Mend a journal, unless the lock is lost meanwhile."""
-    with _locked(str(path)) as held:
-        lines = path.read_bytes().splitlines(keepends=True)
-        sound = [line for line in lines if _is_record(line)]
-        if len(sound) == len(lines):
-            return True
-        if _lacks_a_beginning(sound):
+    if not path.exists():
+        return False
+    with _locked(str(path)):
+        content = bytearray(path.read_bytes())
+        broken = [place for line in LINE.finditer(content) if (place := _broken_part(content, line.start(), line.end()))]
+        if not broken:
+            return False
+        for place in broken:
+            content[place.start : place.stop] = b" " * len(place)
+        if _lacks_a_beginning(content):
             raise ValueError(
                 f"{path} is damaged: the line that began a study or a trial is broken, and with it all that is told of it by "
                 "its number; put a copy of the journal in its place, or begin with another file"
             )
-        if not held():
-            return False
         backup = path.with_name(f"{path.name}.torn-{time.strftime('%Y%m%d-%H%M%S')}")
         shutil.copy2(path, backup)
-        with replacing(path) as mended:
-            mended.write_bytes(b"".join(sound))
-        print(f"{path} held {len(lines) - len(sound)} broken line(s) of killed writers, now removed; as it was: {backup}")
+        for place in broken:
+            _blank(str(path), place)
+        print(f"{path} held {len(broken)} broken line(s) of killed writers, now blank; as it was: {backup}")
         return True
 
 
-def _lacks_a_beginning(lines: list[bytes]) -> bool:
+def _broken_part(content: bytearray, start: int, end: int) -> range:
+    """Find the bytes of a line before its record; those of one that holds none, with the end that keeps it from the next."""
+    line = bytes(content[start:end])
+    if _is_record(line) or not (line.strip(b" ") or line.endswith(b"\n")):  # blank up to the next record
+        return range(0)
+    at = line.find(BEGINNING, 1)
+    while at > 0:  # what a writer has appended to the unfinished line of a killed one
+        if _is_record(line[at:]) and CHECKSUM.encode() in line[at:]:
+            return range(start, start + at)
+        at = line.find(BEGINNING, at + 1)
+    return range(start, end)
+
+
+def _lacks_a_beginning(content: bytearray) -> bool:
     """Tell whether records speak of studies or trials that none has begun: these are numbered as they come."""
-    records = [json.loads(line) for line in lines]
+    records = [json.loads(line) for line in content.split(b"\n") if line.strip(b" ")]
     for begins, number in ((CREATE_STUDY, "study_id"), (CREATE_TRIAL, "trial_id")):
         begun = sum(record.get("op_code") == begins for record in records)
         if any(record[number] >= begun for record in records if isinstance(record.get(number), int)):
