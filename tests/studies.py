@@ -68,7 +68,8 @@ def harass(begin, url, draw, faults):
             workers[at] = begin()
     time.sleep(timing.GRACE_PERIOD + 0.2)  # longer than the others wait for a heartbeat
     for process in suspended:
-        os.kill(process.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # it was at its end already
+            os.kill(process.pid, signal.SIGCONT)
     return [*workers, *suspended]
 
 

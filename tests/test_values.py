@@ -398,6 +398,26 @@ def test_a_buffer_size_that_is_not_taken(tmp_path):
     assert not [each for each in said if "buffer_size" in str(each.message)]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("pos", 50, "pos=50"),
+        ("live", 51, "live=51"),
+        ("pos", -1, "pos=-1"),
+        ("pos", 1.0, "pos=1.0"),
+        ("buffer_size", 99, r"observations of shape \(50, 1, 3\) must be \(99, 1, 3\)"),
+        ("rewards", np.zeros((50, 2)), r"rewards of shape \(50, 2\) must be \(50, 1\)"),
+    ],
+)
+def test_a_buffer_whose_parts_do_not_fit(name, value, says, tmp_path):
+    """Kernels would read and write beside its arrays."""
+    model = make().learn(20)
+    changed(model.replay_buffer, **{name: value})
+    model.save_replay_buffer(tmp_path / "buffer")
+    with pytest.raises(ValueError, match=f"buffer.* holds a replay buffer that is none: .*{says}"):
+        make().load_replay_buffer(tmp_path / "buffer")
+
+
 @pytest.mark.parametrize("option", [{"sde_sample_freq": 4}, {"use_sde_at_warmup": True}])
 def test_options_of_gsde_without_it(option):
     with pytest.warns(UserWarning, match=f"{next(iter(option))}=.* does nothing: it is about gSDE") as caught:

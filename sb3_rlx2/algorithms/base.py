@@ -395,8 +395,8 @@ class RLx2Algorithm(AlgorithmHost):
         :param path: file, see SB3's ``load_replay_buffer``
         :param truncate_last_traj: for HER, see there
         :param allow_pickle: whether all that the file names is made from it, which runs code
-        :raises ValueError: if the buffer is of another environment, or ``buffer_min_size`` exceeds its capacity, or the file
-            holds what is made with ``allow_pickle=True`` only
+        :raises ValueError: if the buffer is of another environment or fits no arrays, or ``buffer_min_size`` exceeds its
+            capacity, or the file holds what is made with ``allow_pickle=True`` only
         """
         own = self.replay_buffer
         if allow_pickle:
@@ -408,6 +408,10 @@ class RLx2Algorithm(AlgorithmHost):
         if own_row is not None and own_row != row:
             raise ValueError(f"{path} holds a replay buffer of another environment: {row}, where this one has {own_row}")
         if isinstance(loaded, RLx2ReplayBuffer):
+            try:
+                loaded.check()
+            except ValueError as error:
+                raise ValueError(f"{path} holds a replay buffer that is none: {error}") from error
             try:
                 loaded.configure(self.n_steps, self.gamma, self.buffer_min_size)
             except ValueError as error:

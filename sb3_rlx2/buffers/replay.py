@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,23 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         if 1 < self.capacity < buffer_min_size != FORMER_MIN_SIZE:
             raise ValueError(f"buffer_min_size={buffer_min_size} must be <= buffer_size={self.capacity}")
         self.buffer_min_size = buffer_min_size
+
+    def check(self) -> None:
+        """
+        Check that counters and arrays fit each other, as kernels do not: a file may hold others.
+
+        :raises ValueError: if they do not
+        """
+        size, counters = self.buffer_size, (self.buffer_size, self.pos, self.live)
+        if not all(isinstance(each, Integral) for each in counters) or not (0 <= self.pos < size and 0 <= self.live <= size):
+            raise ValueError(f"buffer_size={size!r}, pos={self.pos!r} and live={self.live!r} do not fit each other")
+        rows: dict[str, tuple[Any, ...]] = dict.fromkeys(("observations", "next_observations"), self.obs_shape)
+        rows |= dict.fromkeys(("actions", "policy_actions"), (self.action_dim,))
+        rows |= dict.fromkeys(("rewards", "dones", "timeouts"), ())
+        for name, row in rows.items():
+            shape, wanted = np.shape(getattr(self, name)), (size, self.n_envs, *row)
+            if shape != wanted:
+                raise ValueError(f"{name} of shape {shape} must be {wanted}")
 
     @property
     def min_size(self) -> int:
