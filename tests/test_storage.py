@@ -748,6 +748,18 @@ def test_a_worker_that_meets_damage_reads_past_it(tmp_path, capsys):
     assert "held 1 broken line(s)" in capsys.readouterr().out
 
 
+def test_a_worker_that_meets_another_journal_says_so(tmp_path):
+    path = tmp_path / "study.log"
+    study, other = open_study(str(path)), open_study(str(path))
+    assert study.trials == []
+    other.set_user_attr("said", "for long")
+    content = path.read_bytes()
+    path.write_bytes(b" " * 7 + content)  # as a program that is not ours leaves it: whole, with all in another place
+    with pytest.raises(ValueError, match=rf"{path} is not the file that was read before: .*; the same command again"):
+        _ = study.user_attrs
+    assert open_study(str(path)).user_attrs == {"said": "for long"}
+
+
 def test_a_record_behind_an_unfinished_line_is_kept(tmp_path):
     """Its writer was suspended before it could blank the line."""
     path = tmp_path / "study.log"

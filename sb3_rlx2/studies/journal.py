@@ -129,7 +129,8 @@ class _Journal(JournalFileBackend):
                     yield record
             except ValueError as error:  # a line that others have damaged since this worker began
                 if not mend(Path(self._file_path)):
-                    raise ValueError(f"{self._file_path} is damaged: {error}") from error
+                    about = f"{self._file_path} is not the file that was read before: {error}"
+                    raise ValueError(f"{about}; the same command again reads it from its beginning") from error
                 yield from self.read_logs(number)
 
 
