@@ -82,21 +82,23 @@ __main__.main()
 """
 
 
-# The same, and it hangs in its first sparse training until it is killed.
-HANGING = (
+# What a worker does first in each sparse training, ``{}``.
+IN_SPARSE_TRAININGS = (
     """
 import pathlib, time
 from sb3_rlx2.compress import training
 evaluation = training.Experiment.evaluation
-def hang(self, trial):
+def wait(self, trial):
     if self.zoo.algo.startswith("rlx2"):
-        pathlib.Path("hangs").touch()
-        time.sleep(600)
+        {}
     return evaluation(self, trial)
-training.Experiment.evaluation = hang
+training.Experiment.evaluation = wait
 """
     + QUICK
 )
+# It hangs in the first of them until it is killed, and the other one leaves it one to hang in.
+HANGING = IN_SPARSE_TRAININGS.format("pathlib.Path('hangs').touch(); time.sleep(600)")
+UNTIL_IT_HANGS = IN_SPARSE_TRAININGS.format("while not pathlib.Path('hangs').exists(): time.sleep(0.05)")
 
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -192,7 +194,7 @@ def test_result_and_its_reproduction(folder, rlx2):
 def test_two_workers_one_is_killed(folder, rlx2):
     """The survivor trains what the dead one left, each training once; and when all is done, the command trains nothing."""
     arguments = ["compress", *BASE, *SMALL, "--tolerance", "0.3", "--storage", "shared.log", *PARAMS]
-    dead, alive = start(*arguments, "-f", "a", code=HANGING), start(*arguments, "-f", "b")
+    dead, alive = start(*arguments, "-f", "a", code=HANGING), start(*arguments, "-f", "b", code=UNTIL_IT_HANGS)
     try:
         wait_for((folder / "hangs").exists, dead)
         dead.kill()
