@@ -16,7 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.table import ALGORITHMS
-from sb3_rlx2.plan import PAPER_STEPS, is_share
+from sb3_rlx2.plan import FULL_LENGTH, is_share
 
 ROOT = Path(__file__).parents[1]
 HYPERPARAMS = ROOT / "hyperparams"
@@ -56,7 +56,7 @@ def shown(name: str, value: Any) -> str:
     :param value: its default
     """
     if name in IN_STEPS and is_share(value):
-        return f"1/{round(1 / value)} of the steps ({round(value * PAPER_STEPS):,} of {PAPER_STEPS:,})"
+        return f"1/{round(1 / value)} of the steps, at most {round(value * FULL_LENGTH):,}"
     return f"`{value!r}`"
 
 

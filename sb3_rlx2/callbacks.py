@@ -47,7 +47,7 @@ class RLx2Callback(BaseCallback):
         links are once the warm-up is over, ``"predictive"`` or ``"active"`` (see :mod:`sb3_rlx2.topology`)
     :param drop_fraction: share of each layer's links that an update moves at first, in ``[0, 1]``; cosine-annealed to 0
     :param update_interval: optimizer steps of a network between its topology updates, or a share of the planned gradient
-        steps; the default is the paper's share, at 3 million steps 10,000
+        steps; the default is the paper's 10,000 from a million steps on, in shorter runs as much smaller as the run is
     :param n_steps_delay: share of training after ``learning_starts`` with one-step targets, in ``[0, 1]``
     :param policy_distance_threshold: policy distance above which the oldest transitions leave; infinity keeps everything, None
         takes the policy's default, 0.2 for continuous actions and 0.9 for discrete ones

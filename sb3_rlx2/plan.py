@@ -1,8 +1,9 @@
 """
 What of a run is counted in steps, for runs of any length.
 
-The paper trains for 3 million steps. An argument that it gives in steps is a share of the planned ones here, so that a run of
-that length has the paper's numbers and a shorter one goes through the same phases. A whole number is taken as it is.
+What the paper counts in steps may be a share of the planned ones here, and is by default: runs of a million steps and more
+have the paper's numbers, and a shorter one goes through the same phases, with numbers as much smaller as it is. A whole number
+is taken as it is.
 """
 
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 
 from sb3_rlx2.validation import check_integer
 
-PAPER_STEPS = 3_000_000
-LEARNING_STARTS = 25_000 / PAPER_STEPS
-UPDATE_INTERVAL = BUFFER_CHECK_INTERVAL = 10_000 / PAPER_STEPS
-BUFFER_MIN_SIZE = 100_000 / PAPER_STEPS
+# A share is one of the planned steps, but of no more than these: the paper trains three times as long, but its numbers serve
+# runs of this length (docs/results/returns.md), and as shares of it the short ones (docs/results/budgets.md).
+FULL_LENGTH = 1_000_000
+LEARNING_STARTS = 25_000 / FULL_LENGTH
+UPDATE_INTERVAL = BUFFER_CHECK_INTERVAL = 10_000 / FULL_LENGTH
+BUFFER_MIN_SIZE = 100_000 / FULL_LENGTH
 
-# A share is never less. The first is SB3's default for runs of any length; the others are about those of hyperparams/ for
+# Nor is it ever less. The first is SB3's default for runs of any length; the others are about those of hyperparams/ for
 # tasks of 20,000 to 50,000 steps.
 LEAST = {"learning_starts": 100, "update_interval": 500, "buffer_check_interval": 1_000, "buffer_min_size": 1_000}
 
@@ -57,9 +60,9 @@ def steps_of(argument: str, value: int | float, planned: float) -> int:
 
     :param argument: the argument's name
     :param value: a number of steps, or a share
-    :param planned: the steps that it is a share of
+    :param planned: the steps that it is a share of, as far as they are no more than ``FULL_LENGTH``
     """
-    return max(round(value * planned), LEAST[argument]) if is_share(value) else int(value)
+    return max(round(value * min(planned, FULL_LENGTH)), LEAST[argument]) if is_share(value) else int(value)
 
 
 def gradient_steps_per_step(model: OffPolicyAlgorithm) -> float:

@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.budgets.runs import ARMS, BUDGETS, OWN, QUICK_START, RESULTS, Run, stored
+from benchmarks.budgets.runs import QUICK_START, RESULTS, ROUNDS, Comparison, Run, stored
 from benchmarks.readme import README, markdown
 from benchmarks.readme import write as write_page
 
 PAGE = README.parent / "docs/results/budgets.md"
-TOLERANCE = 0.1  # of the way from random to hand-set
+TOLERANCE = 0.1  # of the way from random to what is compared with
 ENOUGH = 0.8  # of the way from random to SB3's
-LABELS = {"quick": "RLx2", "sb3": "SB3"}
+LABELS = {"first quick": "RLx2, first defaults,", "quick": "RLx2", "sb3": "SB3"}
 Found = dict[Run, dict[str, Any]]
 
 
@@ -31,33 +31,33 @@ def text(found: Found) -> str:
 
     :param found: results by run
     """
-    return "\n\n".join([_budgets(found), "## Quick start", _quick_start(found)])
+    rounds = [part for title, comparisons in ROUNDS.items() for part in (f"## {title}", _round(found, comparisons))]
+    return "\n\n".join([*rounds, "## Quick start", _quick_start(found)])
 
 
-def _of(found: Found, arm: str, algorithm: str, env: str, steps: int, seeds: int) -> list[dict[str, Any]]:
-    runs = [Run(arm, algorithm, env, steps, seed) for seed in range(seeds)]
-    return [found[run] for run in runs if run in found]
+def _of(found: Found, compared: Comparison) -> dict[str, list[dict[str, Any]]]:
+    return {arm: [found[run] for run in compared.of(arm) if run in found] for arm in compared.arms}
 
 
-def _budgets(found: Found) -> str:
+def _round(found: Found, comparisons: list[Comparison]) -> str:
     rows = []
-    for algorithm, env, steps, seeds in BUDGETS:
-        arms = {arm: _of(found, arm, algorithm, env, steps, seeds) for arm in ARMS}
-        complete = all(len(arms[arm]) == seeds for arm in ARMS[:2])
+    for compared in comparisons:
+        arms = _of(found, compared)
+        own, other = compared.arms[:2]
+        complete = all(len(arms[arm]) == len(compared.seeds) for arm in (own, other))
+        verdict = _not_worse(arms[own], arms[other], f"than {other}") if complete else ""
         for arm, results in arms.items():
-            verdict = _not_worse(arms["defaults"], arms["hand-set"]) if arm == "defaults" and complete else ""
-            rows.append(
-                [algorithm.upper(), env, f"{steps:,}", arm, *_numbers(list(map(score, results))), _updates(results), verdict]
-            )
+            about = [compared.algorithm.upper(), compared.env, f"{compared.steps:,}", arm]
+            rows.append([*about, *_numbers(list(map(score, results))), _updates(results), verdict if arm == own else ""])
     header = ["", "environment", "steps", "arm", "mean score", "scores by seed", "updates (actor, critic)", "not worse?"]
     return markdown(header, rows)
 
 
-def _not_worse(defaults: list[dict[str, Any]], hand_set: list[dict[str, Any]]) -> str:
-    own, other = (float(np.mean(list(map(score, results)))) for results in (defaults, hand_set))
-    way = other - float(np.mean([result["random"] for result in (*defaults, *hand_set)]))
-    word = "yes" if own >= other - TOLERANCE * way else "no"
-    return f"{word} ({100 * (own - other) / way:+.0f} % of the way)"
+def _not_worse(own: list[dict[str, Any]], other: list[dict[str, Any]], than: str) -> str:
+    mean, reference = (float(np.mean(list(map(score, results)))) for results in (own, other))
+    way = reference - float(np.mean([result["random"] for result in (*own, *other)]))
+    word = "yes" if mean >= reference - TOLERANCE * way else "no"
+    return f"{word}, {than} ({100 * (mean - reference) / way:+.0f} % of the way)"
 
 
 def _updates(results: list[dict[str, Any]]) -> str:
@@ -71,12 +71,12 @@ def _numbers(scores: list[float]) -> list[str]:
 
 def _quick_start(found: Found) -> str:
     rows = []
-    for algorithm in OWN:
-        arms = {arm: _of(found, arm, algorithm, *QUICK_START) for arm in LABELS}
+    for compared in QUICK_START:
+        arms = _of(found, compared)
         for arm, results in arms.items():
-            complete = all(len(each) == QUICK_START[-1] for each in arms.values())
-            verdict = _learns(arms["quick"], arms["sb3"]) if arm == "quick" and complete else ""
-            name = f"{LABELS[arm]} {algorithm.upper()}"
+            complete = len(results) == len(arms["sb3"]) == len(compared.seeds)
+            verdict = _learns(results, arms["sb3"]) if arm != "sb3" and complete else ""
+            name = f"{LABELS[arm]} {compared.algorithm.upper()}"
             rows.append([name, *_numbers(list(map(last, results))), _updates(results), verdict])
     return markdown(["", "mean of the last evaluations", "by seed", "updates (actor, critic)", "learns?"], rows)
 

@@ -34,8 +34,9 @@ EPISODES = {"Pendulum-v1": 10, "HalfCheetah-v4": 5}  # of each
 OWN = {"td3": RLx2TD3, "sac": RLx2SAC}
 HOSTS = {"td3": TD3, "sac": SAC}
 OFF = {"topology": "static", "n_steps": 1, "policy_distance_threshold": math.inf}
-ARMS = ("defaults", "hand-set", "parts off")  # compared at each budget
-QUICK = ("quick", "sb3")
+# The defaults of the first round: the paper's numbers as shares of its 3 million steps.
+FIRST = {"learning_starts": 1 / 120, "update_interval": 1 / 300, "buffer_check_interval": 1 / 300, "buffer_min_size": 1 / 30}
+QUICK = ("first quick", "quick", "sb3")
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Run:
     """
     A training.
 
-    :param arm: of ``ARMS`` or ``QUICK``
+    :param arm: of PROTOCOL.md, or of ``QUICK``
     :param algorithm: ``"td3"`` or ``"sac"``
     :param env: environment
     :param steps: environment steps
@@ -64,8 +65,8 @@ class Run:
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of the class, but for ``policy``, ``env`` and ``seed``."""
-        if self.arm == "quick":
-            return {}
+        if self.arm in ("quick", "first quick"):
+            return {} if self.arm == "quick" else FIRST
         if self.arm == "sb3":
             return {"action_noise": NormalActionNoise(np.zeros(1), np.full(1, 0.1))} if self.algorithm == "td3" else {}
         stored = yaml.safe_load((HYPERPARAMS / f"rlx2{self.algorithm}.yml").read_text())[self.env]
@@ -74,6 +75,8 @@ class Run:
             "defaults": {},
             "hand-set": {name: steps_of(name, stored[name], self.steps) for name in LEAST},
             "parts off": OFF,
+            "first defaults": FIRST,
+            "first parts off": FIRST | OFF,
         }
         return sparsities | arms[self.arm]
 
@@ -83,25 +86,50 @@ class Run:
         return cls("MlpPolicy", env, seed=self.seed, **self.arguments)
 
 
-BUDGETS = [("td3", "Pendulum-v1", 20_000, 3), ("sac", "Pendulum-v1", 20_000, 3), ("td3", "HalfCheetah-v4", 100_000, 2)]
-QUICK_START = ("Pendulum-v1", 10_000, 3)
+@dataclass(frozen=True)
+class Comparison:
+    """
+    Runs that are compared.
+
+    :param algorithm: ``"td3"`` or ``"sac"``
+    :param env: environment
+    :param steps: environment steps of each
+    :param seeds: seeds of each arm
+    :param arms: what is compared; the first with the second
+    """
+
+    algorithm: str
+    env: str
+    steps: int
+    seeds: range
+    arms: tuple[str, ...]
+
+    def of(self, arm: str) -> list[Run]:
+        """
+        Give an arm's runs.
+
+        :param arm: one of ``arms``
+        """
+        return [Run(arm, self.algorithm, self.env, self.steps, seed) for seed in self.seeds]
 
 
-def _quick(arm: str) -> list[Run]:
-    env, steps, seeds = QUICK_START
-    return [Run(arm, algorithm, env, steps, seed) for seed in range(seeds) for algorithm in OWN]
-
-
-def _budget(algorithm: str, env: str, steps: int, seeds: int) -> list[Run]:
-    return [Run(arm, algorithm, env, steps, seed) for seed in range(seeds) for arm in ARMS]
-
-
-RUNS = [
-    *_quick("quick"),
-    *(run for budget in BUDGETS if budget[1] == QUICK_START[0] for run in _budget(*budget)),
-    *_quick("sb3"),
-    *(run for budget in BUDGETS if budget[1] != QUICK_START[0] for run in _budget(*budget)),
-]
+FIRST_ARMS = ("first defaults", "hand-set", "first parts off")
+ROUNDS = {
+    "First round: shares of 3 million steps": [
+        Comparison("td3", "Pendulum-v1", 20_000, range(3), FIRST_ARMS),
+        Comparison("sac", "Pendulum-v1", 20_000, range(3), FIRST_ARMS),
+        Comparison("td3", "HalfCheetah-v4", 100_000, range(2), FIRST_ARMS),
+    ],
+    "Second round: the defaults, shares of a million steps": [
+        Comparison("td3", "Pendulum-v1", 20_000, range(3), ("defaults", "hand-set", "parts off")),
+        Comparison("sac", "Pendulum-v1", 20_000, range(3), ("defaults", "hand-set", "parts off")),
+        Comparison("td3", "HalfCheetah-v4", 100_000, range(4, 10), ("defaults", "first defaults", "parts off")),
+    ],
+}
+QUICK_START = [Comparison(algorithm, "Pendulum-v1", 10_000, range(3), QUICK) for algorithm in OWN]
+COMPARISONS = [*QUICK_START, *(each for comparisons in ROUNDS.values() for each in comparisons)]
+# Seed by seed, so that a round that is cut short has whole seeds.
+RUNS = list(dict.fromkeys(run for each in COMPARISONS for runs in zip(*map(each.of, each.arms), strict=True) for run in runs))
 
 
 class Evaluations(BaseCallback):

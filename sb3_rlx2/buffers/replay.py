@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_rlx2.buffers import gather
 from sb3_rlx2.buffers.samples import Batch, Windows
-from sb3_rlx2.plan import BUFFER_MIN_SIZE, PAPER_STEPS, check_amount, steps_of
+from sb3_rlx2.plan import BUFFER_MIN_SIZE, FULL_LENGTH, check_amount, steps_of
 from sb3_rlx2.validation import check_integer, check_number
 
 DEFAULT_MIN_SIZE = BUFFER_MIN_SIZE
@@ -48,7 +48,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
     :raises ValueError: if an argument is not supported or out of its range
     """
 
-    planned_timesteps: int = PAPER_STEPS  # until the callback knows
+    planned_timesteps: int = FULL_LENGTH  # until the callback knows
 
     def __init__(
         self,
