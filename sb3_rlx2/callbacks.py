@@ -164,7 +164,8 @@ class RLx2Callback(BaseCallback):
 
     def _make_plan(self) -> Plan:
         total, starts, now = self._total, int(self.model.learning_starts), self.model.num_timesteps
-        gradient_steps = round(max(total - max(starts, self.model.num_timesteps), 0) * gradient_steps_per_step(self.model))
+        trains_from = max(starts, now)
+        gradient_steps = round(max(total - trains_from, 0) * gradient_steps_per_step(self.model))
         begin = max(starts, self.updater.begin)
         ended = self.updater.progress == 1.0
         evolves = self.updater.method is not None and self.updater.method.evolves and not ended
@@ -174,11 +175,12 @@ class RLx2Callback(BaseCallback):
             total=total,
             starts=starts,
             gradient_steps=gradient_steps,
+            gradient_steps_begin=trains_from,
             update_interval=self.updater.update_interval,
             updates={name: self._updates(name, gradient_steps) for name in self.updater.networks} if evolves else {},
             n_steps=None if buffer is None else buffer.final_n_steps,
             n_steps_begin=now if ended else round(begin + self.n_steps_delay * (total - begin)),
-            checks=max(total // self._check_every - max(starts, now) // self._check_every, 0) if shrinks else None,
+            checks=max(total // self._check_every - trains_from // self._check_every, 0) if shrinks else None,
             min_size=0 if buffer is None else buffer.min_size,
             buffer_size=self.model.buffer_size,
             batch_size=self.model.batch_size,

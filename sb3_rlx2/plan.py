@@ -83,8 +83,9 @@ class Plan:
     What a run is going to do.
 
     :param total: environment steps at its end
-    :param starts: environment steps before it trains
+    :param starts: environment steps of warm-up
     :param gradient_steps: number of gradient steps
+    :param gradient_steps_begin: environment step at which they begin
     :param update_interval: optimizer steps of a network between its topology updates
     :param updates: number of topology updates of each network, by name; empty if the topology is static
     :param n_steps: length of the n-step return at the end, None if the buffer is not ours
@@ -99,6 +100,7 @@ class Plan:
     total: int
     starts: int
     gradient_steps: int
+    gradient_steps_begin: int
     update_interval: int
     updates: dict[str, int]
     n_steps: int | None
@@ -112,7 +114,7 @@ class Plan:
     def __str__(self) -> str:
         counts = ", ".join(f"{name} {count:,}" for name, count in self.updates.items())
         parts = [
-            f"{self.gradient_steps:,} gradient steps, from step {self.starts:,} on",
+            f"{self.gradient_steps:,} gradient steps, from step {self.gradient_steps_begin:,} on",
             f"a topology update every {self.update_interval:,} ({counts})" if counts else "a static topology",
             *([f"{self.n_steps}-step targets from step {self.n_steps_begin:,} on"] if self.n_steps else []),
             *([f"{self.checks:,} looks at the policy distance"] if self.checks is not None else []),

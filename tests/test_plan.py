@@ -88,6 +88,7 @@ def test_the_plan_of_a_run_that_has_ended():
     model = make(learning_starts=100, update_interval=50, buffer_check_interval=100, buffer_min_size=10)
     told(model, 300)
     (line,) = told(model, 200, reset_num_timesteps=False)
+    assert line.startswith("Plan for 500 steps: 200 gradient steps, from step 300 on; ")
     before = {name: network.updates for name, network in model.policy.topology_updater.networks.items()}
     assert before == {"actor": 1, "critic": 3}
     assert "; a static topology; 3-step targets from step 300 on; 2 looks at the policy distance" in line
