@@ -51,7 +51,7 @@ INSIDE = {
         "keywords values noise extractors",
         "networks",
         "policies",
-        "smaller",
+        "smaller save_load",
         "base value_based maximum_entropy",
         "table",
     ],
