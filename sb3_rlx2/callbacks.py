@@ -47,11 +47,13 @@ class RLx2Callback(BaseCallback):
         links are once the warm-up is over, ``"predictive"`` or ``"active"`` (see :mod:`sb3_rlx2.topology`)
     :param drop_fraction: share of each layer's links that an update moves at first, in ``[0, 1]``; cosine-annealed to 0
     :param update_interval: optimizer steps of a network between its topology updates, or a share of the planned gradient
-        steps; the default is the paper's 10,000 from a million steps on, in shorter runs as much smaller as the run is
+        steps, of which a million count at most; the default is the paper's 10,000 from there on, in shorter runs as much
+        smaller as the run is
     :param n_steps_delay: share of training after ``learning_starts`` with one-step targets, in ``[0, 1]``
     :param policy_distance_threshold: policy distance above which the oldest transitions leave; infinity keeps everything, None
         takes the policy's default, 0.2 for continuous actions and 0.9 for discrete ones
-    :param buffer_check_interval: environment steps between looks at the policy distance, or a share of the planned ones
+    :param buffer_check_interval: environment steps between looks at the policy distance, or a share of the planned ones,
+        of a million at most
     :param soft_n_step: for SAC, TQC and CrossQ with n > 1, add the entropy of every state on the way (as released for SAC);
         else only the bootstrap state's, as SB3 does
     :param verbose: 1 prints the plan, when the buffer shrinks and when n-step targets begin

@@ -132,7 +132,7 @@ class Plan:
             found.append(f"{self.n_steps}-step targets never begin (n_steps_delay)")
         if self.checks == 0:
             found.append("the replay buffer never shrinks (buffer_check_interval)")
-        elif self.checks is not None and self.min_size >= self.total:
+        elif self.checks is not None and self.min_size >= min(self.total, self.buffer_size):
             found.append(f"the replay buffer never shrinks (buffer_min_size={self.min_size:,})")
         return found
 

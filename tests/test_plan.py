@@ -121,6 +121,7 @@ def test_value_based_agents_count_their_gradient_steps():
         ({"n_steps_delay": 1.0}, "3-step targets never begin"),
         ({"buffer_check_interval": 1_000}, r"the replay buffer never shrinks \(buffer_check_interval"),
         ({"buffer_min_size": 2_000}, r"the replay buffer never shrinks \(buffer_min_size=2,000\)"),
+        ({"buffer_size": 100, "buffer_min_size": 0.9}, r"the replay buffer never shrinks \(buffer_min_size=100\)"),
     ],
 )
 def test_a_part_that_never_acts_is_named(given, message):

@@ -44,7 +44,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
         length in force, at 1 until its delay has passed
     :param gamma: discount factor; the callback copies the algorithm's
     :param buffer_min_size: transitions below which :meth:`shrink` does not go, at most ``buffer_size``; or a share of the
-        steps that are planned, as the callback knows them
+        steps that are planned, as the callback knows them, of which a million count at most
     :raises ValueError: if an argument is not supported or out of its range
     """
 

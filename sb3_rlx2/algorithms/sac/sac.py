@@ -52,7 +52,8 @@ class RLx2SAC(RLx2Algorithm, SAC):
     :param weight_scale: weights at the start as in the dense network (``"dense"``), or each unit's live ones scaled to the
         sum of squares of all its dense ones (``"live"``)
     :param drop_fraction: share of each layer's links that an update moves at first; cosine-annealed to 0 over training
-    :param update_interval: optimizer steps of a network between its topology updates
+    :param update_interval: optimizer steps of a network between its topology updates, or a share of the planned gradient
+        steps
     :param drop_dead_links: whether updates drop first all links on no path from an input to an output, and grow none from a
         unit that no input reaches
     :param prune_begin: share of training after which the number of links falls, of networks that begin with more than they
@@ -62,13 +63,13 @@ class RLx2SAC(RLx2Algorithm, SAC):
     :param n_steps_delay: share of training (after ``learning_starts``) with one-step targets
     :param soft_n_step: add the entropy of every state on the way of the n-step return, as released; else only the
         bootstrap state's, as SB3 does
-    :param buffer_min_size: transitions that the dynamic buffer keeps at least; the default follows a smaller buffer
+    :param buffer_min_size: transitions that the dynamic buffer keeps at least, or a share of the planned steps
     :param policy_distance_threshold: policy distance above which the oldest transitions leave; infinity keeps everything
-    :param buffer_check_interval: environment steps between looks at the policy distance
+    :param buffer_check_interval: environment steps between looks at the policy distance, or a share of the planned ones
     :param backend: ``"csr"`` (CPU kernels for live weights), ``"masked"`` (dense arithmetic) or ``"auto"``
     :param arrays: whether gradient steps are done in arrays and kernels: ``"auto"`` (where they can, a warning says why not),
         True (an error says why not) or False (SB3's own ``train``)
-    :param kwargs: the other arguments of SB3's ``SAC``, with its defaults
+    :param kwargs: the other arguments of RLx2, see :class:`RLx2TD3`, and of SB3's ``SAC``, with its defaults
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
