@@ -16,7 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.table import ALGORITHMS
-from sb3_rlx2.plan import FULL_LENGTH, is_share
+from sb3_rlx2.plan import FULL_LENGTH, LEAST, is_share
 
 ROOT = Path(__file__).parents[1]
 HYPERPARAMS = ROOT / "hyperparams"
@@ -25,8 +25,6 @@ RESULTS = {
     "README.md": ("<!-- results -->", "<!-- /results -->"),
     "benchmarks/returns/ALGORITHMS_RESULTS.md": ("## What was asked", "\n## "),
 }
-# Counted in steps, so that a share stands for a number of them.
-IN_STEPS = ("learning_starts", "update_interval", "buffer_min_size", "buffer_check_interval")
 
 
 def host(cls: type) -> type:
@@ -55,8 +53,9 @@ def shown(name: str, value: Any) -> str:
     :param name: the argument
     :param value: its default
     """
-    if name in IN_STEPS and is_share(value):
-        return f"1/{round(1 / value)} of the steps, at most {round(value * FULL_LENGTH):,}"
+    if name in LEAST and is_share(value):
+        steps = "gradient steps" if name == "update_interval" else "steps"
+        return f"1/{round(1 / value)} of the {steps}, {LEAST[name]:,} to {round(value * FULL_LENGTH):,}"
     return f"`{value!r}`"
 
 

@@ -54,7 +54,7 @@ def test_site_builds_without_warnings(tmp_path):
     result = subprocess.run([str(part) for part in build], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr[-3000:]
     built = (tmp_path / "site/from_sb3.html").read_text()
-    assert "at most 25,000" in built
+    assert "1/40 of the steps, 100 to 25,000" in built
     assert "planned_timesteps" in (tmp_path / "site/algorithms/td3.html").read_text()
 
 
@@ -131,13 +131,13 @@ def test_changed_defaults_by_hand(monkeypatch):
 
     assert generated.changed(RLx2TD3) == [
         ["`learning_rate`", "`0.001`", "`0.0003`"],
-        ["`learning_starts`", "`100`", "1/40 of the steps, at most 25,000"],
+        ["`learning_starts`", "`100`", "1/40 of the steps, 100 to 25,000"],
         ["`action_noise`", "`None`", "`0.1`"],
         ["`n_steps`", "`1`", "`3`"],
         ["`net_arch` (in `policy_kwargs`)", "`[400, 300]`", "`[256, 256]`"],
     ]
     assert [row[0] for row in generated.changed(RLx2CrossQ)] == ["`learning_starts`", "`n_steps`"]
-    assert ["`update_interval`", "1/100 of the steps, at most 10,000"] in generated.added(RLx2TD3)
+    assert ["`update_interval`", "1/100 of the gradient steps, 500 to 10,000"] in generated.added(RLx2TD3)
     assert "Hopper-v5" in generated.environments("rlx2td3")
 
 

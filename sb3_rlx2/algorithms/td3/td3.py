@@ -57,7 +57,8 @@ class RLx2TD3(RLx2Algorithm, TD3):
     :param drop_fraction: share of each layer's links that an update moves at first; cosine-annealed to 0 over training
     :param update_interval: optimizer steps of a network between its topology updates, or a share of the planned gradient
         steps. Wherever a share is given, a million of the planned steps count at most; so the defaults of this and of all
-        that is counted in steps are the paper's numbers from there on, in shorter runs as much smaller as the run is
+        that is counted in steps are the paper's numbers from there on, in shorter runs as much smaller as the run is,
+        down to a least (500 here)
     :param drop_dead_links: whether updates drop first all links on no path from an input to an output, and grow none from a
         unit that no input reaches
     :param prune_begin: share of training after which the number of links falls, of networks that begin with more than they
