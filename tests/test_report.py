@@ -540,6 +540,14 @@ def test_runs_of_other_settings_are_no_seeds(tmp_path):
     assert [each.label for each in groups] == ["a and 1 more seed", "b"]
 
 
+def test_a_buffer_keeps_no_more_than_it_holds(tmp_path):
+    """Its minimum is a share of the planned steps."""
+    model = RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=300, policy_kwargs={"net_arch": [8]})
+    model._total_timesteps = 2_000
+    model.save(tmp_path / "agent")
+    assert read_agent(tmp_path / "agent.zip").settings["buffer_min_size"] == 300
+
+
 def test_chance(trained):
     """42 links among 3 inputs of 16 units each: hypergeometric, the variance is 42 * 1/3 * 2/3 * 6/47; z(1 - 0.05/6)."""
     agent = read_agent(trained[0] / "agent.zip")

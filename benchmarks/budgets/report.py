@@ -45,7 +45,7 @@ def _round(found: Found, comparisons: list[Comparison]) -> str:
         arms = _of(found, compared)
         own, other = compared.arms[:2]
         complete = all(len(arms[arm]) == len(compared.seeds) for arm in (own, other))
-        verdict = _not_worse(arms[own], arms[other], f"than {other}") if complete else ""
+        verdict = _not_worse(arms[own], arms[other], other) if complete else ""
         for arm, results in arms.items():
             about = [compared.algorithm.upper(), compared.env, f"{compared.steps:,}", arm]
             rows.append([*about, *_numbers(list(map(score, results))), _updates(results), verdict if arm == own else ""])
@@ -53,11 +53,11 @@ def _round(found: Found, comparisons: list[Comparison]) -> str:
     return markdown(header, rows)
 
 
-def _not_worse(own: list[dict[str, Any]], other: list[dict[str, Any]], than: str) -> str:
+def _not_worse(own: list[dict[str, Any]], other: list[dict[str, Any]], name: str) -> str:
     mean, reference = (float(np.mean(list(map(score, results)))) for results in (own, other))
     way = reference - float(np.mean([result["random"] for result in (*own, *other)]))
     word = "yes" if mean >= reference - TOLERANCE * way else "no"
-    return f"{word}, {than} ({100 * (mean - reference) / way:+.0f} % of the way)"
+    return f"{word} ({round(100 * (mean - reference) / way):+d} % of the way, beside {name})"
 
 
 def _updates(results: list[dict[str, Any]]) -> str:
