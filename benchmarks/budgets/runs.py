@@ -65,8 +65,10 @@ class Run:
     @property
     def arguments(self) -> dict[str, Any]:
         """Arguments of the class, but for ``policy``, ``env`` and ``seed``."""
-        if self.arm in ("quick", "first quick"):
-            return {} if self.arm == "quick" else FIRST
+        if self.arm == "quick":
+            return {}
+        if self.arm == "first quick":
+            return FIRST
         if self.arm == "sb3":
             return {"action_noise": NormalActionNoise(np.zeros(1), np.full(1, 0.1))} if self.algorithm == "td3" else {}
         stored = yaml.safe_load((HYPERPARAMS / f"rlx2{self.algorithm}.yml").read_text())[self.env]

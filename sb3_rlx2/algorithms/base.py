@@ -106,11 +106,6 @@ class RLx2Algorithm(SavedSafely):
             )  # SB3 writes into it, and the next algorithm may get it too
         return own | {name: kwargs[name] for name in kwargs if name in own}, others
 
-    @classmethod
-    def _own(cls) -> type:
-        """Give the class of this package: a subclass of a user may take what it likes."""
-        return next(each for each in cls.__mro__ if is_own(each))
-
     def _configure(self, keywords: Mapping[str, Any], setup_model: bool) -> None:
         """
         Finish construction.
