@@ -81,6 +81,24 @@ def test_images_of_another_size(untuned):
             assert model.q_net.q_net.layers[0].nnz == 1024 * 27
 
 
+@pytest.mark.parametrize("game", ["Asterix", "Breakout", "Freeway", "Seaquest", "SpaceInvaders"])
+def test_a_patch_of_every_game_is_a_patch_in_all_channels(game, games, untuned):
+    # Seaquest has ten channels, and SB3 takes the first of three equal sizes for them.
+    env = f"MinAtar/{game}-v0"
+    _, model = make("interplay_spatial-learned", env)
+    *size, channels = model.observation_space.shape
+    assert size == [10, 10]
+    units = model.q_net.q_net.dense_weights()[0].detach().view(1024, 10, 10, channels) != 0
+    assert units[0, :3, :3].all()
+    assert units.flatten(1).sum(1).unique().tolist() == [9 * channels]
+    _, model = make("interplay_conv-learned", env)
+    assert model.q_net.features_extractor.cnn[0].weight.shape == (16, channels, 3, 3)
+    shown = th.zeros(1, 10, 10, channels)
+    shown[0, 0, 0] = 1.0  # all channels of a corner, which the filters see in their first place alone
+    features = [model.q_net.features_extractor(each).view(16, 8, 8) for each in (shown, th.zeros_like(shown))]
+    assert (features[0] != features[1]).any(0).nonzero().tolist() == [[0, 0]]
+
+
 def make(method, env="MinAtar/Breakout-v1", **more):
     cell = Cell(method, "dqn", env, 0, 3_000, 1_500)
     one = training.make_env(env)
@@ -114,6 +132,9 @@ def test_what_is_said_of_optimizers_and_biases(games, untuned):
     _, published = make("published_conv-learned")
     assert isinstance(published.policy.optimizer, th.optim.RMSprop)
     assert (published.train_freq.frequency, published.max_grad_norm, published.learning_rate) == (1, 1e9, 2.5e-4)
+    untuned.write_text(json.dumps({interplay.OTHERS: {"random-fixed": asdict(Setting(bias=-2.0))}}))
+    assert make("interplay_random-fixed")[1].hidden_bias < 0
+    assert make("published_random-fixed")[1].hidden_bias == 0.0
     assert json.dumps(agents.all_arguments(cell, training.make_env(cell.env)))
 
 
@@ -166,13 +187,15 @@ def test_smoke(cell, games, untuned, tmp_path):
 def test_the_links_of_l1s_agent(games, untuned, tmp_path):
     places = Places(tmp_path / "work", tmp_path / "results")
     cell = Cell("interplay_l1-extract-fixed", "dqn", "MinAtar/Breakout-v1", 3, 1_040, 1_040)
-    training.train(cell, places)
+    stored = training.train(cell, places)
     before = training.cell_before(cell)
     assert (before.method, before.seed, before.steps) == ("interplay_l1-penalise-learned", 3, 1_040)
     penalised, extracted = (RLx2DQN.load(places.folder(one) / MODEL).q_net.q_net for one in (before, cell))
     weight = penalised.dense_weights()[0].detach().abs()
     expected = th.zeros_like(weight, dtype=th.bool).scatter(1, weight.topk(36, dim=1).indices, True)
     assert th.equal(extracted.dense_weights()[0].detach() != 0, expected)
+    assert stored["links_above_0.001_before"] == int((weight[expected] > 1e-3).sum())
+    assert stored["setting"] == asdict(Setting())
 
 
 # settings
@@ -184,6 +207,8 @@ def result(method, seed=0, score=1.0, env="MinAtar/Breakout-v0", steps=200_000, 
     shares = np.full((10, 10, 4), 1 / 400).tolist()
     about = asdict(Cell(method, "dqn", env, seed, steps, steps)) | {"curve": rows, "topology": layers}
     return about | {
+        "setting": asdict(Setting()),
+        "links_above_0.001_before": 12_345,
         "links_of_equal_size": 36_864,
         "trained_parameters": 5,
         "connections": {"first": shares, "last": shares},
@@ -226,6 +251,8 @@ def test_settings_by_their_rules(tmp_path, untuned):
                 },
             ),
             *tuned(invaders, {("random", "learned", Setting(rate=-12)): (1.2, 0)}),
+            # of another length, so not of the tuning
+            result(tuning_method("random", "learned", Setting()), 100, 99.0, breakout, steps=1_000),
         ],
     )
     message = choose.choose(tmp_path / "results", untuned)
@@ -275,6 +302,15 @@ def test_whether_the_best_differs():
     assert statistics.best_differs([([1, 3], [0, 0]), ([1.5, 1.5], [1, 1])]) == pytest.approx(3 / 4, abs=0.04)
 
 
+def test_what_choosing_the_best_does_where_nothing_differs():
+    one = statistics.chance(1, 5)  # nothing is chosen: the rest is what five seeds are too few for
+    assert one.best_differs == 0.0
+    assert 0.02 < one.best_is_above < 0.1
+    five = statistics.chance(5, 5)
+    assert 0.28 < five.best_is_above < 0.4
+    assert 0.75 < five.best_differs < 0.83
+
+
 def test_differences_by_hand():
     assert statistics.difference([3, 5], [1, 1]) == statistics.Estimate(3.0, 2.0, 4.0, 2)
     assert statistics.difference([3], [1, 1]) == statistics.Estimate(2.0, None, None, 1)
@@ -293,7 +329,7 @@ def test_a_report_of_what_there_is(tmp_path, untuned, capsys):
         for seed in range(5)
         if (name, regime, seed) != ("spatial", "fixed", 4)
     ]
-    store(tmp_path / "results", [*runs, result("interplay_dense-p-learned", 0, 7.0, steps=500_000)])
+    store(tmp_path / "results", [*runs, result("interplay_dense-p-learned", 0, 5.0, steps=500_000)])
     interplay_report.write(tmp_path / "results")
     text = (tmp_path / "results" / "INTERPLAY_RESULTS.md").read_text()
     assert "effect sizes, not a reproduction" in text
@@ -301,19 +337,27 @@ def test_a_report_of_what_there_is(tmp_path, untuned, capsys):
     assert "| Predictive | 32.0 (30.8 to 33.2, 5) | 33.0 | 5 | 32.0 (30.8 to 33.2, 5) | 33.0 | 5 |" in text
     assert "| RigL | missing |  |  | not defined |  |  |" in text
     assert (
-        "*Structure matters*, hidden weights learned: means range from 2.0 (Random) to 42.0 (L1, extracted); p = 0.000."
-        in text
+        "*Structure matters*, hidden weights learned: means range from 2.0 (Random) to 42.0 (L1, extracted); p < 0.001, "
+        "without L1, extracted p < 0.001." in text
     )
     assert "Hidden weights fixed: not all 5 seeds of" in text
     assert "depends on the regime" not in text  # a seed is missing, so nothing is said
-    assert "the best structure is +35.0 (1) above Dense, equal parameters." in text
+    assert "*Sparse beats dense*, hidden weights learned: not all seeds of Dense, equal parameters are there" in text
+    assert "Of the links of L1, extracted, 12,345 had a weight above 0.001 in the agent before" in text
+    assert "other settings" not in text
     assert "Nothing has been tuned yet" in text
     drawn = {path.name for path in (tmp_path / "results" / "plots" / "interplay").iterdir()}
     assert drawn == {f"interplay_MinAtar-Breakout-v0_500000_{what}.png" for what in ("curves", "links")}
-    store(tmp_path / "results", [result("interplay_spatial-fixed", 4, 99.0, steps=500_000)])
+    others = [result("interplay_dense-p-learned", seed, 5.0 + seed, steps=500_000) for seed in range(1, 5)]
+    store(tmp_path / "results", [result("interplay_spatial-fixed", 4, 99.0, steps=500_000), *others])
     whole = interplay_report.report(tmp_path / "results")
     assert "with learned weights L1, extracted is best, with fixed ones too (L1, extracted)" in whole
     assert "Random +0.0 (" in whole
+    assert "and 0.79 on average where nothing differs" in whole
+    assert "the best structure is +35.0 (+33.2 to +36.8, 5) above Dense, equal parameters. Where nothing differs, 3" in whole
+    assert "each on its own: Random -5.0 (" in whole
+    untuned.write_text(json.dumps({interplay.GAMES[0]: {"random-fixed": asdict(Setting(rate=-12))}}))
+    assert "**5 runs have other settings.**" in interplay_report.report(tmp_path / "results")
     assert load(tmp_path / "results").found == []  # the paper's tables know nothing of the suite
 
 
@@ -361,6 +405,18 @@ def test_an_environment_of_ones_own(games):
 def test_environments_that_do_not_do(env, message, capsys):
     with pytest.raises(SystemExit):
         parse(["run", "interplay", "--env", env])
+    assert message in capsys.readouterr().err
+
+
+def test_runs_with_chosen_settings_wait_for_them(untuned, monkeypatch, capsys):
+    for names, code in (
+        (["interplay-smoke", "interplay"], 2),
+        (["interplay-smoke", "interplay-tune", "interplay-published"], 0),
+    ):
+        monkeypatch.setattr("sys.argv", ["returns", "run", *names])
+        monkeypatch.setattr("benchmarks.returns.grid.Grid.run", lambda grid, cores: 0)
+        assert main() == code
+    message = "interplay_random-learned_500000_seed0 has no settings yet: `run interplay-tune`, then `choose`"
     assert message in capsys.readouterr().err
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 import gymnasium as gym
 
 from benchmarks.returns.cells import CELLS, SETS, Cell, use_env
+from benchmarks.returns.interplay import MAIN, RUNS, is_tuned
 
 HERE = Path(__file__).parent
 
@@ -79,6 +80,19 @@ def own_env(args: argparse.Namespace) -> list[str]:
     return [*(["--env", args.env] if args.env else []), *packages]
 
 
+def refuse_untuned(cells: list[Cell]) -> None:
+    """
+    Refuse runs that are to have the settings that tuning has chosen, before it has.
+
+    :param cells: what is to be run
+    :raises ValueError: if there are such
+    """
+    for cell in cells:
+        main_run = cell.method in RUNS and RUNS[cell.method].kind == MAIN and cell not in SETS["interplay-smoke"]
+        if main_run and not is_tuned(cell.env):
+            raise ValueError(f"{cell.name} has no settings yet: `run interplay-tune`, then `choose`")
+
+
 def main() -> int:
     args, cells = parse()
     warnings.filterwarnings("ignore")
@@ -95,6 +109,8 @@ def main() -> int:
 
     places = Places(args.folder, args.results)
     try:
+        if args.command in ("run", "work"):
+            refuse_untuned(cells)
         if args.command == "choose":
             from benchmarks.returns.choose import choose
 

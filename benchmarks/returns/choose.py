@@ -26,17 +26,19 @@ def choose(folder: Path, settings: Path = SETTINGS) -> str:
     :raises ValueError: if a run is missing
     """
     cells = SETS["interplay-tune"]
-    found = {(one.env, one.method, one.seed): one for one in load_suite(folder).found}
-    missing = [cell.name for cell in cells if (cell.env, cell.method, cell.seed) not in found]
+    stored = {(one.env, one.method, one.seed, one.steps): one for one in load_suite(folder).found}
+    wanted = {(cell.env, cell.method, cell.seed, cell.steps): cell for cell in cells}
+    missing = [cell.name for key, cell in wanted.items() if key not in stored]
     if missing:
         raise ValueError(f"{len(missing)} of {len(cells)} runs of interplay-tune are missing, such as {missing[0]}")
     envs = list(dict.fromkeys(cell.env for cell in cells))
-    tried = {env: {arm: _tried(arm, [one for one in found.values() if one.env == env]) for arm in ARMS} for env in envs}
+    found = [stored[key] for key in wanted]
+    tried = {env: {arm: _tried(arm, [one for one in found if one.env == env]) for arm in ARMS} for env in envs}
     chosen = {env: {arm.key: asdict(_best(arm, [by_arm[arm]])) for arm in ARMS} for env, by_arm in tried.items()}
     if set(GAMES) <= set(envs):
         chosen[OTHERS] = {arm.key: asdict(_best(arm, [tried[env][arm] for env in GAMES])) for arm in ARMS}
-    stored = json.loads(settings.read_text()) if settings.exists() else {}
-    write_text(settings, json.dumps(stored | chosen, indent=1) + "\n")
+    earlier = json.loads(settings.read_text()) if settings.exists() else {}
+    write_text(settings, json.dumps(earlier | chosen, indent=1) + "\n")
     return f"{settings.name}: settings of {', '.join(chosen)}"
 
 

@@ -1,6 +1,6 @@
 """
 The Interplay suite: sparse structures of equal capacity in DQN's hidden layer, with hidden weights learned or fixed, after
-"The Interplay Between Sparsity and Training in Deep Reinforcement Learning" (https://arxiv.org/abs/2501.16729). What is
+"On the Interplay Between Sparsity and Training in Deep Reinforcement Learning" (https://arxiv.org/abs/2501.16729). What is
 compared, how settings are chosen and what counts as a result is in INTERPLAY.md.
 
 The network is dense in its output, and in its one hidden layer each unit has as many links as any other unless a structure is
@@ -66,6 +66,7 @@ STRUCTURES = {
             "n_steps": 3,
             "policy_distance_threshold": 0.9,
             "buffer_min_size": 50_000,
+            "buffer_check_interval": 5_000,
         },
         regimes=LEARNED,
     ),
@@ -221,8 +222,15 @@ class Run:
 
         :param env: the environment
         """
-        common = PUBLISHED if self.kind == AS_PUBLISHED else FAST
-        return self.arm.arguments(self.setting or chosen(env, self.arm), common)
+        return self.arm.arguments(self.setting_for(env), PUBLISHED if self.kind == AS_PUBLISHED else FAST)
+
+    def setting_for(self, env: str) -> Setting:
+        """
+        Give what is tried, or was chosen; as published there is no tuning, hence the centre.
+
+        :param env: the environment
+        """
+        return Setting() if self.kind == AS_PUBLISHED else self.setting or chosen(env, self.arm)
 
 
 RUNS = {
@@ -241,15 +249,28 @@ def chosen(env: str, arm: Arm) -> Setting:
     :param env: the environment
     :param arm: the arm
     """
-    stored = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else {}
-    by_arm = stored.get(env, stored.get(OTHERS, {}))
-    return Setting(**by_arm.get(arm.key, {}))
+    return Setting(**_chosen(env).get(arm.key, {}))
+
+
+def is_tuned(env: str) -> bool:
+    """
+    Tell whether settings have been chosen for an environment, or for others.
+
+    :param env: the environment
+    """
+    return bool(_chosen(env))
+
+
+def _chosen(env: str) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else {}
+    by_arm: dict[str, Any] = stored.get(env, stored.get(OTHERS, {}))
+    return by_arm
 
 
 def schedule(steps: int) -> dict[str, Any]:
     """
     Give the arguments that depend on a run's length: a warm-up of random actions that all structures have alike, as predictive
-    ones need its data, and exploration that falls behind it.
+    ones need its data, and exploration that falls from the first frame on, and counts behind it.
 
     :param steps: environment steps
     """

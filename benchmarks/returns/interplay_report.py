@@ -1,6 +1,7 @@
 """Writes ``INTERPLAY_RESULTS.md`` and its pictures, from stored results and nothing else."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,22 @@ EVOLVE = ("l1-penalise", "rigl", "rlx2")  # whose links are shown as they were a
 COLOURS = dict(zip(STRUCTURES, plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2], strict=False))
 READING = """\
 By the protocol of [INTERPLAY.md](INTERPLAY.md): sparse structures of equal size in DQN's hidden layer, with hidden weights
-learned or fixed. These are effect sizes, not a reproduction: the sizes, seeds and curves of "The Interplay Between Sparsity
-and Training in Deep Reinforcement Learning" are not known to us.
+learned or fixed. These are effect sizes, not a reproduction: the sizes, seeds and curves of "On the Interplay Between
+Sparsity and Training in Deep Reinforcement Learning" are not known to us.
 
 - A score is the mean return of the last 100 training episodes, with epsilon 0.1. *Greedy* is the last evaluation's.
 - In brackets: a 95 % bootstrap interval over seeds, and their number. From five seeds or fewer it is too narrow: from two or
   three it is little more than their range.
 - *Trained* counts the parameters that learn, biases included, without the target network.
-- p-values are of permutation tests and not corrected."""
+- p-values are of permutation tests and not corrected: there are six for each environment.
+- What is not equal: *L1, extracted* comes behind an agent that has trained on as many frames, and has that agent's weights
+  as they were at first; *Active* leaves out inputs that are never on, and *Predictive* those that do not vary. *RigL* and
+  *RLx2* have as many links, but not as many for each unit. The *convolution* is the games' own, three times as large. The
+  last three are in no test.
+- Fixed hidden weights have what learned ones have not: four times the step size, and a bias that is tuned, in standard
+  deviations of one weight, which is less of what a dense unit reads than of what a sparse one does.
+- Settings were tuned on two seeds of 200,000 frames, of which 20,000 are warm-up, and L1's coefficient at one step size.
+- An episode of Freeway has 2,500 frames: its last hundred are the last half of a run."""
 
 
 class Group:
@@ -76,11 +85,15 @@ class Group:
             for cell in cells
             if cell.method in RUNS and (RUNS[cell.method].kind, cell.env, cell.steps) == (self.kind, self.env, self.steps)
         }
-        return len(seeds)
+        return max(len(seeds) or max(map(len, self.runs.values())), 2)  # of no set: as many as any has
+
+    def has_all(self, structure: str, regime: str) -> bool:
+        """Say whether all seeds of a structure are there."""
+        return len(self.scores(structure, regime)) >= self.expected()
 
     def is_whole(self, regime: str) -> bool:
         """Say whether all seeds of the compared structures are there."""
-        return all(len(self.scores(structure, regime)) >= max(self.expected(), 2) for structure in EQUAL)
+        return all(self.has_all(structure, regime) for structure in EQUAL)
 
 
 def groups(folder: Path) -> list[Group]:
@@ -113,7 +126,17 @@ def _progress(folder: Path) -> str:
         if SETTINGS.exists()
         else "Nothing has been tuned yet: settings are the centre of what tuning tries."
     )
-    return markdown(["set", "finished", "missing"], rows) + f"\n\n{tuned}"
+    others = sum(
+        one.about["setting"] != asdict(RUNS[one.method].setting_for(one.env))
+        for one in load_suite(folder).found
+        if RUNS[one.method].kind == MAIN
+    )
+    differing = [f"**{others} runs have other settings.**"] if others else []
+    return "\n\n".join([markdown(["set", "finished", "missing"], rows), " ".join([tuned, *differing])])
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def shown(estimate: Estimate, sign: str = "") -> str:
@@ -153,11 +176,17 @@ def _findings(group: Group) -> list[str]:
     ]
     if all(whole.values()):
         lines += [_depends_on_the_regime(group), _fixed_against_learned(group)]
-    lines += [line for regime in REGIMES if whole[regime] for line in _against_dense(group, regime)]
+    lines += [_against_dense(group, regime) for regime in REGIMES if whole[regime]]
     l1 = [one.about["topology"][0]["links_above_0.001"] for one in group.runs["l1-penalise", "learned"]]
     if l1:
         links = group.runs["l1-penalise", "learned"][0].about["links_of_equal_size"]
         lines.append(f"The penalty left {_span(l1)} hidden weights above 0.001, where a sparse layer has {links:,} links.")
+    kept = [one.about["links_above_0.001_before"] for regime in REGIMES for one in group.runs["l1-extract", regime]]
+    if kept:
+        lines.append(
+            f"Of the links of {STRUCTURES['l1-extract'].label}, {_span(kept)} had a weight above 0.001 in the agent before: "
+            "the penalty empties whole units, which have as many links as any other again."
+        )
     return ["\n".join(f"- {line}" for line in lines)] if lines else []
 
 
@@ -176,39 +205,55 @@ def _means(group: Group, regime: str) -> dict[str, float]:
 def _structure_matters(group: Group, regime: str) -> str:
     means = _means(group, regime)
     best, worst = (choose(means, key=means.__getitem__) for choose in (max, min))
-    p = statistics.structure_test([group.scores(name, regime) for name in EQUAL])
+    scores = {name: group.scores(name, regime) for name in EQUAL}
+    p, without = (
+        statistics.structure_test([each for name, each in scores.items() if name != left_out])
+        for left_out in ("", "l1-extract")
+    )
     return (
         f"*Structure matters*, hidden weights {regime}: means range from {means[worst]:.1f} ({STRUCTURES[worst].label}) to "
-        f"{means[best]:.1f} ({STRUCTURES[best].label}); p = {p:.3f}."
+        f"{means[best]:.1f} ({STRUCTURES[best].label}); {_p(p)}, without {STRUCTURES['l1-extract'].label} {_p(without)}."
     )
 
 
 def _depends_on_the_regime(group: Group) -> str:
     pairs = [tuple(group.scores(name, regime) for regime in REGIMES) for name in EQUAL]
+    levels = [float(np.mean(np.concatenate(scores))) or 1.0 for scores in zip(*pairs, strict=True)]
+    relative = [tuple(np.divide(scores, level) for scores, level in zip(pair, levels, strict=True)) for pair in pairs]
+    chance = statistics.chance(len(EQUAL), group.expected()).best_differs
     best = [max(means, key=means.__getitem__) for means in (_means(group, regime) for regime in REGIMES)]
     labels = [STRUCTURES[name].label for name in best]
     other = f"too ({labels[1]})" if best[0] == best[1] else f"not, but {labels[1]}"
+    own, share = (_p(statistics.interaction_test(scores)) for scores in (pairs, relative))
     return (
         f"*The best structure depends on the regime*: with learned weights {labels[0]} is best, with fixed ones {other}; the "
-        f"bootstrap probability that they differ is {statistics.best_differs(pairs):.2f}. Interaction of structure and "
-        f"regime: p = {statistics.interaction_test(pairs):.3f}."
+        f"bootstrap probability that they differ is {statistics.best_differs(pairs):.2f}, and {chance:.2f} on average where "
+        f"nothing differs. Interaction, that is, whether structures differ by as much in both regimes: {own}; in shares of "
+        f"each regime's mean {share}."
     )
 
 
 def _fixed_against_learned(group: Group) -> str:
-    both = [name for name in STRUCTURES if all(group.scores(name, regime) for regime in REGIMES)]
+    both = [name for name in STRUCTURES if all(group.has_all(name, regime) for regime in REGIMES)]
     gains = [statistics.difference(group.scores(name, "fixed"), group.scores(name, "learned")) for name in both]
     shares = [f"{STRUCTURES[name].label} {shown(gain, '+')}" for name, gain in zip(both, gains, strict=True)]
     return f"*Fixed weights do better than learned ones*, by: {'; '.join(shares)}."
 
 
-def _against_dense(group: Group, regime: str) -> list[str]:
-    control = group.scores(CONTROL[regime], regime)
-    if not control:
-        return []
-    gain = statistics.best_against([group.scores(name, regime) for name in EQUAL], control)
+def _against_dense(group: Group, regime: str) -> str:
     label = STRUCTURES[CONTROL[regime]].label
-    return [f"*Sparse beats dense*, hidden weights {regime}: the best structure is {shown(gain, '+')} above {label}."]
+    if not group.has_all(CONTROL[regime], regime):
+        return f"*Sparse beats dense*, hidden weights {regime}: not all seeds of {label} are there, so nothing is said."
+    control, scores = group.scores(CONTROL[regime], regime), {name: group.scores(name, regime) for name in EQUAL}
+    best = statistics.best_against(list(scores.values()), control)
+    gains = {STRUCTURES[name].label: statistics.difference(each, control) for name, each in scores.items()}
+    own = "; ".join(f"{name} {shown(gain, '+')}" for name, gain in gains.items())
+    chance = statistics.chance(len(EQUAL), group.expected()).best_is_above
+    return (
+        f"*Sparse beats dense*, hidden weights {regime}: the best structure is {shown(best, '+')} above {label}. Where "
+        f"nothing differs, {chance:.0%} of such intervals lie above 0, since the best of {len(EQUAL)} is chosen; each on its "
+        f"own: {own}."
+    )
 
 
 def pictures(group: Group) -> dict[str, Any]:

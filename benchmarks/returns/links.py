@@ -44,6 +44,17 @@ def trained_parameters(model: Any) -> int:
     return count
 
 
+def large_before(model: Any, earlier: Any) -> int:
+    """
+    Count the links of the first layer that are no small weights of the agent that they come from.
+
+    :param model: the agent that has them
+    :param earlier: the agent that comes first
+    """
+    own, before = (metrics.sparse_mlps(each.policy.q_net)[0].dense_weights()[0].detach() for each in (model, earlier))
+    return int(((own != 0) & (before.abs() > SMALL)).sum())
+
+
 def connections(model: Any) -> list[Any] | None:
     """
     Give the share of the first layer's links that each input has; None where a network of several reads actions or features

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from rliable import library, metrics
 
 REPETITIONS = 2_000  # of the bootstrap
 PERMUTATIONS = 10_000
+SIMULATIONS = 1_000  # of runs that do not differ
 Scores = Sequence[float]
 
 
@@ -169,6 +171,33 @@ def best_against(groups: Sequence[Scores], others: Scores) -> Estimate:
     seeds = min(map(len, [*groups, others]))
     low, high = (None, None) if seeds < 2 else (float(end) for end in np.quantile(drawn, [0.025, 0.975]))
     return Estimate(float(value), low, high, seeds)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """
+    What comes out where nothing differs: all scores are drawn from one normal distribution.
+
+    :param best_is_above: how often the interval of :func:`best_against` lies above 0
+    :param best_differs: the mean of :func:`best_differs`
+    """
+
+    best_is_above: float
+    best_differs: float
+
+
+@lru_cache
+def chance(groups: int, seeds: int) -> Chance:
+    """
+    Say what choosing the best does where nothing differs.
+
+    :param groups: number of groups
+    :param seeds: number of seeds of each group, and of what the best is compared with
+    """
+    scores = np.random.default_rng(0).standard_normal((SIMULATIONS, 2 * groups + 1, seeds))
+    lows = [best_against(drawn[:groups], drawn[-1]).low for drawn in scores]
+    differs = [best_differs(list(zip(drawn[:groups], drawn[groups:-1], strict=True))) for drawn in scores]
+    return Chance(float(np.mean([low is not None and low > 0 for low in lows])), float(np.mean(differs)))
 
 
 def _resampled_means(scores: Scores, generator: np.random.Generator) -> np.ndarray:

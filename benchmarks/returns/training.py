@@ -327,14 +327,17 @@ class Run:
 
     def _beside(self, model: OffPolicyAlgorithm, before: Any) -> dict[str, Any]:
         """Give what is compared: with the dense agent, or with other structures, and the connections before and after."""
-        if self.cell.method not in RUNS:
+        run = RUNS.get(self.cell.method)
+        if run is None:
             return {"dense_cost": asdict(metrics.cost(agents.dense_reference(self.cell, model.get_env())))}
         after = links.connections(model)
+        agent = self._agent_before()
         return {
+            "setting": asdict(run.setting_for(self.cell.env)),
             "trained_parameters": links.trained_parameters(model),
             "links_of_equal_size": UNITS * links_of_a_unit(agents.shape_of(self.env.envs[0])),
             "connections": None if after is None else {"first": before, "last": after},
-        }
+        } | ({} if agent is None else {"links_above_0.001_before": links.large_before(model, self._load_before(agent))})
 
 
 def train(cell: Cell, places: Places, checkpoint_every: int = 10_000) -> dict[str, Any]:

@@ -15,11 +15,11 @@ NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al., 2015, https://www.
 def channels_first(space: spaces.Box) -> bool:
     """
     Tell the order of the images that a policy gets: SB3 moves the channels of what it takes for images to the front, and
-    leaves others as they are.
+    leaves others as they are. Where all three sizes are equal (MinAtar's Seaquest), the channels are last.
 
     :param space: observation space of three dimensions
     """
-    return is_image_space(space) or is_image_space_channels_first(space)
+    return is_image_space(space) or (is_image_space_channels_first(space) and space.shape[0] < space.shape[2])
 
 
 class ConvExtractor(BaseFeaturesExtractor):
