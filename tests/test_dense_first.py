@@ -66,6 +66,8 @@ def test_every_stage_is_the_cell_of_the_round_before():
         "td3_Hopper-v4_dense_1000000_seed0"
     }
     own = {cell.name for cell in SETS["dense-first"]}
+    assert not any(cell.method == "live" for cell in SETS["dense-first"])  # that waits for the screening
+    assert all(cell_before(after) != before for before, after in pairwise(SETS["dense-first"]))
     assert all(cell_before(cell) is None or cell_before(cell).name in own for cell in SETS["dense-first"])
     assert own <= CELLS.keys()
 
@@ -296,7 +298,8 @@ def test_what_makes_a_ticket_by_hand():
 def test_the_section_names_what_is_missing():
     text = "\n".join(dense_first.section(Results([run("dense", 0, 100, 1_000)])))
     assert "| dense-first | 1 | " in text
-    assert "Hopper-v4: rlx2 2, static 2, snip 2, pruning 2, distilled 2, ticket-1 2" in text
+    assert "Hopper-v4: dense 1, rlx2 2, static 2, snip 2, pruning 2, distilled 2, ticket-1 2" in text
+    assert "| dense-first-live | 0 | 4 | Hopper-v4: live 2; HalfCheetah-v4: live 2 |" in text
     assert "### HalfCheetah-v4" in text
     # The page is what the report gives: tests/test_returns_report.py.
     assert report.RESULTS_MD.read_text().count("## Methods that need a dense network first") == 1

@@ -134,6 +134,8 @@ def test_screening_cells_have_the_factors_of_their_names():
     assert crowded == plain | {"weight_scale": "live", "drop_dead_links": True, "learning_rate": 1e-3} | schedule
     faster = CELLS["td3_Walker2d-v4_screening-LU_1000000_seed11"].arguments
     assert faster == plain | {"learning_rate": 1e-3, "gradient_steps": 2, "update_interval": 20_000}
+    elsewhere = Cell("screening-SG", "sac", "HalfCheetah-v4", 0, 1_000_000, 10_000).arguments  # critics end at 80 %
+    assert elsewhere.keys() & schedule.keys() == {"actor_start_sparsity", "prune_begin", "prune_end"}
 
 
 def test_no_seed_that_chose_confirms():

@@ -238,6 +238,11 @@ def test_the_setting_by_its_rule():
         ({"L": 9 * point, "P": 6 * point}, "PL"),
         ({"G": 20 * point, "S": 10 * point}, "SG"),
         ({"G": 20 * point, "S": 130 * point}, "S"),  # 97 points without G are enough
+        # a pair accepts no factor, least of all one that does harm
+        ({"G": -20 * point, "GU": -9 * point}, "SP"),
+        ({"L": -20 * point, "U": 10 * point, "LU": 15 * point}, ""),  # U harms where L is at -
+        ({"S": 15 * point, "L": -30 * point, "SL": 13 * point}, "S"),
+        ({"SP": -12 * point}, "SP"),
     ):
         assert screening.setting(screening.responses(screened(effects, noise=8 * point))) == expected
     noisy = screening.responses(screened({"S": 6 * point, "L": 9 * point}, noise=20 * point))  # a standard error of 5 points
@@ -264,6 +269,10 @@ def test_nothing_is_decided_before_all_runs_are_there():
     assert screening.deployed(lacking) is None
     assert screening.section(lacking)[0].startswith("31 of 32 runs are there: nothing is decided.")
     assert screening.section(Results([])) == []
+    elsewhere = result("screening-none", 10, 0.0, env="Hopper-v4")
+    assert screening.responses(Results([*found.found, Result(elsewhere.about)])) == screening.responses(found)
+    found.found[0].about["curve"][-1]["deployed"]["of one run"] = [9_000.0] * 10
+    assert screening.deployed(found) == "checkpoint 5"
     text = "\n".join(screening.section(found))
     assert "The setting (A2): S, predicted at" in text
     assert f"where the code still has {LIVE}" in text

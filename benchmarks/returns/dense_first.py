@@ -27,6 +27,10 @@ TEXT = (
     "means over seeds; hours are wall clock, on machines that did other work too. *Beside RLx2* and *beside RLx2-live*: "
     "whether all seeds score higher, or lower, than all of its, and which of the two is to be preferred, by return and FLOPs."
 )
+TRAINED_BY = (
+    "Trained by `python -m benchmarks.returns run dense-first`; and by `run dense-first-live`, once the screening has decided "
+    "what RLx2-live is."
+)
 TICKETS_TEXT = (
     "What makes a ticket: its links, if it scores higher than as many random ones in each layer (SS), or its first weights, "
     "if it scores higher than with others."
@@ -39,12 +43,19 @@ def section(results: Results) -> list[str]:
 
     :param results: finished cells
     """
-    cells = {_key(cell) for name in ("dense-first", "dense-first-slow") for cell in SETS[name]}
+    cells = {_key(cell) for name in ("dense-first", "dense-first-live", "dense-first-slow") for cell in SETS[name]}
     results = Results([one for one in results.found if _key(one) in cells])  # with the seeds of the protocol, and no others
-    parts = [TEXT, "Trained by `python -m benchmarks.returns run dense-first`."]
+    parts = [TEXT, TRAINED_BY]
     for env in ENVS:
         parts += [f"### {env}", table(results, env), f"Is RLx2 to be preferred to all of them? {preferred(results, env)}."]
-    return [*parts, "### Tickets", TICKETS_TEXT, tickets(results), "### Missing of these", missing(["dense-first"], results)]
+    return [
+        *parts,
+        "### Tickets",
+        TICKETS_TEXT,
+        tickets(results),
+        "### Missing of these",
+        missing(["dense-first", "dense-first-live"], results),
+    ]
 
 
 def _key(one: Cell | Result) -> tuple[Any, ...]:

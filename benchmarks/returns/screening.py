@@ -41,7 +41,9 @@ class Effect:
 
 def runs(results: Results) -> dict[str, list[Result]]:
     """Give the finished runs of the screening, by combination and then by seed."""
-    return {letters: results.where(method=f"screening-{letters or 'none'}") for letters in COMBINATIONS}
+    cells = {(cell.method, cell.env, cell.seed, cell.steps, cell.sparsity) for cell in SETS["screening"]}
+    own = Results([one for one in results.found if (one.method, one.env, one.seed, one.steps, one.sparsity) in cells])
+    return {letters: own.where(method=f"screening-{letters or 'none'}") for letters in COMBINATIONS}
 
 
 def responses(results: Results) -> Responses | None:
@@ -96,9 +98,11 @@ def setting(found: Responses) -> str:
 
     :param found: responses of all combinations
     """
-    if not any(effect.accepted for effect in effects(found)):
+    factors = {effect.term for effect in effects(found) if effect.accepted and effect.term in MAIN}
+    if not factors:
         return FALLBACK
-    predicted = predictions(found)
+    # A pair has its part in a prediction, but accepts no factor: what is not accepted stays at -.
+    predicted = {letters: points for letters, points in predictions(found).items() if set(letters) <= factors}
     best, without = (
         max(among, key=lambda s: (round(predicted[s], 9), -len(s)))  # what makes no difference stays at -
         for among in (predicted, [s for s in predicted if "G" not in s])
@@ -111,19 +115,21 @@ def deployed(results: Results) -> str | None:
     if responses(results) is None:
         return None
     gains = deployed_gains(results)
+    if not gains:
+        return None
     best = max(gains, key=lambda name: np.mean(gains[name]))
     better = np.mean(gains[best]) >= GAIN and sum(gain < -LOSS for gain in gains[best]) <= LOSSES
     return best if better else None
 
 
 def deployed_gains(results: Results) -> dict[str, list[float]]:
-    """Give how many points each policy beside the current one brings in each run in which all were scored."""
+    """Give how many points each policy beside the current one brings in each run, those that were scored in all runs."""
     gains: dict[str, list[float]] = {}
     for one in [one for pair in runs(results).values() for one in pair]:
         for name, curve in one.deployed.items():
             current = one.curve.returns[np.isin(one.curve.steps, curve.steps)]
             gains.setdefault(name, []).append(_points(float((curve.returns - current).mean())))
-    return gains
+    return {name: each for name, each in gains.items() if len(each) == len(SETS["screening"])}
 
 
 def section(results: Results) -> list[str]:
