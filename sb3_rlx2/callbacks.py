@@ -184,7 +184,7 @@ class RLx2Callback(BaseCallback):
             n_steps_begin=now if ended else round(begin + self.n_steps_delay * (total - begin)),
             checks=max(total // self._check_every - trains_from // self._check_every, 0) if shrinks else None,
             min_size=0 if buffer is None else buffer.min_size,
-            buffer_size=self.model.buffer_size,
+            buffer_size=self.model.buffer_size if buffer is None else buffer.capacity,  # of one that was loaded, its own
             batch_size=self.model.batch_size,
             episode_steps=_episode_steps(self.training_env),
         )

@@ -16,11 +16,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_rlx2 import RLx2Callback, RLx2TD3, SparseTD3Policy
-from sb3_rlx2.checkpoint import Checkpoints, Interrupted, context, generations
+from sb3_rlx2.checkpoint import Checkpoints, Interrupted, context, generations, run_state
 from tests import apart, runs
 from tests.envs import DriftEnv, GoalEnv
 from tests.faults import ERRORS, failing
-from tests.runs import CutAt, scramble
+from tests.runs import Cut, CutAt, scramble
 
 SMALL = {"learning_starts": 20, "batch_size": 8, "buffer_size": 60, "seed": 0, "policy_kwargs": {"net_arch": [8]}}
 
@@ -113,6 +113,42 @@ def test_an_environment_that_gives_no_state_begins_an_episode(algorithm, tmp_pat
         begun.learn(50, callback=Checkpoints(tmp_path, 20))
     assert begun.num_timesteps == 50
     assert begun.replay_buffer.timeouts[19] == 1.0  # the next observation in the buffer is of another episode
+
+
+@pytest.mark.filterwarnings("ignore:rich is experimental")
+def test_a_progress_bar_takes_no_evaluations_away(tmp_path):
+    # A run that began without a terminal and goes on in one.
+    def train(folder, cut=None, **how):
+        evaluation = EvalCallback(
+            DummyVecEnv([lambda: Monitor(DriftEnv())]), eval_freq=10, n_eval_episodes=1, verbose=0, log_path=str(folder)
+        )
+        given = [evaluation, Checkpoints(folder / "run", 10), *([CutAt(cut)] if cut else [])]
+        model().learn(60, callback=given, **how)
+        return np.load(folder / "evaluations.npz")["timesteps"].tolist()
+
+    with pytest.raises(Cut):
+        train(tmp_path, 35)
+    assert train(tmp_path, progress_bar=True) == [10, 20, 30, 40, 50, 60]
+
+
+def test_a_callback_that_is_gone_is_said(tmp_path):
+    class Counts(BaseCallback):
+        seen = 0
+
+        def _on_step(self):
+            self.seen += 1
+            return True
+
+    with pytest.raises(Cut):
+        model().learn(50, callback=[Act(99, print), Counts(), Checkpoints(tmp_path, 10), CutAt(25)])
+    with pytest.warns(UserWarning, match=r"goes on without Counts\.0, whose state is lost"):
+        model().learn(50, callback=Checkpoints(tmp_path, 10))
+
+
+def test_callbacks_of_earlier_checkpoints_are_found():
+    names = {"0.CallbackList": 0, "1.ProgressBarCallback": 1, "2._Callbacks": 2, "3.RLx2Callback": 3, "10.Act": 10, "4.Act": 4}
+    assert run_state._by_name(names) == {"RLx2Callback.0": 3, "Act.0": 4, "Act.1": 10}
+    assert run_state._by_name({"Act.0": 1}) == {"Act.0": 1}
 
 
 def test_what_else_is_lost_is_said(tmp_path):

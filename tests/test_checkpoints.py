@@ -49,11 +49,11 @@ PIECES = {
         *((*ENV, "Monitor", "held", name) for name in ("rewards", "results_writer")),
         (*ENV, "HopperEnv", "held", "_np_random"),
         (*ENV, "HopperEnv", "physics"),
-        ("evaluations", "2.EvalCallback", "envs", 0, "layers", "HopperEnv", "held", "_np_random"),
-        ("evaluations", "2.EvalCallback", "pending"),
+        ("evaluations", "EvalCallback.0", "envs", 0, "layers", "HopperEnv", "held", "_np_random"),
+        ("evaluations", "EvalCallback.0", "pending"),
         ("callbacks", "1.RLx2Callback", 1, "_next_check"),
         *(
-            ("callbacks", "2.EvalCallback", 1, name)
+            ("callbacks", "EvalCallback.0", 1, name)
             for name in ("n_calls", "evaluations_results", "evaluations_timesteps", "evaluations_length")
         ),
         *(("logger", name) for name in ("values", "outputs")),
@@ -75,7 +75,7 @@ PIECES = {
     runs.dqn: [
         *(("counters", name) for name in ("_n_calls", "exploration_rate", "_current_progress_remaining")),
         (*ENV, "CartPoleEnv", "held", "state"),
-        ("callbacks", "2.EvalCallback", 1, "best_mean_reward"),
+        ("callbacks", "EvalCallback.0", 1, "best_mean_reward"),
         ("callback_generators", "4.Draws", "dice"),
     ],
     runs.stock_her: [("buffer", "_current_ep_start"), ("buffer", "ep_length"), (*ENV, "BitFlippingEnv", "held", "state")],

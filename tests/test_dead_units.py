@@ -6,6 +6,7 @@ import torch as th
 
 from sb3_rlx2 import RLx2CrossQ, RLx2SAC, RLx2TD3, SparseMLP
 from sb3_rlx2.dead_units import folded, hidden_units
+from sb3_rlx2.deploy import DeployAverageCallback, deployed_policy
 from sb3_rlx2.metrics import acting_network, live_weights
 from sb3_rlx2.paths import find_paths
 from sb3_rlx2.sparse_mlp import sparse_mlps
@@ -148,3 +149,16 @@ def test_they_are_what_is_built():
         actor_sparsity=0.5, critic_sparsity=0.5,
     )  # fmt: skip
     assert [[layer.nnz for layer in mlp.layers] for mlp in sparse_mlps(model.critic)] == [[9, 9, 2], [9, 10, 1]]
+
+
+def test_the_actor_that_was_chosen_to_be_deployed_had_them():
+    model = trained(RLx2TD3, steps=0)
+    model.learn(60, callback=DeployAverageCallback(0.9))
+    deployed_policy(model)
+    with pytest.warns(UserWarning, match="chosen to be deployed had the units that are gone, so none is chosen now"):
+        model.prune_dead_units()
+    with pytest.raises(ValueError, match="has no deployed actor"):
+        deployed_policy(model)
+    model.restart_topology()
+    model.learn(60, callback=DeployAverageCallback(0.9))
+    deployed_policy(model)

@@ -5,9 +5,12 @@ import warnings
 
 import pytest
 from stable_baselines3 import TD3
+from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
 
 from sb3_rlx2 import RLx2Callback, RLx2DQN, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseTD3Policy
+from sb3_rlx2.checkpoint import Checkpoints, generations
+from sb3_rlx2.checkpoint.agent import as_zip
 from sb3_rlx2.plan import check_amount, gradient_steps_per_step, steps_of
 from tests.envs import DriftEnv
 
@@ -192,3 +195,34 @@ def test_misuse():
             make(**{name: -1})
     with pytest.raises(ValueError, match="planned_timesteps=0 must be an integer >= 1"):
         RLx2SAC("MlpPolicy", DriftEnv(), **TINY, planned_timesteps=0)
+
+
+@pytest.mark.filterwarnings("ignore:in this run", "ignore:progress=1 since an earlier learn")
+def test_a_warm_up_that_was_over_is_over(tmp_path):
+    # a share of a longer run is more steps
+    model = make(learning_starts=0.1).learn(1_000)
+    before = model._n_updates
+    assert before == 900
+    model.learn(9_000, callback=lambda values, _: values["self"].num_timesteps < 1_500, reset_num_timesteps=False)
+    assert model._n_updates - before > 490
+    model.learn(9_000, callback=lambda values, _: values["self"].num_timesteps < 500)  # begun anew: a warm-up of 900
+    assert model._n_updates - before < 510
+
+
+def test_an_agent_saved_on_the_way_has_its_share(tmp_path):
+    model = make(learning_starts=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.learn(1_000, callback=[CheckpointCallback(500, str(tmp_path)), Checkpoints(tmp_path / "run", 500)])
+    assert RLx2TD3.load(tmp_path / "rl_model_500_steps.zip").learning_starts == 0.1
+    newest = generations.newest(tmp_path / "run")
+    assert RLx2TD3.load(as_zip(newest.path)).learning_starts == 0.1
+    assert model.learning_starts == 0.1
+
+
+def test_a_loaded_buffer_is_planned_with(tmp_path):
+    make(buffer_size=200, buffer_min_size=100).save_replay_buffer(tmp_path / "small")
+    model = make(buffer_size=10_000, buffer_min_size=200)
+    model.load_replay_buffer(tmp_path / "small")
+    with pytest.warns(UserWarning, match=r"the replay buffer never shrinks \(buffer_min_size=200\)"):
+        model.learn(5_000, callback=lambda *_: False)

@@ -475,8 +475,10 @@ def test_the_algorithms_arguments_hold_for_a_loaded_buffer(tmp_path):
     model.save(tmp_path / "model")
     model.save_replay_buffer(tmp_path / "buffer")
     loaded = RLx2TD3.load(tmp_path / "model", n_steps=5, buffer_min_size=60, gamma=0.9)
+    loaded.replay_buffer.handle_timeout_termination = False
     loaded.load_replay_buffer(tmp_path / "buffer")
     buffer = loaded.replay_buffer
+    assert buffer.handle_timeout_termination is False
     assert (buffer.final_n_steps, buffer.buffer_min_size, buffer.gamma, buffer.live) == (5, 60, 0.9, 30)
 
 

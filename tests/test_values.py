@@ -371,6 +371,53 @@ def test_the_buffer_follows_what_is_set_afterwards():
     assert (buffer.n_steps, buffer.final_n_steps, buffer.min_size, buffer.gamma) == (7, 7, 20, 0.5)
 
 
+def test_what_the_constructor_resolves_is_resolved_afterwards():
+    model = changed(make(), train_freq=4, action_noise=0.2).learn(20)
+    assert model.train_freq.frequency == 4
+    assert isinstance(model.action_noise, NormalActionNoise)
+    entropy = changed(make(RLx2SAC, target_entropy=-3.0), target_entropy="auto").learn(10)
+    assert entropy.target_entropy == -2.0  # of two actions
+
+
+def test_an_entropy_coefficient_follows(tmp_path):
+    fixed = changed(make(RLx2SAC, ent_coef=0.2), ent_coef=5.0).learn(30)
+    assert fixed.ent_coef_tensor.item() == 5.0
+    fixed.save(tmp_path / "fixed")
+    again = RLx2SAC.load(tmp_path / "fixed", DriftEnv(), ent_coef=0.1)
+    again.restart_topology()
+    again.learn(10)
+    assert again.ent_coef_tensor.item() == pytest.approx(0.1)
+    learned = make(RLx2SAC)
+    learned.save(tmp_path / "learned")
+    needed = "must be a number, because it was not learned: for the other make a new agent"
+    with pytest.raises(RuntimeError, match=f"ent_coef='auto' {needed}"):
+        RLx2SAC.load(tmp_path / "fixed", ent_coef="auto")
+    with pytest.raises(
+        RuntimeError, match=r"ent_coef=0\.2 must be 'auto', because it was learned: for the other make a new agent"
+    ):
+        RLx2SAC.load(tmp_path / "learned", ent_coef=0.2)
+    fixed.ent_coef = "auto"
+    for act in (lambda: fixed.learn(10), lambda: fixed.save(tmp_path / "not this")):
+        with pytest.raises(ValueError, match=f"ent_coef='auto' {needed}"):
+            act()
+
+
+def test_exploration_that_is_not_taken():
+    model = RLx2DQN("MlpPolicy", "CartPole-v1", learning_starts=5, buffer_size=50, buffer_min_size=10)
+    model.exploration_final_eps = 0.9
+    with pytest.warns(
+        UserWarning, match="exploration_final_eps=0.9 was set after .* goes on with exploration_schedule that is"
+    ):
+        model.learn(10)
+
+
+def test_a_policy_of_another_precision_acts():
+    model = make()
+    model.policy.double()
+    action, _ = model.predict(np.zeros(3))
+    assert np.isfinite(action).all()
+
+
 def test_a_learning_rate_that_is_not_taken():
     model = changed(make(learning_rate=1e-3), learning_rate=1e-5)
     with pytest.warns(

@@ -12,7 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm, maybe_make_env
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TrainFreq
 from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.goal_selection_strategy import KEY_TO_GOAL_STRATEGY
@@ -27,14 +27,22 @@ from sb3_rlx2.algorithms.smaller import remove_dead_units
 from sb3_rlx2.algorithms.values import check_switch, check_values, warn_of_idle
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
 from sb3_rlx2.callbacks import RLx2Callback, check_dense_start
+from sb3_rlx2.deploy import ATTRIBUTE as DEPLOYED
 from sb3_rlx2.environment_guard import check_statistics, guard, unguard
 from sb3_rlx2.fast.eligible import TrainingWatch, is_own, uses_masked, why_not
 from sb3_rlx2.patching import patched
-from sb3_rlx2.plan import check_amount, steps_of
+from sb3_rlx2.plan import check_amount, is_share, steps_of
 from sb3_rlx2.progress_log import ARRAYS
-from sb3_rlx2.updater import check_gradients
 from sb3_rlx2.validation import check_arguments, check_integer, check_number, known_arguments, lookup
 from sb3_rlx2.warning import warn
+
+# Arguments of which SB3 makes something at once that it does not look at again, and what that is.
+MADE_ONCE = {
+    "buffer_size": "the buffer",
+    "exploration_initial_eps": "exploration_schedule",
+    "exploration_final_eps": "exploration_schedule",
+    "exploration_fraction": "exploration_schedule",
+}
 
 
 class _Callbacks(CallbackList):
@@ -73,7 +81,7 @@ class RLx2Algorithm(SavedSafely):
     _is_loading = False  # SB3's `load` has made it and will give it a saved agent's state
     _steps: Any = None
     _watch: Any = None  # the TrainingWatch that looks after them
-    _buffer_made_of: int
+    _made_of: Mapping[str, Any]  # what arguments were when something was made of them
     _said: str | None = None  # why gradient steps are SB3's own, as the user was told
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -175,10 +183,7 @@ class RLx2Algorithm(SavedSafely):
             merged["policy_kwargs"]["init"] = NetworkOptions.init
         with patched(self, n_steps=1, **merged):  # SB3's argument of this name would only warn next to a buffer class
             super()._setup_model()
-        self._buffer_made_of = self.buffer_size
-        optimizer = getattr(self, "ent_coef_optimizer", None)
-        if optimizer is not None:
-            optimizer.register_step_pre_hook(lambda *_: check_gradients("entropy coefficient", optimizer))
+        self._made_of = {name: getattr(self, name) for name in MADE_ONCE if hasattr(self, name)}
         if self.arrays is True:
             self._choose_steps()  # says now, and not at the first `train`, what is in the way
 
@@ -290,7 +295,7 @@ class RLx2Algorithm(SavedSafely):
                 )
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_steps", "_watch", "_said", "_is_loading", "_buffer_made_of"]
+        return [*super()._excluded_save_params(), "_steps", "_watch", "_said", "_is_loading", "_made_of", "_as_given"]
 
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -338,15 +343,22 @@ class RLx2Algorithm(SavedSafely):
         name = tb_log_name or type(self).__name__
         total = total_timesteps if reset_num_timesteps else total_timesteps + self.num_timesteps
         warm_up = steps_of("learning_starts", self.learning_starts, max(total, self.planned_timesteps or 0))
+        if not reset_num_timesteps and self._n_updates > 0 and is_share(self.learning_starts):
+            warm_up = min(warm_up, self.num_timesteps)  # it was over, however long the run has become since
         try:
+            self._as_given = {"learning_starts": self.learning_starts}
             with patched(self, learning_starts=warm_up):
                 return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
         finally:
+            self._as_given = {}
             if self.env is not None:
                 unguard(self.env)
 
     def _follow(self) -> None:
         """Have what was made of arguments follow those that somebody has set since, as all others do."""
+        if not isinstance(self.train_freq, TrainFreq):
+            self._convert_train_freq()
+        self.action_noise = exploration_noise(self.action_noise, self.action_space, self.n_envs)
         buffer = self.replay_buffer
         if isinstance(buffer, RLx2ReplayBuffer) and (self.n_steps, self.buffer_min_size) != (
             buffer.final_n_steps,
@@ -355,18 +367,19 @@ class RLx2Algorithm(SavedSafely):
             buffer.configure(self.n_steps, self.gamma, self.buffer_min_size)
 
     def _warn_of_late(self) -> None:
-        """Tell who has set what SB3 does not look at again: it has made a schedule of the rate, and a buffer of that size."""
+        """Tell who has set what SB3 does not look at again."""
         given, schedule = self.learning_rate, getattr(self.lr_schedule, "value_schedule", None)
         if isinstance(given, Real) and isinstance(schedule, ConstantSchedule) and schedule.val != given:
             warn(
                 f"learning_rate={given} was set after construction, and training takes lr_schedule, {schedule.val}: set that "
                 "one, or have load(path, learning_rate=...) make it"
             )
-        if self.buffer_size != self._buffer_made_of:
-            warn(
-                f"buffer_size={self.buffer_size} was set after construction, and training goes on with the buffer that is "
-                f"there, made of {self._buffer_made_of}: have load(path, buffer_size=...) make it"
-            )
+        for name, made_of in self._made_of.items():
+            if getattr(self, name) != made_of:
+                warn(
+                    f"{name}={getattr(self, name)} was set after construction, and training goes on with {MADE_ONCE[name]} "
+                    f"that is there, made of {made_of}: have load(path, {name}=...) make it"
+                )
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.env is not None:
@@ -405,6 +418,8 @@ class RLx2Algorithm(SavedSafely):
         :raises ValueError: if a network is still to lose links by ``prune_end``
         """
         arguments = remove_dead_units(self.policy)  # type: ignore[arg-type]
+        if vars(self).pop(DEPLOYED, None) is not None:
+            warn("the actor that was chosen to be deployed had the units that are gone, so none is chosen now")
         self.policy_kwargs = {name: value for name, value in self.policy_kwargs.items() if name not in arguments}
         self.policy_kwargs["net_arch"] = arguments.pop("net_arch")
         for name, value in arguments.items():

@@ -1,7 +1,7 @@
 """How an agent and its replay buffer are saved, whole or not at all, and loaded without running code from their files."""
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from sb3_rlx2.algorithms.values import check_values
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
 from sb3_rlx2.fast.eligible import is_own
 from sb3_rlx2.files import saving
+from sb3_rlx2.patching import patched
 from sb3_rlx2.safe_pickle import UnsafePickleError
 from sb3_rlx2.saved_objects import add_plain, attribute_names, read_objects
 from sb3_rlx2.validation import check_arguments, known_arguments
@@ -34,6 +35,7 @@ class SavedSafely(AlgorithmHost):
     n_steps: int
     buffer_min_size: int | float
     replay_buffer: Any
+    _as_given: Mapping[str, Any] = {}  # arguments that hold another value as long as `learn` goes on
 
     @classmethod
     def _own(cls) -> type:
@@ -55,13 +57,14 @@ class SavedSafely(AlgorithmHost):
         :raises OSError: if there is no room for it
         """
         self._check_built()
-        if not isinstance(path, str | Path) or Path(path).is_dir():  # to which SB3 gives another name
-            super().save(path, exclude, include)
-            return
-        with saving(path, ".zip") as unfinished:
-            super().save(unfinished, exclude, include)
-            with unfinished.open("r+b") as file:
-                add_plain(file, vars(self))
+        with patched(self, **self._as_given):
+            if not isinstance(path, str | Path) or Path(path).is_dir():  # to which SB3 gives another name
+                super().save(path, exclude, include)
+                return
+            with saving(path, ".zip") as unfinished:
+                super().save(unfinished, exclude, include)
+                with unfinished.open("r+b") as file:
+                    add_plain(file, vars(self))
 
     def save_replay_buffer(self, path: Any) -> None:
         """
@@ -151,6 +154,8 @@ class SavedSafely(AlgorithmHost):
             except ValueError as error:
                 limit = f"{loaded.capacity}, the capacity of the buffer in {path}"
                 raise ValueError(f"buffer_min_size={self.buffer_min_size} must be <= {limit}") from error
+        if hasattr(own, "handle_timeout_termination"):
+            loaded.handle_timeout_termination = own.handle_timeout_termination
         self.replay_buffer = loaded
 
     def _read_replay_buffer(self, path: Any, truncate_last_traj: bool) -> ReplayBuffer:

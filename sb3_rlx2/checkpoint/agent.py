@@ -29,6 +29,7 @@ def describe(model: OffPolicyAlgorithm) -> dict[str, Any]:
     modules, variables = model._get_torch_save_params()
     left_out = {*model._excluded_save_params(), *(name.partition(".")[0] for name in (*modules, *variables))}
     attributes = {name: value for name, value in vars(model).items() if name not in left_out}
+    attributes |= getattr(model, "_as_given", {})
     normalizer = model.get_vec_normalize_env()
     statistics = {} if normalizer is None else normalizer.__getstate__() | {"reset_infos": []}  # which hold what they like
     return {"attributes": pack_objects(attributes), "normalizer": pack_objects(statistics)}

@@ -4,13 +4,14 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
 from os import _exit, getpid, kill
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, ProgressBarCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_rlx2.callbacks import RLx2Callback
@@ -237,6 +238,9 @@ class Checkpoints(Interruptible):
         state = found.read()
         run = self._run()
         self._say_what_is_missing(run, state)
+        left = run_state.left_over(run, state)
+        if left:
+            warn(f"the run in {self.folder} goes on without {', '.join(left)}, whose state is lost")
         try:
             self._rows.read(self.model.replay_buffer, found.segments, manifest["rows"])
             run_state.restore(run, state)
@@ -270,9 +274,12 @@ class Checkpoints(Interruptible):
 
     def _others(self) -> Iterator[tuple[str, BaseCallback]]:
         """Give all callbacks but this one, also those inside others, by a name that the next process gives them too."""
-        for number, callback in enumerate(_flat(self.locals["callback"])):
-            if callback is not self:
-                yield f"{number}.{type(callback).__name__}", callback
+        count = Counter[str]()
+        for callback in _flat(self.locals["callback"]):
+            if callback is not self and not isinstance(callback, CallbackList | ProgressBarCallback):
+                kind = type(callback).__name__
+                yield run_state.callback_name(kind, count[kind]), callback
+                count[kind] += 1
 
 
 def _flat(callback: BaseCallback) -> Iterator[BaseCallback]:

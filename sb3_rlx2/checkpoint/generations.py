@@ -22,7 +22,7 @@ from sb3_rlx2.files import replacing
 from sb3_rlx2.packing import pack, unpack
 from sb3_rlx2.warning import warn
 
-FORMAT = 2  # before, what a topology updater remembers was no tensor
+FORMAT = 3  # in 1, what a topology updater remembers was no tensor; up to 2, callbacks had other names
 MANIFEST, STATE, ARRAYS, ROWS = "manifest.json", "state.json", "arrays.npz", "rows"
 NAME = re.compile(r"(?P<number>\d{6,})_step_(?P<step>\d+)")
 

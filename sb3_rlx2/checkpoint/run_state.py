@@ -7,6 +7,7 @@ some of it lies in local variables of SB3's.
 
 import random
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -32,6 +33,8 @@ COUNTERS = (
 )
 FILES = {"file", "events"}  # of the state of a logger's output that writes into files
 PARTS_OF_NOISE = {"_base_noise", "_noises"}  # of `VectorizedActionNoise`
+WITHOUT_STATE = {"CallbackList", "_Callbacks", "ProgressBarCallback"}  # among the callbacks of checkpoints up to format 2
+COUNTED = {"n_calls", "num_timesteps"}  # by all callbacks
 OF_CALLBACKS = {"model", "parent", "locals", "globals", "logger"}  # no state of a callback's own
 
 
@@ -113,6 +116,45 @@ def restore(run: Run, state: dict[str, Any]) -> None:
     for name, part in PARTS.items():
         if name in state:
             part.put(run, state[name])
+
+
+def callback_name(kind: str, number: int) -> str:
+    """
+    Name a callback, so that another process, where there may be a progress bar besides, finds it.
+
+    :param kind: name of its class
+    :param number: how many of that class come before it
+    """
+    return f"{kind}.{number}"
+
+
+def left_over(run: Run, state: dict[str, Any]) -> list[str]:
+    """
+    Name the callbacks that training has changed, and that are not there any more.
+
+    :param run: the run
+    :param state: what :func:`capture` gave
+    """
+    held = _by_name(state["callbacks"])
+    changed = {
+        name
+        for name, (begun, now) in held.items()
+        if any(not _same(value, begun.get(each)) for each, value in now.items() if each not in COUNTED)
+    }
+    return sorted(changed - run.callbacks.keys())
+
+
+def _by_name(states: dict[str, Any]) -> dict[str, Any]:
+    """Give states of callbacks by their names: up to format 2 those began with the place among all, containers too."""
+    if not any(name[0].isdigit() for name in states):
+        return states
+    named, count = {}, Counter[str]()
+    for name in sorted(states, key=lambda each: int(each.partition(".")[0])):
+        kind = name.partition(".")[2]
+        if kind not in WITHOUT_STATE:
+            named[callback_name(kind, count[kind])] = states[name]
+            count[kind] += 1
+    return named
 
 
 def _get_parameters(run: Run) -> Any:
@@ -246,9 +288,10 @@ def _get_evaluations(run: Run) -> Any:
 
 
 def _put_evaluations(run: Run, state: Any) -> None:
+    held = _by_name(state)
     for name, env in _evaluation_envs(run):
-        if name in state:
-            environments.restore_envs(env, state[name])
+        if name in held:
+            environments.restore_envs(env, held[name])
 
 
 def _evaluation_envs(run: Run) -> Iterator[tuple[str, VecEnv]]:
@@ -273,8 +316,9 @@ def _get_callbacks(run: Run) -> Any:
 
 def _put_callbacks(run: Run, state: Any) -> None:
     """Give callbacks what has changed in training. What has not is their arguments, which may be others now."""
+    held = _by_name(state)
     for name, callback in run.callbacks.items():
-        begun, now = state.get(name, ({}, {}))
+        begun, now = held.get(name, ({}, {}))
         run.begun[name] = begun
         vars(callback).update({each: value for each, value in now.items() if not _same(value, begun.get(each))})
 
@@ -284,8 +328,9 @@ def _get_callback_generators(run: Run) -> Any:
 
 
 def _put_callback_generators(run: Run, state: Any) -> None:
+    held = _by_name(state)
     for name, callback in run.callbacks.items():
-        attributes.restore(callback, state.get(name, {}))
+        attributes.restore(callback, held.get(name, {}))
 
 
 def _same(one: Any, other: Any) -> bool:

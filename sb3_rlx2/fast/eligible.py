@@ -105,6 +105,8 @@ def _observation_reasons(policy: Any) -> Iterator[str]:
 def _why_not_head(mlp: SparseMLP) -> str | None:
     if not is_own(type(mlp)):
         return f"{type(mlp).__name__} is no class of this package and may compute something else"
+    if mlp.values.dtype != th.float32:
+        return f"weights are {mlp.values.dtype}, not float32"
     return backends.why_masked(mlp)
 
 

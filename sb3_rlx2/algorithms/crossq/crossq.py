@@ -9,8 +9,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from typing_extensions import Unpack
 
-from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.crossq.policies import SparseCrossQActor, SparseCrossQCritic, SparseCrossQPolicy
+from sb3_rlx2.algorithms.entropy import EntropyAlgorithm
 from sb3_rlx2.algorithms.keywords import OffPolicyKeywords
 from sb3_rlx2.plan import LEARNING_STARTS
 
@@ -28,7 +28,7 @@ class CrossQKeywords(OffPolicyKeywords, total=False):
     use_sde_at_warmup: bool
 
 
-class RLx2CrossQ(RLx2Algorithm, CrossQ):
+class RLx2CrossQ(EntropyAlgorithm, CrossQ):
     """
     CrossQ trained sparse from scratch with RLx2 (Tan et al., ICLR 2023, https://arxiv.org/abs/2205.15043).
 

@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from typing_extensions import Unpack
 
-from sb3_rlx2.algorithms.base import RLx2Algorithm
+from sb3_rlx2.algorithms.entropy import EntropyAlgorithm
 from sb3_rlx2.algorithms.keywords import TargetKeywords
 from sb3_rlx2.algorithms.networks import SparseCritic
 from sb3_rlx2.algorithms.sac.policies import SparseSACActor, SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
@@ -29,7 +29,7 @@ class SACKeywords(TargetKeywords, total=False):
     use_sde_at_warmup: bool
 
 
-class RLx2SAC(RLx2Algorithm, SAC):
+class RLx2SAC(EntropyAlgorithm, SAC):
     """
     SAC trained sparse from scratch with RLx2 (Tan et al., ICLR 2023, https://arxiv.org/abs/2205.15043).
 

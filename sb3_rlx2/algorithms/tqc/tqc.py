@@ -9,7 +9,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from typing_extensions import Unpack
 
-from sb3_rlx2.algorithms.base import RLx2Algorithm
+from sb3_rlx2.algorithms.entropy import EntropyAlgorithm
 from sb3_rlx2.algorithms.keywords import TargetKeywords
 from sb3_rlx2.algorithms.tqc.policies import (
     SparseTQCActor,
@@ -36,7 +36,7 @@ class TQCKeywords(TargetKeywords, total=False):
     use_sde_at_warmup: bool
 
 
-class RLx2TQC(RLx2Algorithm, TQC):
+class RLx2TQC(EntropyAlgorithm, TQC):
     """
     TQC trained sparse from scratch with RLx2 (Tan et al., ICLR 2023, https://arxiv.org/abs/2205.15043).
 
