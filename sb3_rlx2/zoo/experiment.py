@@ -6,6 +6,7 @@ import pickle
 import shlex
 import shutil
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
             self.config = str(hyperparams_file(self.twin_of or self.algo))
         self.resumes = getattr(self.args, "resume", None) is not None
         self.checkpoints: Checkpoints | None = None
-        self.made: list[VecEnv] = []
+        self.made: list[VecEnv] | None = None  # environments, as long as the run is being set up
         if self.resumes:
             self.save_path = self.args.resume
             sweep(Path(self.save_path))
@@ -59,16 +60,20 @@ class ExperimentManager(exp_manager.ExperimentManager):
     def setup_experiment(self) -> Any:
         """Set up a run, or leave nothing of it."""
         new = not os.path.exists(self.save_path)
+        made: list[VecEnv] = []
+        self.made = made
         try:
             return super().setup_experiment()
         except BaseException:
-            for env in self.made:
+            for env in made:
                 env.close()
             if new:
                 shutil.rmtree(self.save_path, ignore_errors=True)
                 with contextlib.suppress(OSError):  # others' runs may be in it
                     os.rmdir(self.log_path)
             raise
+        finally:
+            self.made = None  # those of trials are theirs
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read them from their file, or those that a run was begun with if it goes on; as they are, and as they are saved."""
@@ -84,6 +89,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         if self.resumes:
             return
+        assert self.made is not None
         normaliser = unwrap_vec_normalize(self.made[-1])
         if normaliser is not None and not saved_hyperparams.get("normalize"):  # it came with the agent that this goes on from
             own = {"norm_obs": normaliser.norm_obs, "norm_reward": normaliser.norm_reward}
@@ -92,30 +98,35 @@ class ExperimentManager(exp_manager.ExperimentManager):
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """
-        Make environments that give their state, also in processes of their own, and outlive a full disk.
+        Make environments.
 
         :param n_envs: how many
         :param eval_env: whether they are for evaluation
         :param no_log: whether they write no monitor files
         """
-        wrap, in_processes = self.env_wrapper, self.vec_env_class is SubprocVecEnv
+        env = super().create_envs(n_envs, eval_env, no_log)
+        if self.made is not None:
+            self.made[-1] = env
+        return env
+
+    def _wrapping(self, wrap: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] | None) -> Callable[..., gym.Env[Any, Any]]:
+        """Have environments give their state, also in processes of their own, and outlive a full disk."""
+        in_processes = self.vec_env_class is SubprocVecEnv
 
         def wrap_also(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
             wrapped = monitored(env if wrap is None else wrap(env))
             return Resumable(wrapped) if in_processes else wrapped
 
-        with patched(self, env_wrapper=wrap_also):
-            self.made[-1] = super().create_envs(n_envs, eval_env, no_log)
-        return self.made[-1]
+        return wrap_also
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> Any:
-        processed = super()._preprocess_hyperparams(hyperparams)
+        settings, wrapper, callbacks, vec_env_wrapper = super()._preprocess_hyperparams(hyperparams)
         if not self._eval_env_kwargs_args:
             self.eval_env_kwargs = self.env_kwargs  # those of the file, too, which the zoo gives to training only
-        check_keywords(ALGOS[self.twin_of or self.algo], processed[0])
-        if self.twin_of is None:
-            return processed
-        return dense_hyperparams(self.twin_of, processed[0], self.n_timesteps), *processed[1:]
+        check_keywords(ALGOS[self.twin_of or self.algo], settings)
+        if self.twin_of is not None:
+            settings = dense_hyperparams(self.twin_of, settings, self.n_timesteps)
+        return settings, self._wrapping(wrapper), callbacks, vec_env_wrapper
 
     def _preprocess_action_noise(self, hyperparams: dict[str, Any], saved_hyperparams: dict[str, Any], env: VecEnv) -> Any:
         check_actions(self.twin_of or self.algo, env)  # before the zoo speaks of noise
@@ -191,7 +202,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
         return model  # type: ignore[no-any-return]
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        self.made.append(env)  # closed then, also if the settings of VecNormalize do not fit
+        if self.made is not None:
+            self.made.append(env)  # closed then, also if the settings of VecNormalize do not fit
         env = super()._maybe_normalize(env, eval_env)
         statistics = agents.beside_checkpoint(Path(self.trained_agent), "vecnormalize")
         if statistics is None:
