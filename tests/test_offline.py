@@ -1,18 +1,20 @@
 """TD3+BC on given transitions: its loss, what it learns, and where data come from."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch as th
 from stable_baselines3 import TD3
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from sb3_rlx2 import RLx2DQN
 from sb3_rlx2.algorithms.td3bc.td3bc import RLx2TD3BC
 from sb3_rlx2.extras import MissingExtra
 from sb3_rlx2.offline import add_episodes, minari_episodes, normalised
@@ -62,9 +64,42 @@ def test_episodes_become_transitions():
     assert buffer.timeouts[:20, 0].nonzero()[0].tolist() == [9]
 
 
+def cut_off(count=3, length=10):
+    """Give parts of episodes, whose last step is no end; all rewards of a part are its number."""
+    for number, episode in enumerate(episodes(count, length)):
+        never = np.zeros(length, bool)
+        yield replace(episode, rewards=np.full(length, float(number)), terminations=never, truncations=never)
+
+
+@pytest.mark.parametrize("kind", [None, NStepReplayBuffer])
+def test_windows_end_where_a_part_of_an_episode_does(kind):
+    model = make(n_steps=3, gamma=1.0, replay_buffer_class=kind, replay_buffer_kwargs={"gamma": 1.0} if kind else None)
+    add_episodes(model, cut_off())
+    samples = model.replay_buffer._get_samples(np.array([7, 8, 9, 18, 19]))
+    assert samples.rewards[:, 0].tolist() == [0, 0, 0, 2, 1]
+    assert samples.dones.sum() == 0
+
+
+@pytest.mark.parametrize("kind", [None, ReplayBuffer, NStepReplayBuffer])
+def test_terminations_stay_such(kind):
+    model = make(replay_buffer_class=kind)
+    add_episodes(model, episodes(2))
+    assert model.replay_buffer._get_samples(np.array([9, 18, 19])).dones[:, 0].tolist() == [0, kind is NStepReplayBuffer, 1]
+
+
+def test_discrete_actions_are_taken_as_they_are():
+    model = RLx2DQN("MlpPolicy", "CartPole-v1", buffer_size=10, buffer_min_size=1, device="cpu")
+    ends = np.array([False, False, True])
+    given = Episode(np.zeros((4, 4), np.float32), np.array([1, 0, 1]), np.ones(3), ends, ~ends & False)
+    assert add_episodes(model, [given]) == 3
+    assert model.replay_buffer.actions[:3].ravel().tolist() == [1, 0, 1]
+
+
 def test_data_that_do_not_fit():
     with pytest.raises(ValueError, match="buffer_size=150 must be at least the number of transitions"):
         add_episodes(make(buffer_size=150), episodes())
+    with pytest.raises(ValueError, match=r"^n_envs=2 must be 1: episodes are those of one environment$"):
+        add_episodes(make(DummyVecEnv([DriftEnv, DriftEnv])), episodes())
 
 
 @pytest.mark.filterwarnings("ignore:no RLx2Callback")
@@ -151,6 +186,14 @@ def test_statistics_come_from_the_data():
     assert np.isfinite(evaluating.last_mean_reward)
     with pytest.raises(ValueError, match="buffer holds 0 transitions"):
         normalised(DummyVecEnv([DriftEnv]), make().replay_buffer)
+
+
+def test_statistics_are_of_what_can_be_sampled():
+    buffer = filled().replay_buffer
+    assert buffer.shrink(0.5) == 100
+    statistics = normalised(DummyVecEnv([DriftEnv]), buffer).obs_rms
+    np.testing.assert_allclose(statistics.mean, buffer.observations[100:200, 0].mean(axis=0, dtype=np.float64))
+    np.testing.assert_allclose(statistics.var, buffer.observations[100:200, 0].var(axis=0, dtype=np.float64))
 
 
 @pytest.mark.parametrize(
