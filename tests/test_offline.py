@@ -1,8 +1,10 @@
 """TD3+BC on given transitions: its loss, what it learns, and where data come from."""
 
 import csv
+import gc
 import signal
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
@@ -26,6 +28,7 @@ from sb3_rlx2.offline import add_episodes, minari_episodes, normalised
 from tests.checks import assert_sound
 from tests.envs import DriftEnv
 from tests.runs import Cut, CutAt, fingerprint, scramble
+from tests.test_docs import DOCS, blocks
 
 
 @dataclass
@@ -423,19 +426,39 @@ class StandIn:
 
     __spec__ = "as modules have"
 
+    def __init__(self, name, make):
+        self.name, self.iterate_episodes = name, make
+
     def load_dataset(self, dataset, download):
-        assert (dataset, download) == ("drift/medium-v0", True)
+        assert (dataset, download) == (self.name, True)
         return self
 
-    def iterate_episodes(self):
-        return episodes()
+
+def of_hopper():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        ends = np.arange(30) == 29
+        yield Episode(generator.normal(size=(31, 11)), generator.uniform(-1, 1, (30, 3)), np.ones(30), ends, ends & ~ends)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_scripts_of_the_page(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "minari", StandIn("mujoco/hopper/medium-v0", of_hopper))
+    script = blocks(DOCS / "offline.md", "python")[number].replace("500_000", "20").replace("10_000", "10")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # logs are left to the end of the process
+        exec(script, names := {"__name__": "__main__"})
+        assert names["model"].num_timesteps == names["model"]._n_updates == (200, 20)[number]
+        names.clear()
+        gc.collect()
 
 
 @pytest.fixture(params=["stand-in", *(["minari"] if find_spec("minari") else [])])
 def minari_dataset(request, monkeypatch, tmp_path):
     """A data set of the episodes above, by its name: of a stand-in, and of Minari itself where it is installed."""
     if request.param == "stand-in":
-        monkeypatch.setitem(sys.modules, "minari", StandIn())
+        monkeypatch.setitem(sys.modules, "minari", StandIn("drift/medium-v0", episodes))
         return "drift/medium-v0"
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     import minari

@@ -108,7 +108,7 @@ class Checkpoints(Interruptible):
     versions have changed, with which numbers may round differently.
 
     :param folder: folder of the checkpoints; what is in it is gone on from, so a new run needs a new one
-    :param every: environment steps between two checkpoints
+    :param every: environment steps between two checkpoints, of ``learn_offline`` gradient steps
     :param keep: how many of the newest stay, besides the one behind the best evaluation
     :param verbose: 1 says when a run goes on
     :raises ValueError: if an argument is out of its range
