@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium.wrappers import TimeLimit
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -120,7 +120,8 @@ class RLx2Callback(BaseCallback):
                 f"policy={type(self.model.policy).__name__} is not sparse: RLx2Callback needs a model with "
                 "one, such as SparseTD3Policy"
             )
-        if _count_rlx2_callbacks(self.locals.get("callback")) > 1:
+        given = self.locals.get("callback")
+        if given is not None and sum(isinstance(each, RLx2Callback) for each in all_callbacks(given)) > 1:
             raise ValueError(
                 "callback holds more than one RLx2Callback: the RLx2 classes bring their own, pass its arguments to them"
             )
@@ -255,10 +256,8 @@ class RLx2Callback(BaseCallback):
         buffer.cut_last((newest != np.reshape(self._first_obs(), newest.shape)).any(axis=1))
 
     def _on_rollout_start(self) -> None:
-        updater = self.updater
-        updater.prune()
-        if updater.latest_updates:
-            self._log_updates()
+        self.updater.prune()
+        write_updates(self.model)
 
     def _on_rollout_end(self) -> None:
         buffer = self.buffer
@@ -335,19 +334,6 @@ class RLx2Callback(BaseCallback):
                     f"{dropped} transitions, {buffer.live * buffer.n_envs} left"
                 )
 
-    def _log_updates(self) -> None:
-        """Write a row for each topology update since the last call: several may fall between two dumps of the log."""
-        updates, self.updater.latest_updates = self.updater.latest_updates, []
-        for update in updates:
-            row = {
-                column(update.network, "updates"): update.number,
-                column(update.network, "churn"): update.churn,
-                DROP_FRACTION: update.drop_fraction,
-            }
-            for mlp, shares in enumerate(update.layer_churn):
-                row |= {layer_column(update.network, mlp, layer): share for layer, share in enumerate(shares)}
-            write_row(self.logger, row, self.model.num_timesteps)
-
     def _log(self) -> None:
         record = self.logger.record
         for name, network in self.updater.networks.items():
@@ -381,9 +367,28 @@ class RLx2Callback(BaseCallback):
     def _on_training_end(self) -> None:
         # May be called twice (the zoo does) and not at all (after an exception); the next training start resets it all.
         self.updater.prune()
-        self._log_updates()
+        write_updates(self.model)
         self.updater.rest()
         unguard(self.training_env)
+
+
+def write_updates(model: Any) -> None:
+    """
+    Write a row for each topology update since the last call: several may fall between two dumps of the log.
+
+    :param model: what is trained, with a sparse policy
+    """
+    updater: TopologyUpdater = model.policy.topology_updater
+    updates, updater.latest_updates = updater.latest_updates, []
+    for update in updates:
+        row = {
+            column(update.network, "updates"): update.number,
+            column(update.network, "churn"): update.churn,
+            DROP_FRACTION: update.drop_fraction,
+        }
+        for mlp, shares in enumerate(update.layer_churn):
+            row |= {layer_column(update.network, mlp, layer): share for layer, share in enumerate(shares)}
+        write_row(model.logger, row, model.num_timesteps)
 
 
 def check_dense_start(policy: Any, topology: str) -> None:
@@ -408,8 +413,20 @@ def _episode_steps(env: VecEnv) -> int | None:
     return None if one is None else int(one._max_episode_steps)
 
 
-def _count_rlx2_callbacks(callback: Any) -> int:
-    if isinstance(callback, CallbackList):
-        return sum(map(_count_rlx2_callbacks, callback.callbacks))
-    nested = getattr(callback, "callback", None) if isinstance(callback, EventCallback) else None
-    return isinstance(callback, RLx2Callback) + (_count_rlx2_callbacks(nested) if nested is not None else 0)
+def all_callbacks(callback: BaseCallback) -> list[BaseCallback]:
+    """
+    Give a callback and those inside it, however deep, each once and in an order that is always the same.
+
+    :param callback: the callback
+    """
+    found: list[BaseCallback] = []
+    waiting = [callback]
+    while waiting:
+        one = waiting.pop()
+        if one in found:
+            continue
+        found.append(one)
+        held = [value for name, value in vars(one).items() if name != "parent"]
+        parts = [part for value in held for part in (value if isinstance(value, list) else [value])]
+        waiting += [part for part in reversed(parts) if isinstance(part, BaseCallback)]
+    return found

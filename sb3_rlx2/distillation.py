@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 from torch.nn import functional
 
@@ -48,8 +50,9 @@ def distill(
     :param student: the agent that learns, sparse or dense
     :param teacher: the agent that it learns from, of the same spaces: for values one that has values, for Gaussians one that
         has such, for actions any with continuous ones in a bounded space
-    :param observations: to learn on, as the environment gives them, ``[n, ...]``: some that the teacher has seen, such as
-        those of its replay buffer. The ``VecNormalize`` of each agent, if it has one, normalises them
+    :param observations: to learn on, as the environment gives them or a replay buffer holds them (an image whose three sizes
+        are equal has its channels first, as there), ``[n, ...]``: some that the teacher has seen. The ``VecNormalize`` of
+        each agent, if it has one, normalises them. No dicts
     :param gradient_steps: optimizer steps, those that topology updates take among them
     :param batch_size: observations of each
     :param temperature: what values are divided by before their softmax, at least 1e-6
@@ -59,19 +62,20 @@ def distill(
     check_integer("gradient_steps", gradient_steps, 1)
     check_integer("batch_size", batch_size, 1)
     check_number("temperature", temperature, COLDEST, np.inf, high_included=False)
-    _check_spaces(student, teacher, observations)
+    _check_spaces(student, teacher)
+    observations = _as_read(student.observation_space, observations)
     says, compare = _lesson(student, teacher, temperature)
     network, optimizer = _acting(student)
     losses = np.zeros(gradient_steps)
     student.policy.set_training_mode(True)
     teacher.policy.set_training_mode(False)
-    with evolving(student, gradient_steps) as advance:
-        for step in range(gradient_steps):
+    with evolving(student, gradient_steps) as step:
+        for done in range(gradient_steps):
             seen = observations[th.randint(len(observations), (batch_size,)).numpy()]
             with th.no_grad():
                 right = says(teacher.policy, _read(teacher, seen))
-            losses[step] = _step(optimizer, compare(says(student.policy, _read(student, seen)), right))
-            advance(step + 1)
+            with step(done):
+                losses[done] = _step(optimizer, compare(says(student.policy, _read(student, seen)), right))
     student.policy.set_training_mode(False)
     _copy_to_target(student, network)
     return losses
@@ -104,14 +108,27 @@ def _copy_to_target(model: Any, network: nn.Module) -> None:
         target.load_state_dict(network.state_dict())
 
 
-def _check_spaces(student: Any, teacher: Any, observations: Any) -> None:
+def _check_spaces(student: Any, teacher: Any) -> None:
     for name in ("observation_space", "action_space"):
         if getattr(student, name) != getattr(teacher, name):
             raise ValueError(f"teacher: its {name} {getattr(teacher, name)} must be the student's, {getattr(student, name)}")
-    shape = student.observation_space.shape
-    if not isinstance(observations, np.ndarray) or len(observations) == 0 or observations.shape[1:] != shape:
-        given = getattr(observations, "shape", type(observations).__name__)
-        raise ValueError(f"observations of {given} must be an array of at least one observation of shape {shape}")
+
+
+def _as_read(space: spaces.Space[Any], observations: Any) -> np.ndarray:
+    """Give observations in the shape in which policies read them, ``[n, *space.shape]``."""
+    shape = space.shape
+    if shape is None or isinstance(space, spaces.Dict):
+        raise ValueError(f"observation_space={space} must not be a Dict: distill() takes observations as one array")
+    if isinstance(observations, np.ndarray) and len(observations) > 0:
+        given = observations.shape[1:]
+        if given == shape:
+            return observations
+        if is_image_space(space) and given == (*shape[1:], shape[0]):
+            return np.moveaxis(observations, -1, 1)  # the environment's, which SB3 reads with channels first
+        if shape == () and given == (1,):
+            return observations[:, 0]  # a replay buffer's, of Discrete ones
+    what = getattr(observations, "shape", type(observations).__name__)
+    raise ValueError(f"observations of {what} must be an array of at least one observation of shape {shape}")
 
 
 def _read(model: Any, observations: np.ndarray) -> Any:

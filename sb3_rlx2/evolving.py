@@ -1,39 +1,48 @@
 """Moves the links of an agent that learns from what is there, without an environment whose steps would say how far it is."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from sb3_rlx2.plan import steps_of
+from sb3_rlx2.topology import TOPOLOGIES, warm_up_links
 
 
 @contextmanager
-def evolving(model: Any, gradient_steps: int) -> Iterator[Callable[[int], None]]:
+def evolving(model: Any, gradient_steps: int) -> Iterator[Callable[[int], AbstractContextManager[None]]]:
     """
     Have the topology of an ``RLx2`` agent evolve by the agent's own arguments over a number of gradient steps, in a schedule
     of its own; a ``learn`` before or behind it has another. Of other agents nothing moves.
 
     :param model: the agent
     :param gradient_steps: how many there will be
-    :return: a context that gives a function, to be called after each gradient step with the number of those done, and while no
-        loss is held
+    :return: a context that gives a function, to be called with the number of gradient steps done, for a context of the next
+        one; while no loss is held where that begins and ends
+    :raises ValueError: if the topology is still to choose links by the data of a warm-up
     """
     updater = getattr(model.policy, "topology_updater", None)
     if updater is None or not hasattr(model, "_make_callback"):
-        yield lambda done: None
+        yield lambda done: nullcontext()
         return
     own = model._make_callback()
+    if warm_up_links(TOPOLOGIES[own.topology]) is not None and not updater.has_warm_up_links:
+        others = ", ".join(repr(name) for name, method in TOPOLOGIES.items() if warm_up_links(method) is None)
+        raise ValueError(
+            f"topology={own.topology!r} chooses links by the data of a warm-up, of which there is none: take {others}"
+        )
     interval = steps_of("update_interval", own.update_interval, gradient_steps)
     updater.restart(updater.begin)
     updater.configure(own.topology, own.drop_fraction, interval, own.drop_dead_links, own.prune_begin, own.prune_end)
 
-    def advance(done: int) -> None:
-        updater.prune()
+    @contextmanager
+    def step(done: int) -> Iterator[None]:
         updater.advance(done / gradient_steps)
+        yield
+        updater.prune()
 
     try:
-        yield advance
-        updater.prune()
+        yield step
     finally:
         updater.rest()
         updater.restart(updater.begin)
+        updater.latest_updates = []  # of steps that the next log does not know

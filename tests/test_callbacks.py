@@ -429,6 +429,12 @@ def test_second_callback_is_refused(algorithm, second):
     stock.learn(30, callback=RLx2Callback())
 
 
+def test_one_that_others_hold_is_no_second():
+    rlx2, reader = make_callback(), Each(lambda _: None)
+    reader.read, rlx2.reader = rlx2, reader
+    make_stock(TD3).learn(30, callback=[rlx2, reader])
+
+
 @pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
 @both
 def test_users_other_callbacks_are_welcome(algorithm):

@@ -14,7 +14,7 @@ from torch.distributions import Normal
 from sb3_rlx2 import RLx2CrossQ, RLx2DQN, RLx2QRDQN, RLx2SAC, RLx2TD3, SparseTD3Policy
 from sb3_rlx2.distillation import distill, divergence_of_gaussians, divergence_of_values
 from tests.checks import assert_equal, learned
-from tests.envs import DriftEnv
+from tests.envs import DriftDictEnv, DriftEnv, PixelEnv
 from tests.every import ALGORITHMS, STOCK, env_for, is_discrete, sparsities
 
 
@@ -94,6 +94,66 @@ def test_links_that_are_too_many_leave():
     assert student.policy.actor.mu.nnz == sum(student.policy.actor.mu.final_nnz)
     assert student.policy.actor_target.mu.nnz == student.policy.actor.mu.nnz
     student.learn(110)
+
+
+def test_links_that_a_warm_up_chooses():
+    student, teacher = make(RLx2TD3, topology="predictive"), make(TD3, seed=1)
+    before = learned(student)
+    message = "topology='predictive' chooses links by the data of a warm-up, of which there is none: take 'rigl', 'set'"
+    with pytest.raises(ValueError, match=message):
+        distill(student, teacher, some(student), 5)
+    assert_equal(before, learned(student))
+    student.policy.topology_updater.has_warm_up_links = True  # as of an agent that has learned by itself
+    distill(student, teacher, some(student), 5)
+
+
+def test_what_moved_is_not_logged_by_the_next_learn(tmp_path):
+    student = make(RLx2TD3, update_interval=5, learning_starts=10, batch_size=4)
+    distill(student, make(TD3, seed=1), some(student), 30)
+    assert student.policy.topology_updater.latest_updates == []
+
+
+class Rooms(gym.Env):
+    """One of some rooms, and a way out of it."""
+
+    observation_space, action_space = gym.spaces.Discrete(5), gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        return int(self.np_random.integers(5)), 0.0, False, True, {}
+
+
+def test_observations_as_a_replay_buffer_holds_them():
+    student, teacher = make(RLx2DQN, env=Rooms()), make(DQN, seed=1, env=Rooms())
+    seen = np.arange(5).repeat(4)
+    teacher.replay_buffer.observations[:, 0, 0] = np.arange(10) % 5
+    assert distill(student, teacher, teacher.replay_buffer.observations[:, 0], 3).shape == (3,)
+    assert distill(student, teacher, seen, 3).shape == (3,)
+
+
+def test_images_as_an_environment_and_as_a_replay_buffer_has_them():
+    def agents():
+        kwargs = {"buffer_size": 10, "device": "cpu", "policy_kwargs": {"net_arch": [8]}}
+        env = PixelEnv((36, 40, 1))
+        student = RLx2DQN("CnnPolicy", env, sparsity=0.5, buffer_min_size=1, seed=0, **kwargs)
+        return student, DQN("CnnPolicy", env, seed=1, **kwargs)
+
+    student, teacher = agents()
+    seen = np.random.default_rng(0).integers(0, 256, (6, 36, 40, 1)).astype(np.uint8)
+    expected = distill(student, teacher, seen, 3)
+    student, teacher = agents()
+    np.testing.assert_array_equal(distill(student, teacher, np.moveaxis(seen, -1, 1), 3), expected)
+
+
+def test_dicts_are_refused():
+    model = RLx2TD3("MultiInputPolicy", DriftDictEnv(), buffer_size=10, device="cpu")
+    with pytest.raises(
+        ValueError, match=r"observation_space=Dict\(.*\) must not be a Dict: distill\(\) takes observations as one"
+    ):
+        distill(model, model, {}, 1)
 
 
 def test_a_dense_student_and_one_of_parts():

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 # Their commands and scripts have tests of their own, of these names.
-APART = {"structures": "test_structures_docs.py", "without_python": "test_export_docs.py"}
+APART = {"offline": "test_offline.py", "structures": "test_structures_docs.py", "without_python": "test_export_docs.py"}
 IDS = {"ids": lambda path: str(path.relative_to(ROOT)) if isinstance(path, Path) else None}
 
 

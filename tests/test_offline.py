@@ -1,23 +1,34 @@
 """TD3+BC on given transitions: its loss, what it learns, and where data come from."""
 
+import csv
+import gc
+import signal
 import sys
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch as th
 from stable_baselines3 import TD3
-from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
+from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from sb3_rlx2 import RLx2Callback, RLx2DQN
 from sb3_rlx2.algorithms.td3bc.td3bc import RLx2TD3BC
+from sb3_rlx2.checkpoint import Checkpoints
+from sb3_rlx2.deploy import DeployAverageCallback, DeployCheckpointCallback, deployed_policy
 from sb3_rlx2.extras import MissingExtra
 from sb3_rlx2.offline import add_episodes, minari_episodes, normalised
 from tests.checks import assert_sound
 from tests.envs import DriftEnv
+from tests.runs import Cut, CutAt, fingerprint, scramble
+from tests.test_docs import DOCS, blocks
 
 
 @dataclass
@@ -62,9 +73,42 @@ def test_episodes_become_transitions():
     assert buffer.timeouts[:20, 0].nonzero()[0].tolist() == [9]
 
 
+def cut_off(count=3, length=10):
+    """Give parts of episodes, whose last step is no end; all rewards of a part are its number."""
+    for number, episode in enumerate(episodes(count, length)):
+        never = np.zeros(length, bool)
+        yield replace(episode, rewards=np.full(length, float(number)), terminations=never, truncations=never)
+
+
+@pytest.mark.parametrize("kind", [None, NStepReplayBuffer])
+def test_windows_end_where_a_part_of_an_episode_does(kind):
+    model = make(n_steps=3, gamma=1.0, replay_buffer_class=kind, replay_buffer_kwargs={"gamma": 1.0} if kind else None)
+    add_episodes(model, cut_off())
+    samples = model.replay_buffer._get_samples(np.array([7, 8, 9, 18, 19]))
+    assert samples.rewards[:, 0].tolist() == [0, 0, 0, 2, 1]
+    assert samples.dones.sum() == 0
+
+
+@pytest.mark.parametrize("kind", [None, ReplayBuffer, NStepReplayBuffer])
+def test_terminations_stay_such(kind):
+    model = make(replay_buffer_class=kind)
+    add_episodes(model, episodes(2))
+    assert model.replay_buffer._get_samples(np.array([9, 18, 19])).dones[:, 0].tolist() == [0, kind is NStepReplayBuffer, 1]
+
+
+def test_discrete_actions_are_taken_as_they_are():
+    model = RLx2DQN("MlpPolicy", "CartPole-v1", buffer_size=10, buffer_min_size=1, device="cpu")
+    ends = np.array([False, False, True])
+    given = Episode(np.zeros((4, 4), np.float32), np.array([1, 0, 1]), np.ones(3), ends, ~ends & False)
+    assert add_episodes(model, [given]) == 3
+    assert model.replay_buffer.actions[:3].ravel().tolist() == [1, 0, 1]
+
+
 def test_data_that_do_not_fit():
     with pytest.raises(ValueError, match="buffer_size=150 must be at least the number of transitions"):
         add_episodes(make(buffer_size=150), episodes())
+    with pytest.raises(ValueError, match=r"^n_envs=2 must be 1: episodes are those of one environment$"):
+        add_episodes(make(DummyVecEnv([DriftEnv, DriftEnv])), episodes())
 
 
 @pytest.mark.filterwarnings("ignore:no RLx2Callback")
@@ -146,11 +190,208 @@ def test_statistics_come_from_the_data():
     learner = filled(env=env)
     sample = learner.replay_buffer.sample(500, env=env).observations
     assert float(sample.mean().abs()) < 0.15
-    evaluating = EvalCallback(normalised(DummyVecEnv([DriftEnv]), model.replay_buffer), eval_freq=10, warn=False)
+    evaluating = EvalCallback(normalised(DummyVecEnv([DriftEnv]), model.replay_buffer), eval_freq=10, warn=False, verbose=0)
     learner.learn_offline(20, callback=evaluating)
     assert np.isfinite(evaluating.last_mean_reward)
     with pytest.raises(ValueError, match="buffer holds 0 transitions"):
         normalised(DummyVecEnv([DriftEnv]), make().replay_buffer)
+
+
+def test_statistics_are_of_what_can_be_sampled():
+    buffer = filled().replay_buffer
+    assert buffer.shrink(0.5) == 100
+    statistics = normalised(DummyVecEnv([DriftEnv]), buffer).obs_rms
+    np.testing.assert_allclose(statistics.mean, buffer.observations[100:200, 0].mean(axis=0, dtype=np.float64))
+    np.testing.assert_allclose(statistics.var, buffer.observations[100:200, 0].var(axis=0, dtype=np.float64))
+
+
+class Evaluated(EvalCallback):
+    """Remembers when it has evaluated."""
+
+    def __init__(self, eval_freq):
+        super().__init__(Monitor(DriftEnv()), eval_freq=eval_freq, n_eval_episodes=1, warn=False, verbose=0)
+        self.at = []
+
+    def _on_step(self):
+        before, self.last_mean_reward = self.last_mean_reward, None
+        goes_on = super()._on_step()
+        self.at += [] if self.last_mean_reward is None else [(self.num_timesteps, self.model._n_updates)]
+        self.last_mean_reward = before if self.last_mean_reward is None else self.last_mean_reward
+        return goes_on
+
+
+def test_callbacks_come_after_gradient_steps():
+    model, evaluating, seen = filled(), Evaluated(20), []
+
+    def look(names, _):
+        seen.append((model.num_timesteps, model._n_updates, names["total_timesteps"]))
+        return True
+
+    model.learn_offline(40, callback=[look, evaluating])
+    assert seen == [(step, step, 40) for step in range(1, 41)]
+    assert evaluating.at == [(20, 20), (40, 40)]
+
+
+def test_a_callback_ends_training():
+    model = filled()
+    assert model.learn_offline(40, callback=lambda *_: model.num_timesteps < 7).num_timesteps == 7
+
+
+def test_the_average_is_one(tmp_path):
+    model = filled().learn_offline(30, callback=DeployAverageCallback(decay=0.9))
+    assert model.deployed_actor["updates"] == 15  # every second step is one of the actor
+    average, last = deployed_policy(model).actor.state_dict(), model.actor.state_dict()
+    assert not th.equal(average["mu.values"], last["mu.values"])
+
+
+def pruned_run(folder, cut=None):
+    """Begin a run, or go on with it; None if it was cut."""
+    changes = {"actor_start_sparsity": 0.0, "critic_start_sparsity": 0.2, "update_interval": 7, "topology": "set"}
+    model = filled(n_steps=3, n_steps_delay=0.3, batch_size=8, **changes)
+    model.set_env(normalised(DummyVecEnv([DriftEnv]), model.replay_buffer))
+    model.set_logger(configure(str(folder / "logs"), ["csv"]))
+    env = normalised(DummyVecEnv([lambda: Monitor(DriftEnv())]), model.replay_buffer)
+    env.seed(7)
+    evaluating = EvalCallback(env, eval_freq=30, n_eval_episodes=1, verbose=0, log_path=str(folder / "logs"))
+    callbacks = [DeployAverageCallback(0.9), evaluating, Checkpoints(folder / "checkpoints", every=20)]
+    try:
+        return model.learn_offline(100, callback=[*callbacks, *([CutAt(cut)] if cut else [])], log_interval=9)
+    except Cut:
+        return None
+    finally:
+        model.logger.close()
+
+
+def test_a_run_that_was_cut_ends_the_same(tmp_path):
+    scramble(0)
+    whole = fingerprint(pruned_run(tmp_path / "whole"), tmp_path / "whole")
+    for seed, cut in enumerate((33, 33, 81)):
+        scramble(seed)
+        assert pruned_run(tmp_path / "cut", cut) is None
+    scramble(9)
+    assert fingerprint(pruned_run(tmp_path / "cut"), tmp_path / "cut") == whole
+    assert len([*(tmp_path / "cut/checkpoints").glob("*_step_100")]) == 1
+
+
+def test_data_are_written_to_checkpoints_once(tmp_path):
+    filled().learn_offline(50, callback=Checkpoints(tmp_path, every=10, keep=9))
+    rows = [path.name.split("_")[1:3] for path in sorted((tmp_path / "rows").glob("rows_*"))]
+    assert sum(int(last) - int(first) > 1 for first, last in rows) == 1
+
+
+def test_a_run_that_is_interrupted_ends_behind_a_step(tmp_path):
+    model = filled()
+
+    def interrupt(*_):
+        if model.num_timesteps == 25:
+            signal.raise_signal(signal.SIGTERM)
+        return True
+
+    with pytest.raises(KeyboardInterrupt, match="interrupted at step 25; the same call goes on from"):
+        model.learn_offline(50, callback=[interrupt, Checkpoints(tmp_path)])
+    assert filled().learn_offline(50, callback=Checkpoints(tmp_path)).num_timesteps == 50
+
+
+def test_the_environment_is_left_alone():
+    model = filled()
+    model.learn_offline(3)
+    assert "reset" not in vars(model.env.unwrapped)
+
+    def fail(*_):
+        raise Cut
+
+    with pytest.raises(Cut):
+        model.learn_offline(3, callback=fail)
+    assert "reset" not in vars(model.env.unwrapped)
+
+
+def test_what_is_set_later_holds():
+    model = filled(n_steps=3)
+    model.gamma, model.n_steps = 0.5, 2
+    model.learn_offline(5)
+    assert (model.replay_buffer.gamma, model.replay_buffer.n_steps) == (0.5, 2)
+    model.learning_rate = 1.0
+    with pytest.warns(UserWarning, match="learning_rate=1.0 was set after construction"):
+        model.learn_offline(5)
+
+
+def test_gamma_reaches_a_loaded_buffer_of_the_host(tmp_path):
+    model = make(n_steps=3, replay_buffer_class=NStepReplayBuffer, gamma=0.5)
+    add_episodes(model, episodes())
+    model.learn_offline(5)
+    assert model.replay_buffer.gamma == 0.5
+
+
+def test_topology_updates_are_logged_at_their_step(tmp_path):
+    model = filled(update_interval=10)
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    model.learn_offline(50, log_interval=None)
+    model.logger.close()
+    with (tmp_path / "progress.csv").open() as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    updates = [(row["rlx2/critic_updates"], row["time/total_timesteps"]) for row in rows if "rlx2/critic_updates" in row]
+    assert updates == [(number, 10.0 * number) for number in range(1, 5)]  # a fifth would move none
+    assert [row["time/total_timesteps"] for row in rows if "rlx2/actor_churn" in row] == [20, 40]
+    assert model.policy.topology_updater.latest_updates == []
+
+
+def assigned(**values):
+    model = filled()
+    vars(model).update(values)
+    return model
+
+
+def loaded(folder, **kwargs):
+    make().save(folder / "agent")
+    return RLx2TD3BC.load(folder / "agent", env=DriftEnv(), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: assigned(batch_size=0).learn_offline(5), "batch_size=0 must be an integer >= 1"),
+        (lambda: assigned(tau=5).learn_offline(5), r"tau=5 must be a number in \[0, 1\]"),
+        (lambda: assigned(behaviour_cloning=-3).learn_offline(5), r"behaviour_cloning=-3 must be a number in \[0, inf\)"),
+        (lambda: assigned(backend="masked").learn_offline(5), "backend='masked' must be 'auto', with which"),
+        (
+            lambda: assigned(policy_distance_threshold=0.2).learn_offline(5),
+            "policy_distance_threshold=0.2 must be inf: the data",
+        ),
+        (lambda: assigned(action_noise=0.2).learn_offline(5), "action_noise=0.2 must be None: the data are fixed"),
+        (lambda: make(action_noise=0.1), "action_noise=0.1 must be None: the data are fixed"),
+        (lambda: make(learning_starts=100), "learning_starts=100 must be 0: the data are fixed"),
+        (lambda: filled().train(1), r"train\(\) logs: learn\(\) brings a logger"),
+        (lambda: filled().learn_offline(5, log_interval=0), "log_interval=0 must be an integer >= 1"),
+        (lambda: filled().learn_offline(5, progress_bar="no"), "progress_bar='no' must be True or False"),
+        (
+            lambda: filled(topology="predictive").learn_offline(5),
+            "topology='predictive' chooses links by the data of a warm-up",
+        ),
+        (lambda: filled(topology="active").learn_offline(5), "there is none: take 'rigl', 'set', 'static', 'snip'"),
+        (lambda: filled().learn_offline(5, lambda *_: None), "callback=<lambda> gives None at a step"),
+        (lambda: filled().learn_offline(5, [lambda *_: None]), "callback=<lambda> gives None at a step"),
+        (lambda: filled().learn_offline(5, [CutAt]), "callback=<class .*CutAt'> must be a callback"),
+        (
+            lambda: filled().learn_offline(5, RLx2Callback()),
+            r"callback holds RLx2Callback, which needs an environment's steps, and learn_offline\(\) does none",
+        ),
+        (
+            lambda: filled().learn_offline(5, CallbackList([EvalCallback(DriftEnv(), callback_after_eval=RLx2Callback())])),
+            "callback holds RLx2Callback",
+        ),
+        (lambda: filled().learn_offline(5, DeployCheckpointCallback()), "callback holds DeployCheckpointCallback"),
+    ],
+)
+def test_what_cannot_be_is_refused(act, message):
+    with pytest.raises(ValueError, match=message):
+        act()
+
+
+def test_load_checks_its_arguments(tmp_path):
+    with pytest.raises(ValueError, match=r"behaviour_cloning=-3 must be a number in \[0, inf\)"):
+        loaded(tmp_path, behaviour_cloning=-3)
+    assert loaded(tmp_path, behaviour_cloning=1).behaviour_cloning == 1
+    assert make(action_noise=None, learning_starts=0).action_noise is None
 
 
 @pytest.mark.parametrize(
@@ -185,19 +426,39 @@ class StandIn:
 
     __spec__ = "as modules have"
 
+    def __init__(self, name, make):
+        self.name, self.iterate_episodes = name, make
+
     def load_dataset(self, dataset, download):
-        assert (dataset, download) == ("drift/medium-v0", True)
+        assert (dataset, download) == (self.name, True)
         return self
 
-    def iterate_episodes(self):
-        return episodes()
+
+def of_hopper():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        ends = np.arange(30) == 29
+        yield Episode(generator.normal(size=(31, 11)), generator.uniform(-1, 1, (30, 3)), np.ones(30), ends, ends & ~ends)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_scripts_of_the_page(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "minari", StandIn("mujoco/hopper/medium-v0", of_hopper))
+    script = blocks(DOCS / "offline.md", "python")[number].replace("500_000", "20").replace("10_000", "10")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # logs are left to the end of the process
+        exec(script, names := {"__name__": "__main__"})
+        assert names["model"].num_timesteps == names["model"]._n_updates == (200, 20)[number]
+        names.clear()
+        gc.collect()
 
 
 @pytest.fixture(params=["stand-in", *(["minari"] if find_spec("minari") else [])])
 def minari_dataset(request, monkeypatch, tmp_path):
     """A data set of the episodes above, by its name: of a stand-in, and of Minari itself where it is installed."""
     if request.param == "stand-in":
-        monkeypatch.setitem(sys.modules, "minari", StandIn())
+        monkeypatch.setitem(sys.modules, "minari", StandIn("drift/medium-v0", episodes))
         return "drift/medium-v0"
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     import minari

@@ -15,7 +15,18 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.her import HerReplayBuffer
 from torch import nn
 
-from sb3_rlx2 import RLx2Callback, RLx2DDPG, RLx2DQN, RLx2QRDQN, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, RLx2TQC, SparseTD3Policy
+from sb3_rlx2 import (
+    RLx2Callback,
+    RLx2DDPG,
+    RLx2DQN,
+    RLx2QRDQN,
+    RLx2ReplayBuffer,
+    RLx2SAC,
+    RLx2TD3,
+    RLx2TD3BC,
+    RLx2TQC,
+    SparseTD3Policy,
+)
 from sb3_rlx2.algorithms.values import CHECKS, OPTIONAL
 from sb3_rlx2.export import describe
 from sb3_rlx2.validation import known_arguments
@@ -122,7 +133,9 @@ def test_every_default_is_a_value(algorithm):
     for name in CHECKS.keys() & vars(model).keys():
         value = getattr(model, name)
         assert (value is None and name in OPTIONAL) or CHECKS[name](name, value) == value
-    assert CHECKS.keys() - OPTIONAL <= set.union(*(known_arguments(each) for each in (*ALGORITHMS, *POLICIES.values())))
+    assert CHECKS.keys() - OPTIONAL <= set.union(
+        *(known_arguments(each) for each in (*ALGORITHMS, RLx2TD3BC, *POLICIES.values()))
+    )
 
 
 GOOD = [

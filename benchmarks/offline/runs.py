@@ -50,7 +50,7 @@ RUNS = [Run(env, arm, seed) for env in RECIPES for seed in SEEDS for arm in ARMS
 
 class Evaluations(BaseCallback):
     """
-    Plays episodes without noise, before the first gradient step after each twentieth of them and at the end.
+    Plays episodes without noise after each twentieth of the gradient steps.
 
     :param run: what is trained
     :param steps: number of gradient steps
@@ -63,12 +63,9 @@ class Evaluations(BaseCallback):
         self.rows: list[dict[str, Any]] = []
 
     def _on_step(self) -> bool:
-        if self.model.num_timesteps > 0 and self.model.num_timesteps % self.every == 0:
+        if self.model.num_timesteps % self.every == 0:
             self._evaluate()
         return True
-
-    def _on_training_end(self) -> None:
-        self._evaluate()
 
     def _evaluate(self) -> None:
         step = self.model.num_timesteps

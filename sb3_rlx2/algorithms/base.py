@@ -217,7 +217,11 @@ class RLx2Algorithm(SavedSafely):
             if isinstance(each, type) or not (isinstance(each, BaseCallback) or callable(each)):
                 raise ValueError(f"callback={each!r} must be a callback (not its class), a function, or a list of these")
         others = [each if isinstance(each, BaseCallback) else ConvertCallback(each) for each in given]
-        return super()._init_callback(_Callbacks([self._make_callback(), *others]), progress_bar)
+        return super()._init_callback(_Callbacks([*self._own_callbacks(), *others]), progress_bar)
+
+    def _own_callbacks(self) -> list[BaseCallback]:
+        """Make the callbacks that go before those of the user."""
+        return [self._make_callback()]
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """
@@ -227,8 +231,7 @@ class RLx2Algorithm(SavedSafely):
         :param batch_size: number of samples of each
         :raises ValueError: if ``arrays`` is True and something is in the way, or there is no logger yet
         """
-        if not hasattr(self, "_logger"):
-            raise ValueError("train() logs: learn() brings a logger, or set_logger(configure(None, [])) one that is silent")
+        self._check_logger()
         steps = self._choose_steps()
         self.logger.record(ARRAYS, float(steps is not None))
         if steps is None:
@@ -242,6 +245,10 @@ class RLx2Algorithm(SavedSafely):
         for name, values in losses.items():
             if values:
                 self.logger.record(f"train/{name}", sum(values) / len(values))
+
+    def _check_logger(self) -> None:
+        if not hasattr(self, "_logger"):
+            raise ValueError("train() logs: learn() brings a logger, or set_logger(configure(None, [])) one that is silent")
 
     def _choose_steps(self) -> Any:
         """Give the gradient steps in arrays, None where SB3's own are to be done."""
@@ -331,15 +338,8 @@ class RLx2Algorithm(SavedSafely):
         :raises ValueError: if an argument is none, or a sparsity is not that of the networks any more
         """
         total_timesteps = check_integer("total_timesteps", total_timesteps, minimum=0)
-        if log_interval is not None:
-            check_integer("log_interval", log_interval, minimum=1)
         check_switch("reset_num_timesteps", reset_num_timesteps)
-        check_switch("progress_bar", progress_bar)
-        self._check_built()
-        own = known_arguments(self._own())
-        check_values({name: value for name, value in vars(self).items() if name in own})
-        self._follow()
-        self._warn_of_late()
+        self._check_training(log_interval, progress_bar)
         name = tb_log_name or type(self).__name__
         total = total_timesteps if reset_num_timesteps else total_timesteps + self.num_timesteps
         warm_up = steps_of("learning_starts", self.learning_starts, max(total, self.planned_timesteps or 0))
@@ -351,8 +351,22 @@ class RLx2Algorithm(SavedSafely):
                 return super().learn(total_timesteps, callback, log_interval, name, reset_num_timesteps, progress_bar)
         finally:
             self._as_given = {}
-            if self.env is not None:
-                unguard(self.env)
+            self._leave_environments()
+
+    def _leave_environments(self) -> None:
+        if self.env is not None:
+            unguard(self.env)
+
+    def _check_training(self, log_interval: int | None, progress_bar: bool) -> None:
+        """Check what training is called with, and what somebody has set since construction."""
+        if log_interval is not None:
+            check_integer("log_interval", log_interval, minimum=1)
+        check_switch("progress_bar", progress_bar)
+        self._check_built()
+        own = known_arguments(self._own())
+        check_values({name: value for name, value in vars(self).items() if name in own})
+        self._follow()
+        self._warn_of_late()
 
     def _follow(self) -> None:
         """Have what was made of arguments follow those that somebody has set since, as all others do."""

@@ -27,8 +27,8 @@ def _whole(minimum: int) -> Check:
     return lambda name, value: check_integer(name, value, minimum)
 
 
-def _number(low: float, high: float, *, low_included: bool = True) -> Check:
-    return lambda name, value: check_number(name, value, low, high, low_included=low_included)
+def _number(low: float, high: float, **included: bool) -> Check:
+    return lambda name, value: check_number(name, value, low, high, **included)
 
 
 def _require(name: str, value: Any, fits: bool, what: str) -> Any:
@@ -176,6 +176,7 @@ PROBABILITY, ANY = _number(0.0, 1.0), _number(0.0, math.inf)
 CHECKS: dict[str, Check] = {
     # of algorithms
     "batch_size": _whole(1),
+    "behaviour_cloning": _number(0.0, math.inf, high_included=False),
     "buffer_size": _whole(1),
     "device": _device,
     "drop_dead_links": check_switch,

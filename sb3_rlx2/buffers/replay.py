@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import NStepReplayBuffer
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -216,10 +216,7 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
 
         :param environments: which environments' transitions to mark, booleans, ``[n_envs]``
         """
-        if self.live > 0:
-            newest = self.pos - 1
-            terminated = self.dones[newest] * (1.0 - self.timeouts[newest]) > 0
-            self.timeouts[newest, environments & ~terminated] = 1.0
+        cut_last(self, environments)
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> ReplayBufferSamples:
         """
@@ -400,6 +397,19 @@ class RLx2ReplayBuffer(NStepReplayBuffer):
     def __getstate__(self) -> dict[str, Any]:
         # The lent function belongs to a live model: pickling it would carry the model along.
         return self.__dict__ | {"entropy_bonus": None}
+
+
+def cut_last(buffer: ReplayBuffer, environments: np.ndarray) -> None:
+    """
+    Do to any buffer what :meth:`RLx2ReplayBuffer.cut_last` does.
+
+    :param buffer: the buffer
+    :param environments: which environments' transitions to mark, booleans, ``[n_envs]``
+    """
+    if buffer.size() > 0:
+        newest = buffer.pos - 1
+        terminated = buffer.dones[newest] * (1.0 - buffer.timeouts[newest]) > 0
+        buffer.timeouts[newest, environments & ~terminated] = 1.0
 
 
 @lru_cache(maxsize=8)

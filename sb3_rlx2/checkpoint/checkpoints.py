@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, ProgressBarCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from sb3_rlx2.callbacks import RLx2Callback
+from sb3_rlx2.callbacks import RLx2Callback, all_callbacks
 from sb3_rlx2.checkpoint import agent, generations, run_state
 from sb3_rlx2.checkpoint.context import arguments, context, difference
 from sb3_rlx2.checkpoint.environments import FROM_TERMINAL
@@ -25,6 +25,7 @@ from sb3_rlx2.files import sweep
 from sb3_rlx2.validation import check_integer
 from sb3_rlx2.warning import warn
 
+TRAINING = {"learn", "learn_offline"}  # methods of algorithms
 SIGNALS = FROM_TERMINAL | {signal.SIGTERM}
 
 
@@ -81,9 +82,9 @@ class Interruptible(BaseCallback):
         self.interrupted = True
 
     def _is_training(self, frame: Any) -> bool:
-        """Tell whether the model's ``learn`` is among the calls that a signal has interrupted."""
+        """Tell whether the model's training is among the calls that a signal has interrupted."""
         while frame is not None:
-            if frame.f_code.co_name == "learn" and frame.f_locals.get("self") is self.model:
+            if frame.f_code.co_name in TRAINING and frame.f_locals.get("self") is self.model:
                 return True
             frame = frame.f_back
         return False
@@ -108,7 +109,7 @@ class Checkpoints(Interruptible):
     versions have changed, with which numbers may round differently.
 
     :param folder: folder of the checkpoints; what is in it is gone on from, so a new run needs a new one
-    :param every: environment steps between two checkpoints
+    :param every: environment steps between two checkpoints, of ``learn_offline`` gradient steps
     :param keep: how many of the newest stay, besides the one behind the best evaluation
     :param verbose: 1 says when a run goes on
     :raises ValueError: if an argument is out of its range
@@ -132,6 +133,7 @@ class Checkpoints(Interruptible):
         self.seconds = 0.0  # that checkpoints have taken, in the processes before, too
         self._rows = Transitions(self.folder / generations.ROWS)
         self._added = 0  # rows that were added to the buffer since the last checkpoint
+        self._seen = 0  # the buffer's next row, when they were last counted
         self._next = 0
         self._step: int | None = None  # of the newest checkpoint, once this callback has written or read it
         self._found: generations.Generation | None = None  # what to go on from
@@ -139,13 +141,17 @@ class Checkpoints(Interruptible):
         self._is_whole = False
         self._warned = False
 
+    @property
+    def _buffer(self) -> Any:
+        return self.model.replay_buffer
+
     def _on_training_start(self) -> None:
         reason = run_state.why_not(self.model)
         if reason is not None:
             raise ValueError(f"callback=Checkpoints cannot serve: {reason}")
         self._check_order()
         guard(self.model)
-        self._is_whole, self._added = True, 0
+        self._is_whole, self._added, self._seen = True, 0, self._buffer.pos
         self._begun = {name: deepcopy(run_state.plain_attributes(each)) for name, each in self._others()}
         self._next = (self.model.num_timesteps // self.every + 1) * self.every
         self._find()
@@ -175,8 +181,13 @@ class Checkpoints(Interruptible):
         super()._on_rollout_start()
 
     def _on_step(self) -> bool:
-        self._added += 1
+        self._count()
         return True
+
+    def _count(self) -> None:
+        """Count the rows that have come since the last call: one at most, and none where data are given."""
+        self._added += (self._buffer.pos - self._seen) % self._buffer.buffer_size
+        self._seen = self._buffer.pos
 
     def _on_rollout_end(self) -> None:
         self._is_whole = True
@@ -210,7 +221,8 @@ class Checkpoints(Interruptible):
         run = self._run()
         state = run_state.capture(run) | {agent.AGENT: agent.describe(self.model)}
         self._say_what_is_missing(run, state)
-        segments = self._rows.write_new(self.model.replay_buffer, self._added)
+        self._count()
+        segments = self._rows.write_new(self._buffer, self._added)
         self._added = 0
         about = {
             "algorithm": type(self.model).__name__,
@@ -242,12 +254,12 @@ class Checkpoints(Interruptible):
         if left:
             warn(f"the run in {self.folder} goes on without {', '.join(left)}, whose state is lost")
         try:
-            self._rows.read(self.model.replay_buffer, found.segments, manifest["rows"])
+            self._rows.read(self._buffer, found.segments, manifest["rows"])
             run_state.restore(run, state)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"the run in {self.folder} was begun with other arguments: {error}") from error
         generations.drop_newer(found)
-        self._added, self._step = 0, found.step
+        self._added, self._seen, self._step = 0, self._buffer.pos, found.step
         self.seconds += manifest.get("seconds", 0.0)
         self._next = (found.step // self.every + 1) * self.every
         if self.verbose > 0:
@@ -275,16 +287,8 @@ class Checkpoints(Interruptible):
     def _others(self) -> Iterator[tuple[str, BaseCallback]]:
         """Give all callbacks but this one, also those inside others, by a name that the next process gives them too."""
         count = Counter[str]()
-        for callback in _flat(self.locals["callback"]):
+        for callback in all_callbacks(self.locals["callback"]):
             if callback is not self and not isinstance(callback, CallbackList | ProgressBarCallback):
                 kind = type(callback).__name__
                 yield run_state.callback_name(kind, count[kind]), callback
                 count[kind] += 1
-
-
-def _flat(callback: BaseCallback) -> Iterator[BaseCallback]:
-    yield callback
-    for value in list(vars(callback).values()):
-        for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, BaseCallback) and each is not vars(callback).get("parent"):
-                yield from _flat(each)

@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
+from sb3_rlx2.buffers.replay import cut_last
 from sb3_rlx2.checkpoint import attributes, environments, tensorboard, transitions
 from sb3_rlx2.packing import Arrays, is_plain, pack
 
@@ -277,10 +278,8 @@ def _begin_episodes(run: Run) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # which says what is wanted here
             buffer.truncate_last_trajectory()
-    elif hasattr(buffer, "cut_last"):
-        buffer.cut_last(np.ones(env.num_envs, dtype=bool))
-    elif hasattr(buffer, "timeouts") and transitions.live_rows(buffer) > 0:
-        buffer.timeouts[buffer.pos - 1] = 1.0
+    elif hasattr(buffer, "timeouts"):
+        cut_last(buffer, np.ones(env.num_envs, dtype=bool))
 
 
 def _get_evaluations(run: Run) -> Any:

@@ -15,8 +15,13 @@ from typing_extensions import Self, Unpack
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.td3.td3 import RLx2TD3, TD3Keywords
+from sb3_rlx2.callbacks import RLx2Callback, all_callbacks, write_updates
+from sb3_rlx2.deploy import DeployCheckpointCallback
 from sb3_rlx2.evolving import evolving
-from sb3_rlx2.validation import check_integer, check_number
+from sb3_rlx2.validation import check_integer
+
+# What only an environment that is stepped could make something of, and what it must be.
+FIXED = {"action_noise": None, "learning_starts": 0, "policy_distance_threshold": math.inf}
 
 
 class RLx2TD3BC(RLx2TD3):
@@ -42,7 +47,8 @@ class RLx2TD3BC(RLx2TD3):
     :param critic_start_sparsity: likewise, of each critic
     :param kwargs: the other arguments of RLx2, see :class:`RLx2TD3`, and of SB3's ``TD3``, with its defaults; shares are of
         the gradient steps
-    :raises ValueError: if ``policy_distance_threshold`` is finite
+    :raises ValueError: if ``policy_distance_threshold``, ``action_noise`` or ``learning_starts`` asks for steps of an
+        environment, or an argument is none
     """
 
     n_steps_delay: float
@@ -68,24 +74,21 @@ class RLx2TD3BC(RLx2TD3):
         _init_setup_model: bool = True,
         **kwargs: Unpack[TD3Keywords],
     ) -> None:
-        self.behaviour_cloning = check_number("behaviour_cloning", behaviour_cloning, 0.0, math.inf, high_included=False)
-        threshold = kwargs.get("policy_distance_threshold", math.inf)
-        if threshold != math.inf:
-            raise ValueError(f"policy_distance_threshold={threshold} must be inf: the data are fixed")
+        self.behaviour_cloning = behaviour_cloning
+        _check_fixed(kwargs)
+        others: Any = kwargs | FIXED
         super().__init__(
             policy,
             env,
             learning_rate,
             buffer_size,
-            0,
-            batch_size,
-            action_noise=None,
+            batch_size=batch_size,
             actor_sparsity=actor_sparsity,
             critic_sparsity=critic_sparsity,
             actor_start_sparsity=actor_start_sparsity,
             critic_start_sparsity=critic_start_sparsity,
             _init_setup_model=_init_setup_model,
-            **kwargs,
+            **others,
         )
 
     def learn(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -118,31 +121,53 @@ class RLx2TD3BC(RLx2TD3):
         :raises ValueError: if there are no transitions
         """
         check_integer("gradient_steps", gradient_steps, 1)
-        if self.replay_buffer.size() == 0:
+        self._check_training(log_interval, progress_bar)
+        self._check_data()
+        with evolving(self, gradient_steps) as step:
+            try:
+                total_timesteps, callback = self._setup_learn(gradient_steps, callback, True, tb_log_name, progress_bar)
+                callback.on_training_start(locals(), globals())
+                goes_on = True
+                while goes_on and self.num_timesteps < total_timesteps:
+                    callback.on_rollout_start()
+                    late = self.num_timesteps >= self.n_steps_delay * total_timesteps
+                    self.replay_buffer.n_steps = self.n_steps if late else 1
+                    self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                    with step(self.num_timesteps):
+                        self.train(1, self.batch_size)
+                    self.num_timesteps += 1
+                    write_updates(self)
+                    goes_on = callback.on_step()
+                    callback.on_rollout_end()
+                    if log_interval is not None and self.num_timesteps % log_interval == 0:
+                        self.dump_logs()
+                callback.on_training_end()
+            finally:
+                self._leave_environments()
+        return self
+
+    def _check_data(self) -> None:
+        _check_fixed(vars(self))
+        buffer = self.replay_buffer
+        if buffer.size() == 0:
             raise ValueError(
                 "replay_buffer holds 0 transitions: load_replay_buffer() or sb3_rlx2.offline.add_episodes() fill it"
             )
-        if self.n_steps > 1 and not isinstance(self.replay_buffer, NStepReplayBuffer):
-            kind = type(self.replay_buffer).__name__
+        if self.n_steps > 1 and not isinstance(buffer, NStepReplayBuffer):
+            kind = type(buffer).__name__
             raise ValueError(f"n_steps={self.n_steps} must be 1: the loaded {kind} has no n-step returns")
-        total, callback = self._setup_learn(gradient_steps, callback, True, tb_log_name, progress_bar)
-        callback.on_training_start(locals(), globals())
-        with evolving(self, gradient_steps) as advance:
-            while self.num_timesteps < total and callback.on_step():
-                late = self.num_timesteps >= self.n_steps_delay * total
-                self.replay_buffer.n_steps = self.n_steps if late else 1
-                self._update_current_progress_remaining(self.num_timesteps, total)
-                self.train(1, self.batch_size)
-                self.num_timesteps += 1
-                advance(self.num_timesteps)
-                if log_interval is not None and self.num_timesteps % log_interval == 0:
-                    self.dump_logs()
-        callback.on_training_end()
-        return self
+        buffer.gamma = self.gamma  # of n-step returns, and a loaded one may have been collected with another
+
+    def _own_callbacks(self) -> list[BaseCallback]:
+        return []  # that of RLx2 counts an environment's steps
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        """Make one callback of those given, without that of RLx2, which counts an environment's steps."""
-        return super(RLx2Algorithm, self)._init_callback(callback, progress_bar)  # SB3's
+        made = super()._init_callback(callback, progress_bar)
+        for each in all_callbacks(made):
+            if isinstance(each, RLx2Callback | DeployCheckpointCallback):
+                name = type(each).__name__
+                raise ValueError(f"callback holds {name}, which needs an environment's steps, and learn_offline() does none")
+        return made
 
     def train(self, gradient_steps: int, batch_size: int = 256) -> None:
         """
@@ -150,7 +175,9 @@ class RLx2TD3BC(RLx2TD3):
 
         :param gradient_steps: number of steps
         :param batch_size: number of samples of each
+        :raises ValueError: if there is no logger yet
         """
+        self._check_logger()
         self.policy.set_training_mode(True)
         self._update_learning_rate([self.actor.optimizer, self.critic.optimizer])
         losses: dict[str, list[float]] = {"critic_loss": [], "actor_loss": []}
@@ -185,6 +212,12 @@ class RLx2TD3BC(RLx2TD3):
         values = self.critic.q1_forward(data.observations, actions)
         weight = self.behaviour_cloning / values.abs().mean().detach()
         return _step(self.actor.optimizer, functional.mse_loss(actions, data.actions) - weight * values.mean())
+
+
+def _check_fixed(given: Mapping[str, Any]) -> None:
+    for name, value in FIXED.items():
+        if given.get(name, value) != value:
+            raise ValueError(f"{name}={given[name]!r} must be {value}: the data are fixed")
 
 
 def _step(optimizer: th.optim.Optimizer, loss: th.Tensor) -> float:
