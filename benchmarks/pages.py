@@ -18,6 +18,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from benchmarks import readme
+from sb3_rlx2.advise import basis, read_lessons
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.plan import FULL_LENGTH, LEAST, is_share
@@ -164,6 +165,7 @@ KINDS: dict[str, Callable[[str], str]] = {
     "stored-results": lambda algo: "\n".join(stored(algo)),
     "script": lambda name: f"```python\n{(ROOT / f'examples/{name}.py').read_text()}```",
     "quoted": quoted,
+    "advice": lambda _: basis(read_lessons()),
 }
 MARKER = re.compile(rf"^<!-- (({'|'.join(KINDS)}) (\w+)) -->$", re.MULTILINE)
 
