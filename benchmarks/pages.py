@@ -7,8 +7,9 @@ Writes into pages of ``docs/`` what nobody types: defaults that are not the host
 import inspect
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
@@ -18,6 +19,7 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from benchmarks import readme
+from benchmarks.returns.results import Result, load
 from sb3_rlx2.advise import basis, read_lessons
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.table import ALGORITHMS
@@ -158,6 +160,26 @@ def quoted(name: str) -> str:
     return "\n".join(f"> {line}".rstrip() for line in led.splitlines())
 
 
+def durations(sparsity: str) -> str:
+    """
+    Lay out how long stored runs of some tasks took, with their evaluations, beside dense ones of the same length.
+
+    :param sparsity: ``"paper"``, whose sparsities they had
+    """
+    results, rows = load(), []
+    for algorithm, env, steps in dict.fromkeys((one.algorithm, one.env, one.steps) for one in results.where(method="rlx2")):
+        group = {"algorithm": algorithm, "env": env, "steps": steps, "sparsity": None}
+        own, dense = (results.where(method=method, **group) for method in ("rlx2", "dense"))
+        if own and dense:
+            rows.append([f"{algorithm.upper()} {env}", f"{steps:,}", *map(_hours, (own, dense))])
+    return readme.markdown(["", "steps", f"RLx2, sparsities of the {sparsity}", "dense SB3"], sorted(rows))
+
+
+def _hours(found: Sequence[Result]) -> str:
+    hours = median(one.about["seconds"] for one in found) / 3600
+    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+
+
 KINDS: dict[str, Callable[[str], str]] = {
     "changed-defaults": host_and_own,
     "added-arguments": lambda algo: readme.markdown(["argument", "default"], added(ALGORITHMS[algo])),
@@ -165,6 +187,7 @@ KINDS: dict[str, Callable[[str], str]] = {
     "stored-results": lambda algo: "\n".join(stored(algo)),
     "script": lambda name: f"```python\n{(ROOT / f'examples/{name}.py').read_text()}```",
     "quoted": quoted,
+    "durations": durations,
     "advice": lambda _: basis(read_lessons()),
 }
 MARKER = re.compile(rf"^<!-- (({'|'.join(KINDS)}) (\w+)) -->$", re.MULTILINE)
