@@ -1,11 +1,12 @@
 """
 Takes ``docs/report.png``: which links of a run's actor live, as ``rlx2 report`` draws them in Chromium.
 
-``python -m benchmarks.picture FOLDER``, the run's; the picture there is of the first 8,000 steps of
+``python -m benchmarks.picture FOLDER``; the picture there is of the first 8,000 steps of
 
     rlx2 train --algo rlx2td3 --env HalfCheetah-v5 --n-timesteps 20000 --seed 0
 """
 
+import argparse
 import base64
 import subprocess
 import sys
@@ -27,9 +28,12 @@ BOX = """(() => {
 
 def main() -> None:
     """Take it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.picture", description="Take docs/report.png anew.")
+    parser.add_argument("run", metavar="FOLDER", help="of the run, as logs/rlx2td3/HalfCheetah-v5_1")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         page_file = Path(folder, "report.html")
-        subprocess.run([sys.executable, "-m", "sb3_rlx2", "report", sys.argv[1], "-o", page_file], check=True)
+        subprocess.run([sys.executable, "-m", "sb3_rlx2", "report", args.run, "-o", page_file], check=True)
         with chromium(folder) as page:
             page.open(page_file.as_uri())
             page.show(WIDTH, "light")

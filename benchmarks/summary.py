@@ -13,19 +13,20 @@ from benchmarks.speed.results import Row, ratio
 from benchmarks.speed.results import load as load_speed
 from benchmarks.speed.tables import ENVIRONMENT_STEPS
 
-SPEEDS = ("steps/s, times SB3's", "MKL as on Intel", "SBX's")
+SPEEDS = ("times SB3's", "times SB3's, MKL as on Intel", "times SBX's")
 OPPONENTS = dict(zip(ENVIRONMENT_STEPS[:3], SPEEDS, strict=True))  # RLx2 is the last
 HEADER = [
     "",
     "zeros, actor / critics",
     "return, of dense's",
-    f"hours to {tables.BELOW:.0%} of it, RLx2 / dense",
+    f"hours until a run first holds {tables.BELOW:.0%} of dense's return, RLx2 / dense",
 ]
 READING = (
     "A million steps, networks of 256-256. In brackets: a 95 % bootstrap interval, and seeds of RLx2 / of dense SB3; hours "
-    "are medians over runs that did evaluations too. Speed is of one core, one gradient step for each environment step; MKL, "
-    "with which torch multiplies matrices, leaves its AVX code unused where a processor is not Intel's, hence the column with "
-    "an MKL that was [made to use it](benchmarks/speed/mkl.py)."
+    "are medians over runs that did evaluations too, and a run may lose that return later. The other columns are environment "
+    "steps a second, one gradient step for each, on one core of AMD's or Intel's, beside SB3's and SBX's. MKL, with which "
+    "torch multiplies matrices, leaves its AVX code unused where a processor is not Intel's, hence the column with an MKL "
+    "that was [made to use it](benchmarks/speed/mkl.py)."
 )
 
 SPREAD = ", ratios with the spread over repeats in brackets"  # which this table leaves out

@@ -1,8 +1,8 @@
 """
 Has links between files of the repository lead to the pages of the site.
 
-Files outside this folder are shown by pages here, such as the reports that the benchmarks write, and their links are right
-where they lie. So are those of our pages, which people also read in the repository, where files lie that no page shows.
+A page that is one link and nothing else shows the file that it leads to, such as a report that the benchmarks write. Links of
+these files, and of our pages, are right where they lie; here they lead to pages, or to the repository if no page shows a file.
 """
 
 import os
@@ -12,17 +12,22 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 REPOSITORY = re.findall(r'^Repository = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[0]
-PAGES = {
-    "benchmarks/returns/RESULTS.md": "/results/returns.md",
-    "benchmarks/returns/PROTOCOL.md": "/results/protocol.md",
-    "benchmarks/speed/RESULTS.md": "/results/speed.md",
-    "benchmarks/budgets/PROTOCOL.md": "/results/budgets_protocol.md",
-    "benchmarks/offline/PROTOCOL.md": "/results/offline_protocol.md",
-    "benchmarks/speed/NOTES.md": "/results/notes.md",
-    "CHANGELOG.md": "/changelog.md",
-}
 LINK = re.compile(r"\]\((?![a-z]+:|[#/])([^)#\s]+)")
+SECTION = re.compile(r"^## (.*)\n\n((?:- .*\n)+)", re.MULTILINE)
+
+
+def shown() -> dict[str, Path]:
+    """Give the pages that show files outside this folder, by the file's path in the repository."""
+    found = {}
+    for page in DOCS.rglob("*.md"):
+        if link := re.fullmatch(r"\[.*\]\((\S+)\)\n", page.read_text()):
+            found[os.path.relpath(page.parent / link[1], ROOT)] = page
+    return found
+
+
+PAGES = shown()
 
 
 def led(text: str, file: Path, page: Path) -> str:
@@ -37,16 +42,28 @@ def led(text: str, file: Path, page: Path) -> str:
     def target(match: re.Match[str]) -> str:
         path = Path(os.path.normpath(file.parent / match[1]))
         name = os.path.relpath(path, ROOT)
-        if name in PAGES:
-            return f"]({PAGES[name]}"
-        if path.suffix == ".png" or path.is_relative_to(ROOT / "docs"):
+        path = PAGES.get(name, path)
+        if path.suffix == ".png" or path.is_relative_to(DOCS):
             return f"]({os.path.relpath(path, page.parent)}"
         return f"]({REPOSITORY}/blob/main/{name}"
 
     return LINK.sub(target, text)
 
 
-def lead_page(app: Sphinx, docname: str, content: list[str]) -> None:
+def contents(text: str) -> str:
+    """
+    Give the site's table of contents: the pages that each section of the first page lists.
+
+    :param text: the first page, with links led to pages
+    """
+    trees = []
+    for caption, listed in SECTION.findall(text):
+        pages = "\n".join(LINK.findall(listed))
+        trees.append(f"```{{toctree}}\n:caption: {caption}\n:maxdepth: 1\n:hidden:\n\n{pages}\n```")
+    return "\n\n".join(trees)
+
+
+def lead(app: Sphinx, docname: str, content: list[str]) -> None:
     """
     Lead the links of a page.
 
@@ -54,19 +71,15 @@ def lead_page(app: Sphinx, docname: str, content: list[str]) -> None:
     :param docname: the page
     :param content: its text, changed in place
     """
-    page = Path(app.srcdir) / f"{docname}.md"
+    page = DOCS / f"{docname}.md"
+    for name, shows in PAGES.items():
+        if shows == page:
+            app.env.note_dependency(ROOT / name)
+            content[0] = led((ROOT / name).read_text(), ROOT / name, page)
+            return
     content[0] = led(content[0], page, page)
-
-
-def lead_included(app: Sphinx, path: Path, _: str, content: list[str]) -> None:
-    """
-    Lead the links of a file that a page includes.
-
-    :param app: Sphinx, which knows the page; of its name myst-parser gives the end alone
-    :param path: the file, relative to the folder of pages
-    :param content: its text, changed in place
-    """
-    content[0] = led(content[0], Path(app.srcdir) / path, Path(app.srcdir) / f"{app.env.docname}.md")
+    if docname == app.config.root_doc:
+        content[0] += "\n" + contents(content[0])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
@@ -75,6 +88,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
     :param app: Sphinx
     """
-    app.connect("source-read", lead_page)
-    app.connect("include-read", lead_included)
+    app.connect("source-read", lead)
     return {"parallel_read_safe": True}

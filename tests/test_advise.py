@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.returns import lessons
 from benchmarks.returns.results import load
-from sb3_rlx2.advise import MEASURED, Lesson, advise, enough_links, read_lessons
+from sb3_rlx2.advise import MEASURED, Lesson, advise, basis, enough_links, reached, read_lessons
 from sb3_rlx2.backends.network import LayerSpec
 
 
@@ -41,9 +41,33 @@ def test_sparsity_follows_sizes_and_steps():
 @pytest.mark.parametrize(("env", "algo", "keyword"), [("Pendulum-v1", "rlx2td3", "actor_"), ("CartPole-v1", "rlx2dqn", "")])
 def test_the_command(env, algo, keyword, rlx2):
     output = rlx2("advise", "--env", env, "--steps", "30000")
-    assert f"rlx2 train --algo {algo} --env {env} -n 30000 -params {keyword}sparsity:" in output
-    assert "--dense-twin" in output
+    assert f"rlx2 train --algo {algo} --env {env} -n 30000 --eval-freq 3000 -params {keyword}sparsity:" in output
+    assert "-n 30000 --dense-twin --eval-freq 3000 -params" in output
     assert "Few links learn slowly: on Walker2d-v4 1,000,000 steps with" in output
+
+
+@pytest.mark.parametrize(
+    ("algo", "env", "widths"),
+    [
+        ("rlx2dqn", "CartPole-v1", "4-256-256-2"),
+        ("rlx2qrdqn", "CartPole-v1", "4-256-256-20"),
+        ("rlx2crossq", "Pendulum-v1", "4-256-256-1"),
+        ("rlx2td3", "MountainCarContinuous-v0", "2-256-256-1"),
+    ],
+)
+def test_networks_are_those_that_the_settings_build(algo, env, widths, rlx2):
+    assert f"in {widths}, " in rlx2("advise", "--algo", algo, "--env", env)
+
+
+def test_it_says_which_tasks_it_rests_on(rlx2):
+    few = [lesson("C", 30.0, 0.9), lesson("D", 3.0, 0.98, 3_000_000)]
+    assert reached([*FOUND, *few]) == {"td3 A": FOUND[1:3], "td3 B": FOUND[3:4], "td3 C": [], "td3 D": []}
+    assert basis([*FOUND, *few]) == (
+        "Each unit gets as many links as the most demanding of these tasks needed to reach 97% of dense's return: td3 A, "
+        "td3 B. No stored run has reached it on td3 C, td3 D: these may need more."
+    )
+    assert basis(FOUND).endswith("return: td3 A, td3 B.")
+    assert basis(read_lessons()) in rlx2("advise", "--env", "Pendulum-v1")
 
 
 def test_misuse(rlx2):

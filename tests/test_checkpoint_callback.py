@@ -131,6 +131,23 @@ def test_a_progress_bar_takes_no_evaluations_away(tmp_path):
     assert train(tmp_path, progress_bar=True) == [10, 20, 30, 40, 50, 60]
 
 
+def test_a_callbacks_arguments_are_those_of_today(tmp_path):
+    class Notes(BaseCallback):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor, self.sum = factor, 0
+
+        def _on_step(self):
+            self.sum += 1
+            return True
+
+    for factor, cut in ((1, 25), (2, 35), (3, 45)):
+        notes = Notes(factor)
+        with pytest.raises(Cut):
+            model().learn(50, callback=[notes, Checkpoints(tmp_path, 10), CutAt(cut)])
+        assert (notes.factor, notes.sum) == (factor, cut)
+
+
 def test_a_callback_that_is_gone_is_said(tmp_path):
     class Counts(BaseCallback):
         seen = 0

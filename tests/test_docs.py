@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 
+from benchmarks import pages
 from benchmarks.returns.__main__ import parse
 from sb3_rlx2 import RLx2CrossQ, RLx2TD3
 from sb3_rlx2.algorithms.table import ALGORITHMS
@@ -30,7 +31,18 @@ IDS = {"ids": lambda path: str(path.relative_to(ROOT)) if isinstance(path, Path)
 
 
 def blocks(page, *languages):
-    return re.findall(rf"```(?:{'|'.join(languages)})\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    """Give blocks of code, but for examples, which tests/test_examples.py runs."""
+    written = re.sub(r"<!-- (script \w+) -->.*?<!-- /\1 -->", "", page.read_text(), flags=re.DOTALL)
+    return re.findall(rf"```(?:{'|'.join(languages)})\n(.*?)```", written, flags=re.DOTALL)
+
+
+@pytest.fixture
+def links(monkeypatch):
+    needs("sphinx")
+    monkeypatch.syspath_prepend(DOCS)
+    import links
+
+    return links
 
 
 def scripts():
@@ -58,22 +70,32 @@ def test_site_builds_without_warnings(tmp_path):
     assert "planned_timesteps" in (tmp_path / "site/algorithms/td3.html").read_text()
 
 
-def test_every_page_is_in_the_contents():
-    contents = re.findall(
-        r"^[\w/]+$", "\n".join(re.findall(r"```\{toctree\}.*?```", (DOCS / "index.md").read_text(), re.DOTALL)), re.M
-    )
-    assert sorted(contents) == sorted(
-        str(page.relative_to(DOCS).with_suffix("")) for page in PAGES if page.stem != "index" or page.parent != DOCS
-    )
+def test_every_page_is_in_the_contents(links):
+    index = DOCS / "index.md"
+    contents = links.contents(links.led(index.read_text(), index, index))
+    listed = re.findall(r"^[\w/]+\.md$", contents, re.M)
+    assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in PAGES if page != index)
+    assert ":caption: Begin" in contents
 
 
 @pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *PAGES], **IDS)
 def test_links_lead_somewhere(page):
-    text = re.sub(r"```(?!\{).*?```", "", page.read_text(), flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for target in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", text):
         assert (page.parent / target).exists(), target
-    for target in re.findall(r"```\{(?:literal)?include\} (\S+)", text):
-        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, **IDS)
+def test_what_nobody_types_is_up_to_date(page):
+    """If not, ``python -m benchmarks.pages`` writes it."""
+    assert page.read_text() == pages.filled(page.read_text())
+    assert len(re.findall(r"^<!-- [a-z-]+ \w+ -->$", page.read_text(), re.M)) == len(pages.MARKER.findall(page.read_text()))
+
+
+def test_pages_read_where_they_lie():
+    """But for the reference, they have nothing that Sphinx alone makes something of."""
+    found = {(page.parent.name, name) for page in PAGES for name in re.findall(r"^[`:]{3}\{(.*)\}", page.read_text(), re.M)}
+    assert found == {("algorithms", "eval-rst"), ("api", "eval-rst")}
 
 
 def test_pages_that_have_tests_of_their_own():
@@ -124,49 +146,37 @@ def test_installation():
     )
 
 
-def test_changed_defaults_by_hand(monkeypatch):
-    needs("sphinx")
-    monkeypatch.syspath_prepend(DOCS)
-    import generated
-
-    assert generated.changed(RLx2TD3) == [
+def test_changed_defaults_by_hand():
+    assert pages.changed(RLx2TD3) == [
         ["`learning_rate`", "`0.001`", "`0.0003`"],
         ["`learning_starts`", "`100`", "1/40 of the steps, 100 to 25,000"],
         ["`action_noise`", "`None`", "`0.1`"],
         ["`n_steps`", "`1`", "`3`"],
         ["`net_arch` (in `policy_kwargs`)", "`[400, 300]`", "`[256, 256]`"],
     ]
-    assert [row[0] for row in generated.changed(RLx2CrossQ)] == ["`learning_starts`", "`n_steps`"]
-    assert ["`update_interval`", "1/100 of the gradient steps, 500 to 10,000"] in generated.added(RLx2TD3)
-    assert "Hopper-v5" in generated.environments("rlx2td3")
+    assert [row[0] for row in pages.changed(RLx2CrossQ)] == ["`learning_starts`", "`n_steps`"]
+    assert ["`update_interval`", "1/100 of the gradient steps, 500 to 10,000"] in pages.added(RLx2TD3)
+    assert "Hopper-v5" in pages.environments("rlx2td3")
 
 
-def test_stored_results_by_hand(monkeypatch):
-    needs("sphinx")
-    monkeypatch.syspath_prepend(DOCS)
-    import generated
-
+def test_stored_results_by_hand():
     for algo in ALGORITHMS:
-        header, ruler, *rows = generated.stored(algo)
+        header, ruler, *rows = pages.stored(algo)
         name = algo.removeprefix("rlx2").upper()
         assert header.startswith("|  | ")
         assert ruler.startswith("| --- |")
         assert len({row.count("|") for row in (header, ruler, rows[0])}) == 1
         assert all(row.startswith(f"| {name} ") for row in rows[: rows.index("")])
-    assert generated.stored("rlx2td3")[-1].startswith("† a return") == ("†" in "".join(generated.stored("rlx2td3")[:-1]))
+        assert all(line.startswith(("†", f"{name} ")) for line in rows[rows.index("") :] if line)
+    assert "of the same dense agent" in "".join(pages.stored("rlx2tqc"))
+    assert pages.stored("rlx2td3")[-1].startswith("† a return") == ("†" in "".join(pages.stored("rlx2td3")[:-1]))
     with pytest.raises(ValueError, match=r"algo='rlx2ppo' has no row in README\.md, benchmarks"):
-        generated.stored("rlx2ppo")
+        pages.stored("rlx2ppo")
 
 
-def test_links_of_included_files_lead_to_pages(monkeypatch):
-    needs("sphinx")
-    monkeypatch.syspath_prepend(DOCS)
-    import links
-
+def test_links_of_files_that_pages_show_lead_to_pages(links):
     text = "[a](PROTOCOL.md), ![b](plots/b.png), [c](cells.py), [d](#e), [f](https://f.org)"
     led = links.led(text, ROOT / "benchmarks/returns/RESULTS.md", DOCS / "results/returns.md")
     code = f"{links.REPOSITORY}/blob/main/benchmarks/returns/cells.py"
-    assert led == (
-        f"[a](/results/protocol.md), ![b](../../benchmarks/returns/plots/b.png), [c]({code}), [d](#e), [f](https://f.org)"
-    )
+    assert led == (f"[a](protocol.md), ![b](../../benchmarks/returns/plots/b.png), [c]({code}), [d](#e), [f](https://f.org)")
     assert all((ROOT / name).exists() for name in links.PAGES)

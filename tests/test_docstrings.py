@@ -1,11 +1,15 @@
 """Docstrings say which errors a function raises (ruff's DOC501 knows Google's and NumPy's style, not Sphinx's)."""
 
 import ast
+import inspect
+import re
 from pathlib import Path
 
 import pytest
 
 import sb3_rlx2
+from sb3_rlx2.algorithms.table import ALGORITHMS
+from sb3_rlx2.plan import LEAST
 
 PACKAGE = Path(sb3_rlx2.__file__).parent
 NESTED = (ast.FunctionDef, ast.ClassDef, ast.Lambda)  # they answer for themselves
@@ -112,3 +116,18 @@ def test_docstrings_name_all_arguments(path):
 def test_unnamed_arguments_are_noticed():
     source = 'def read(path, /, size, *, at, _hidden):\n    """\n    :param size: bytes\n    """'
     assert unnamed(source) == {("read", "path"), ("read", "at")}
+
+
+@pytest.mark.parametrize("cls", ALGORITHMS.values())
+def test_defaults_are_those_of_the_signature(cls):
+    """Of arguments whose docstring names one; of steps it is the least of a share."""
+    stated = dict(re.findall(r"^    :param (\w+): (.*(?:\n {8}.*)*)", cls.__doc__, re.M))
+    defaults = {each.name: each.default for each in inspect.signature(cls.__init__).parameters.values()}
+    shown = {name: re.findall(r"\(default ``(.*?)``", text) for name, text in stated.items()}
+    assert {name: ast.literal_eval(text[0]) for name, text in shown.items() if text} == {
+        name: defaults[name] for name, text in shown.items() if text
+    }
+    assert len([text for text in shown.values() if text]) >= 1
+    for name, least in LEAST.items():
+        if name in stated:
+            assert f"{least:,} at least" in stated[name] or f"a least ({least:,} here)" in stated[name], name

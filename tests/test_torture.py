@@ -54,6 +54,6 @@ def test_a_torture_goes_on_where_it_was_ended(tmp_path, monkeypatch):
     assert (stored["cases"], stored["faults"], stored["counts"]) == (7, 13, {"even": 4, "odd": 2})
     assert stored["wrong"] == [{"case": 3, "error": "KeyError: 'lost'"}]
     assert "| a fault | all stays well | 13 | 12 | 1 |" in report.table(tmp_path)
-    assert "13 x a fault (1 wrong)" in report.sentence(tmp_path)
-    assert "another" not in report.sentence(tmp_path)  # which nobody has tried
+    assert "has tried 13 faults" in report.sentence(tmp_path)
+    assert "of which 1 went wrong" in report.sentence(tmp_path)
     assert {"kills", "soak"} <= FAULTS.keys()

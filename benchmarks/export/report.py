@@ -10,6 +10,7 @@ from benchmarks.readme import write as write_page
 
 HEADER = ["policy", "weights", "flash, bytes", "code", "tables", "stack", "instructions an action"]
 IN_README = ["policy", "weights", "flash, bytes", "stack", "instructions an action"]
+APART = "action differs by up to, of its range"
 PAGE = README.parent / "docs/results/export.md"
 PROOF_HEADER = [
     "agent",
@@ -41,9 +42,24 @@ def readme_text(results: list[dict[str, Any]]) -> str:
     if not results:
         return NOTHING
     result = min(results, key=lambda result: int(result["agent"]["links_before"]))
-    agent, rows = result["agent"], [[row[HEADER.index(name)] for name in IN_README] for row in _rows(result)]
-    where = f"A trained {agent['env']} agent, {agent['links_before']:,} live weights in its actor, on a Cortex-M4F"
-    return f"{where} (gcc {_gcc(results)} `-Os`):\n\n{markdown(IN_README, rows)}"
+    agent, apart = result["agent"], _apart(result)
+    rows = [
+        [*(row[HEADER.index(name)] for name in IN_README), apart.get(", ".join(row[0].split(", ")[:2]), "-")]
+        for row in _rows(result)
+    ]
+    who = f"A trained {agent['env']} agent ({agent['note']}), {agent['links_before']:,} live weights in its actor"
+    reading = "Actions are compared with the agent's own, on observations of its replay buffer"
+    evaluate = "where they differ, have `rlx2 export --evaluate` measure the return"
+    where = f"on a Cortex-M4F (gcc {_gcc(results)} `-Os`)"
+    return f"{who}, {where}:\n\n{markdown([*IN_README, APART], rows)}\n\n{reading}; {evaluate}."
+
+
+def _apart(result: dict[str, Any]) -> dict[str, str]:
+    """Give how far actions of the same agent are from its own, on observations of its replay buffer, by row."""
+    for proven in proof.stored():
+        if all(proven["agent"][name] == result["agent"][name] for name in ("env", "note")):
+            return {f"sparse, {dtype}": f"{found['replay buffer']:.2g}" for dtype, found in proven["difference"].items()}
+    return {}
 
 
 def _gcc(results: list[dict[str, Any]]) -> str:

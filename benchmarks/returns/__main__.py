@@ -98,11 +98,13 @@ def main() -> int:
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("always", "no checkpoint at step|the run in .* goes on, but")
     if args.command == "report":
+        from benchmarks import pages
         from benchmarks.returns import algorithms_report, interplay_report, report
 
         report.write(args.results)
         interplay_report.write(args.results)
         algorithms_report.write(args.results)
+        pages.write()
         return 0
     from benchmarks.returns import grid, status
     from benchmarks.returns.training import Places

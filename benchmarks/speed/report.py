@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks import readme, summary
+from benchmarks import pages, readme, summary
 from benchmarks.speed import checks
 from benchmarks.speed.measure import RESULTS
 from benchmarks.speed.results import Section, latest, load, median
@@ -69,4 +69,5 @@ def write() -> None:
         plot(sections["scaling"], RESULTS / "scaling.png")
     (RESULTS.parent / "RESULTS.md").write_text(full_report())
     summary.write()
+    pages.write()
     print(summary.table())

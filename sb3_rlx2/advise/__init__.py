@@ -2,9 +2,9 @@
 ``rlx2 advise``: how sparse to begin with, for an environment and a number of steps.
 
 What counts is the number of links to a hidden unit, not the percentage: the same sparsity leaves a narrow network hardly any.
-``measured.json`` holds how many the stored runs had (``benchmarks/returns``), and how near they came to dense. The advice is
-the fewest with which each of their tasks came to dense's return, and of these the most: what has done for all. Few links learn
-slowly, so a run shorter than these gets twice as many.
+``measured.json`` holds how many the stored runs had (``benchmarks/returns``), and how near they came to dense. For each task
+that came to dense's return the fewest count with which it did, and of these the most. Tasks that never came to it have no say,
+and are named. Few links learn slowly, so a run shorter than these gets twice as many, which is a rule of thumb.
 """
 
 import json
@@ -58,16 +58,37 @@ def read_lessons() -> list[Lesson]:
 
 def enough_links(lessons: Sequence[Lesson], network: str) -> float:
     """
-    Give the number of links to a hidden unit that has done for all tasks that were measured.
+    Give the most links to a hidden unit that a task needed to come to dense's return, of those that came to it.
 
     :param lessons: what was measured
     :param network: ``"actor"`` or ``"critic"``
     """
-    tasks: dict[tuple[str, str], list[float]] = {}
-    for lesson in lessons:
-        if lesson.of_dense >= ENOUGH and lesson.steps == lesson.dense_steps:
-            tasks.setdefault((lesson.algorithm, lesson.env), []).append(lesson.links_of_a_unit[network])
-    return max(min(links) for links in tasks.values())
+    return max(min(run.links_of_a_unit[network] for run in runs) for runs in reached(lessons).values() if runs)
+
+
+def reached(lessons: Sequence[Lesson]) -> dict[str, list[Lesson]]:
+    """
+    Give for each task what came to dense's return in as many steps, which may be nothing.
+
+    :param lessons: what was measured
+    """
+    tasks: dict[str, list[Lesson]] = {f"{each.algorithm} {each.env}": [] for each in lessons}
+    for each in lessons:
+        if each.of_dense >= ENOUGH and each.steps == each.dense_steps:
+            tasks[f"{each.algorithm} {each.env}"].append(each)
+    return tasks
+
+
+def basis(lessons: Sequence[Lesson]) -> str:
+    """
+    Say what the number of links rests on, and what it does not hold for.
+
+    :param lessons: what was measured
+    """
+    tasks = reached(lessons)
+    came, never = (", ".join(name for name, runs in tasks.items() if bool(runs) is came) for came in (True, False))
+    text = f"Each unit gets as many links as the most demanding of these tasks needed to reach {ENOUGH:.0%} of dense's return"
+    return f"{text}: {came}." + (f" No stored run has reached it on {never}: these may need more." if never else "")
 
 
 def shortest(lessons: Sequence[Lesson]) -> int:

@@ -1,6 +1,7 @@
 """The command ``rlx2 advise``."""
 
 import argparse
+import ast
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -10,7 +11,7 @@ import yaml
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import is_image_space
 
-from sb3_rlx2.advise import ENOUGH, LEAST, Advice, Lesson, advise, command_line, read_lessons, shortest
+from sb3_rlx2.advise import LEAST, Advice, Lesson, advise, basis, command_line, read_lessons, shortest
 from sb3_rlx2.algorithms.policies import SparsePolicy
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.backends.network import LayerSpec
@@ -19,6 +20,9 @@ from sb3_rlx2.sparse_mlp import sparse_mlps
 from sb3_rlx2.validation import check_integer
 from sb3_rlx2.zoo import agents, hyperparams_file
 from sb3_rlx2.zoo.prepare import algorithm_for
+
+EVAL_FREQ = 25_000  # the zoo's; shorter runs are given their own, or rlx2 report would have nothing to compare
+EVALUATIONS = 10
 
 
 def main() -> None:
@@ -49,19 +53,36 @@ def settings_of(algo: str, env: str) -> dict[str, Any]:
     return dict(stored.get(env, stored["default"]))
 
 
-def networks_of(algo: str, env_id: str) -> dict[str, Sequence[LayerSpec]]:
+def policy_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Give the arguments of the policy, which stand in the settings as the zoo has them: the text of a call of ``dict``.
+
+    :param settings: hyper-parameters
+    """
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.Call):
+            return {str(keyword.arg): value(keyword.value) for keyword in node.keywords}
+        return ast.literal_eval(node)
+
+    text: str = settings.get("policy_kwargs", "dict()")
+    return dict(value(ast.parse(text, mode="eval").body))
+
+
+def networks_of(algo: str, env_id: str, settings: Mapping[str, Any]) -> dict[str, Sequence[LayerSpec]]:
     """
     Give the layers of an algorithm's sparse networks, of one of each kind, by the argument that says how sparse they are.
 
     :param algo: name in the zoo
     :param env_id: environment
+    :param settings: hyper-parameters, which may say how wide they are
     :raises ValueError: if the algorithm cannot act in it
     """
     cls = ALGORITHMS[algo]
     with closing(gym.make(env_id)) as env, patched(SparsePolicy, check_connected=lambda _: None):
         space: Any = env.observation_space
         kind = "MultiInputPolicy" if isinstance(space, spaces.Dict) else "CnnPolicy" if is_image_space(space) else "MlpPolicy"
-        policy: Any = cls(kind, env, buffer_size=1).policy  # type: ignore[call-arg]
+        policy: Any = cls(kind, env, buffer_size=1, policy_kwargs=policy_arguments(settings)).policy  # type: ignore[call-arg]
         return {keyword: sparse_mlps(getattr(policy, name))[0].layers for name, keyword in policy.networks.items()}
 
 
@@ -75,8 +96,9 @@ def text(algo: str, env: str, steps: int, settings: Mapping[str, Any], lessons: 
     :param settings: hyper-parameters that ``rlx2 train`` takes by itself
     :param lessons: what was measured
     """
-    advice = advise(networks_of(algo, env), steps, lessons)
+    advice = advise(networks_of(algo, env, settings), steps, lessons)
     sparsities = {each.keyword: each.sparsity for each in advice}
+    often = () if steps >= EVALUATIONS * EVAL_FREQ else (f"--eval-freq {max(steps // EVALUATIONS, 1)}",)
     fewer = {name: 1 - (1 - share) / 2 for name, share in sparsities.items()}
     parts = [
         f"{algo} on {env}, {steps:,} steps: begin with",
@@ -90,9 +112,9 @@ def text(algo: str, env: str, steps: int, settings: Mapping[str, Any], lessons: 
         "\n".join(
             f"  {command}    # {why}"
             for command, why in (
-                (command_line(algo, env, steps, sparsities), "what is advised"),
-                (command_line(algo, env, steps, sparsities, "--dense-twin"), "what it is measured against"),
-                (command_line(algo, env, steps, fewer), "half the links, if it keeps up with dense"),
+                (command_line(algo, env, steps, sparsities, *often), "what is advised"),
+                (command_line(algo, env, steps, sparsities, "--dense-twin", *often), "what it is measured against"),
+                (command_line(algo, env, steps, fewer, *often), "half the links, if it keeps up with dense"),
                 (f"rlx2 compress --algo {algo} --env {env} -n {steps}", "the smallest that keeps up; many trainings"),
             )
         ),
@@ -108,12 +130,11 @@ def _row(each: Advice) -> str:
 
 
 def _reason(steps: int, lessons: Sequence[Lesson]) -> str:
-    done = f"So many links to a hidden unit have done for all tasks below to come to {ENOUGH:.0%} of dense's return"
     if steps >= shortest(lessons):
-        return f"{done}."
+        return basis(lessons)
     return (
-        f"{done} in {shortest(lessons):,} steps and more, here doubled: few links learn slowly, and no shorter run is among "
-        f"them. Doubling is a rule of thumb, and stops at {LEAST:.0%} of zeros."
+        f"{basis(lessons)} Here that is doubled: few links learn slowly, and no run shorter than {shortest(lessons):,} steps "
+        f"is among them. Doubling is a rule of thumb, and stops at {LEAST:.0%} of zeros."
     )
 
 

@@ -318,8 +318,9 @@ def _put_callbacks(run: Run, state: Any) -> None:
     held = _by_name(state)
     for name, callback in run.callbacks.items():
         begun, now = held.get(name, ({}, {}))
-        run.begun[name] = begun
-        vars(callback).update({each: value for each, value in now.items() if not _same(value, begun.get(each))})
+        changed = {each: value for each, value in now.items() if not _same(value, begun.get(each))}
+        run.begun[name] |= {each: begun[each] for each in changed if each in begun}
+        vars(callback).update(changed)
 
 
 def _get_callback_generators(run: Run) -> Any:

@@ -23,6 +23,6 @@ one noisy number each. So
 ``tests/test_compress_search.py`` runs the whole procedure on noisy landscapes whose optimum is known.
 
 Each training is a trial of one of several Optuna studies (the dense seeds, the search, one per finalist), so its place fixes
-its seed, and any number of workers can take part, die, and come back: ``storage.py`` sees to it that each happens once. An
-interrupted training starts again from its seed, and so comes out the same.
+its seed, and any number of workers can take part, die, and come back: :mod:`sb3_rlx2.studies` sees to it that each happens
+once. An interrupted training goes on from its checkpoint, or starts again from its seed, and comes out the same either way.
 """

@@ -19,6 +19,7 @@ from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.checkpoint import generations
 from sb3_rlx2.checkpoint.archive import CHECKPOINTS, check_agent
 from sb3_rlx2.extras import require
+from sb3_rlx2.plan import FULL_LENGTH
 from sb3_rlx2.settings import read_settings
 from sb3_rlx2.validation import check_integer
 from sb3_rlx2.zoo import agents, checks, hub, videos
@@ -44,7 +45,8 @@ def add_training_options(group: Any) -> None:
     arguments = ", ".join(f"{name}:{value}" for name, value in defaults().items())
     group.description = (
         f"RLx2's own hyper-parameters, for -params, with their defaults: {arguments}; and for each network its sparsity "
-        "(actor_sparsity, critic_sparsity; sparsity). A number between 0 and 1 in place of steps is a share of all steps."
+        "(actor_sparsity, critic_sparsity; sparsity). A number between 0 and 1 in place of steps is a share "
+        f"of all steps, of which {FULL_LENGTH:,} count at most."
     )
 
 

@@ -25,11 +25,12 @@ class RLx2DDPG(RLx2Algorithm, DDPG):
     :param env: environment with a Box action space
     :param learning_rate: learning rate, or a function of the remaining progress
     :param buffer_size: capacity of the replay buffer, in transitions
-    :param learning_starts: steps of random actions before training, or a share of the planned ones; SB3's default is 100
+    :param learning_starts: steps of random actions before training, or a share of the planned ones, by default a
+        fortieth, 100 at least; SB3's default is 100
     :param batch_size: minibatch size
     :param action_noise: exploration noise; a number is the standard deviation of Gaussian noise in ``[-1, 1]`` action space
-    :param actor_sparsity: share of zeros in the actor, in ``[0, 1)``
-    :param critic_sparsity: share of zeros in the critic, in ``[0, 1)``
+    :param actor_sparsity: share of zeros in the actor, in ``[0, 1)`` (default ``0.9``)
+    :param critic_sparsity: share of zeros in the critic, in ``[0, 1)`` (default ``0.85``)
     :param actor_start_sparsity: share of zeros that the actor begins with; None for ``actor_sparsity`` throughout
     :param critic_start_sparsity: likewise, of the critic
     :param kwargs: the other arguments of RLx2, see :class:`RLx2TD3`, and of SB3's ``DDPG``, with its defaults

@@ -42,12 +42,14 @@ class RLx2QRDQN(RLx2Algorithm, QRDQN):
     :param env: environment with a Discrete action space
     :param learning_rate: learning rate, or a function of the remaining progress
     :param buffer_size: capacity of the replay buffer, in transitions
-    :param learning_starts: steps of random actions before training, or a share of the planned ones; sb3-contrib has 100
+    :param learning_starts: steps of random actions before training, or a share of the planned ones, by default a
+        fortieth, 100 at least; sb3-contrib has 100
     :param batch_size: minibatch size
-    :param sparsity: share of zeros in the quantile network, in ``[0, 1)``
+    :param sparsity: share of zeros in the quantile network, in ``[0, 1)`` (default ``0.9``)
     :param start_sparsity: share of zeros that it begins with; None for ``sparsity`` throughout
     :param policy_distance_threshold: policy distance above which the oldest transitions leave: the share of greedy actions
-        that have changed, 1 where they are as unlike as random ones; infinity keeps everything
+        that have changed over the share that would by chance, from 0 to A / (A - 1) with A actions, 1 where they are as unlike
+        as random ones (default ``0.9``); infinity keeps everything
     :param kwargs: the other arguments of RLx2, see :class:`RLx2TD3`, and of sb3-contrib's ``QRDQN``, with its defaults
     """
 

@@ -41,8 +41,8 @@ class RLx2TD3BC(RLx2TD3):
     :param batch_size: minibatch size
     :param behaviour_cloning: weight of the values against the distance from the data's actions, alpha of the paper; 0 leaves
         pure behaviour cloning
-    :param actor_sparsity: share of zeros in the actor, in ``[0, 1)``
-    :param critic_sparsity: share of zeros in each critic, in ``[0, 1)``
+    :param actor_sparsity: share of zeros in the actor, in ``[0, 1)`` (default ``0.9``)
+    :param critic_sparsity: share of zeros in each critic, in ``[0, 1)`` (default ``0.85``)
     :param actor_start_sparsity: share of zeros that the actor begins with; None for ``actor_sparsity`` throughout
     :param critic_start_sparsity: likewise, of each critic
     :param kwargs: the other arguments of RLx2, see :class:`RLx2TD3`, and of SB3's ``TD3``, with its defaults; shares are of
@@ -121,8 +121,8 @@ class RLx2TD3BC(RLx2TD3):
         :raises ValueError: if there are no transitions
         """
         check_integer("gradient_steps", gradient_steps, 1)
-        self._check_training(log_interval, progress_bar)
         self._check_data()
+        self._check_training(log_interval, progress_bar)
         with evolving(self, gradient_steps) as step:
             try:
                 total_timesteps, callback = self._setup_learn(gradient_steps, callback, True, tb_log_name, progress_bar)

@@ -46,10 +46,11 @@ class RLx2TQC(EntropyAlgorithm, TQC):
     :param env: environment with a Box action space
     :param learning_rate: learning rate, or a function of the remaining progress
     :param buffer_size: capacity of the replay buffer, in transitions
-    :param learning_starts: steps of random actions before training, or a share of the planned ones; sb3-contrib has 100
+    :param learning_starts: steps of random actions before training, or a share of the planned ones, by default a
+        fortieth, 100 at least; sb3-contrib has 100
     :param batch_size: minibatch size
-    :param actor_sparsity: share of zeros in the actor, in ``[0, 1)``
-    :param critic_sparsity: share of zeros in each critic, in ``[0, 1)``
+    :param actor_sparsity: share of zeros in the actor, in ``[0, 1)`` (default ``0.9``)
+    :param critic_sparsity: share of zeros in each critic, in ``[0, 1)`` (default ``0.85``)
     :param actor_start_sparsity: share of zeros that the actor begins with; None for ``actor_sparsity`` throughout
     :param critic_start_sparsity: likewise, of each critic
     :param kwargs: the other arguments of RLx2, see :class:`RLx2SAC`, and of sb3-contrib's ``TQC``, with its defaults

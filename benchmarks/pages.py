@@ -1,30 +1,40 @@
-"""Directives for what no page states by hand: defaults that are not the host's, environments with settings, stored results."""
+"""
+Writes into pages of ``docs/`` what nobody types: defaults that are not the host's, environments with settings, results, code.
+
+``python -m benchmarks.pages`` writes it anew, between ``<!-- KIND SUBJECT -->`` and ``<!-- /KIND SUBJECT -->``.
+"""
 
 import inspect
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import yaml
-from docutils import nodes
 from gymnasium import spaces
 from sb3_contrib import QRDQN
-from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
 from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from benchmarks import readme
+from benchmarks.returns.results import Result, load
+from sb3_rlx2.advise import basis, read_lessons
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.plan import FULL_LENGTH, LEAST, is_share
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 HYPERPARAMS = ROOT / "hyperparams"
+LINK = re.compile(r"\]\((?![a-z]+:|[#/])([^)#\s]+)")
 # Pages with tables whose rows begin with an algorithm, and what stands around these.
 RESULTS = {
     "README.md": ("<!-- results -->", "<!-- /results -->"),
     "benchmarks/returns/ALGORITHMS_RESULTS.md": ("## What was asked", "\n## "),
 }
+QUOTED = {"walker2d": ("benchmarks/returns/RESULTS.md", "What RLx2 lacks on Walker2d-v4")}
 
 
 def host(cls: type) -> type:
@@ -116,75 +126,89 @@ def stored(algo: str) -> list[str]:
         header, ruler, *others = (line for line in lines if line.startswith("|"))
         rows = [row for row in others if row.startswith(f"| {name} ")]
         if rows:
-            return [header, ruler, *rows, "", *(line for line in lines if line[:1] == "†" and "†" in "".join(rows))]
+            footnote = [line for line in lines if line[:1] == "†" and "†" in "".join(rows)]
+            return [
+                header,
+                ruler,
+                *rows,
+                *(part for line in lines if line.startswith(f"{name} ") for part in ("", line)),
+                "",
+                *footnote,
+            ]
     raise ValueError(f"algo={algo!r} has no row in {', '.join(RESULTS)}")
 
 
-def table(header: list[str], rows: Iterable[list[str]]) -> list[str]:
+def host_and_own(algo: str) -> str:
     """
-    Write a table in Markdown.
+    Lay out the defaults of an algorithm that are not its host's.
 
-    :param header: its first row
-    :param rows: the others
+    :param algo: name in the zoo
     """
-    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    cls = ALGORITHMS[algo]
+    return readme.markdown(["argument", host(cls).__name__, cls.__name__], changed(cls))
 
 
-class Markdown(SphinxDirective):
-    """Puts Markdown that a function makes where it stands."""
-
-    def lines(self) -> list[str]:
-        """Make it."""
-        raise NotImplementedError
-
-    def run(self) -> list[nodes.Node]:
-        """Parse it."""
-        return self.parse_text_to_nodes("\n".join(self.lines()))
-
-
-class Changed(Markdown):
-    """Defaults of one algorithm that are not its host's."""
-
-    required_arguments = 1
-
-    def lines(self) -> list[str]:
-        """Make the table."""
-        cls = ALGORITHMS[self.arguments[0]]
-        return table(["argument", host(cls).__name__, cls.__name__], changed(cls))
-
-
-class Added(Changed):
-    """Arguments of one algorithm that its host does not have."""
-
-    def lines(self) -> list[str]:
-        """Make the table."""
-        return table(["argument", "default"], added(ALGORITHMS[self.arguments[0]]))
-
-
-class Environments(Changed):
-    """Environments with settings."""
-
-    def lines(self) -> list[str]:
-        """Make the list."""
-        return [", ".join(f"`{name}`" for name in environments(self.arguments[0]))]
-
-
-class Stored(Changed):
-    """Results of one algorithm."""
-
-    def lines(self) -> list[str]:
-        """Make the table."""
-        return stored(self.arguments[0])
-
-
-def setup(app: Sphinx) -> dict[str, bool]:
+def quoted(name: str) -> str:
     """
-    Tell Sphinx of the directives.
+    Quote a section of a file outside ``docs/``, for a page that lies in ``docs/`` itself.
 
-    :param app: Sphinx
+    :param name: which, of ``QUOTED``
     """
-    app.add_directive("changed-defaults", Changed)
-    app.add_directive("added-arguments", Added)
-    app.add_directive("environments", Environments)
-    app.add_directive("stored-results", Stored)
-    return {"parallel_read_safe": True}
+    file, title = ROOT / QUOTED[name][0], QUOTED[name][1]
+    section = file.read_text().partition(f"## {title}\n")[2].partition("\n## ")[0].strip()
+    led = LINK.sub(lambda match: f"]({os.path.relpath(file.parent / match[1], DOCS)}", section)
+    return "\n".join(f"> {line}".rstrip() for line in led.splitlines())
+
+
+def durations(sparsity: str) -> str:
+    """
+    Lay out how long stored runs of some tasks took, with their evaluations, beside dense ones of the same length.
+
+    :param sparsity: ``"paper"``, whose sparsities they had
+    """
+    results, rows = load(), []
+    for algorithm, env, steps in dict.fromkeys((one.algorithm, one.env, one.steps) for one in results.where(method="rlx2")):
+        group = {"algorithm": algorithm, "env": env, "steps": steps, "sparsity": None}
+        own, dense = (results.where(method=method, **group) for method in ("rlx2", "dense"))
+        if own and dense:
+            rows.append([f"{algorithm.upper()} {env}", f"{steps:,}", *map(_hours, (own, dense))])
+    return readme.markdown(["", "steps", f"RLx2, sparsities of the {sparsity}", "dense SB3"], sorted(rows))
+
+
+def _hours(found: Sequence[Result]) -> str:
+    hours = median(one.about["seconds"] for one in found) / 3600
+    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+
+
+KINDS: dict[str, Callable[[str], str]] = {
+    "changed-defaults": host_and_own,
+    "added-arguments": lambda algo: readme.markdown(["argument", "default"], added(ALGORITHMS[algo])),
+    "environments": lambda algo: ", ".join(f"`{name}`" for name in environments(algo)),
+    "stored-results": lambda algo: "\n".join(stored(algo)),
+    "script": lambda name: f"```python\n{(ROOT / f'examples/{name}.py').read_text()}```",
+    "quoted": quoted,
+    "durations": durations,
+    "advice": lambda _: basis(read_lessons()),
+}
+MARKER = re.compile(rf"^<!-- (({'|'.join(KINDS)}) (\w+)) -->$", re.MULTILINE)
+
+
+def filled(text: str) -> str:
+    """
+    Write what stands between markers anew.
+
+    :param text: a page
+    """
+    for marker, kind, subject in MARKER.findall(text):
+        text = readme.splice(marker, KINDS[kind](subject), text)
+    return text
+
+
+def write() -> None:
+    """Do so in all pages."""
+    for page in DOCS.rglob("*.md"):
+        page.write_text(filled(page.read_text()))
+
+
+if __name__ == "__main__":
+    write()
