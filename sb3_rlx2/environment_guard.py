@@ -156,6 +156,11 @@ def _is_sound(value: Any) -> bool:
     return type(value) is np.ndarray and (value.dtype.kind != "f" or float(np.vdot(value, value)) < LARGE)
 
 
+def _are_the_same_integers(array: np.ndarray, dtype: np.dtype[Any]) -> bool:
+    """Tell whether SB3, which casts without a word, changes none: `np.array([0, 255])` is of 64 bits, with a sign."""
+    return array.dtype.kind in "iu" and dtype.kind in "iu" and bool((array == array.astype(dtype)).all())
+
+
 def _name(number: int, count: int, verb: str = " gave") -> str:
     return f"{'the environment' if count == 1 else f'environment {number} of {count}'}{verb}"
 
@@ -332,13 +337,14 @@ class _Guard:
 
     def _check_part(self, who: str, key: Any, part: Any) -> None:
         space, array = self.parts[key], np.asarray(part)
-        if array.shape != space.shape or not np.can_cast(array.dtype, np.dtype(space.dtype), "same_kind"):
+        always = np.can_cast(array.dtype, np.dtype(space.dtype), "same_kind")
+        if array.shape != space.shape or not (always or _are_the_same_integers(array, np.dtype(space.dtype))):
             what = "an observation" if key is None else f"an observation with {key}"
             raise BrokenEnvironmentError(
                 f"{who} {what} of {array.dtype}, {array.shape} at step {self.step}, where its space has {space.dtype}, "
                 f"{space.shape}: {_in_one_line(part)}; {GO_BACK}"
             )
-        if isinstance(part, np.ndarray):
+        if isinstance(part, np.ndarray) and always:
             self.known.add((key, array.shape, array.dtype))
 
     def _check_rewards(self, rewards: np.ndarray) -> None:

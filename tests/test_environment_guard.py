@@ -4,9 +4,11 @@ import os
 import threading
 import time
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
 from stable_baselines3 import TD3
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.noise import NormalActionNoise
@@ -17,7 +19,8 @@ from sb3_rlx2 import RLx2SAC, RLx2TD3, environment_guard
 from sb3_rlx2.checkpoint import Checkpoints, generations
 from sb3_rlx2.checkpoint.run_state import non_finite
 from sb3_rlx2.environment_guard import BrokenEnvironmentError
-from tests.faulty_envs import FAULTS, Faulty, with_obs, with_reward
+from sb3_rlx2.zoo.saving import Evaluation
+from tests.faulty_envs import AT, FAULTS, Faulty, with_obs, with_reward
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SMALL = {"learning_starts": 10, "batch_size": 8, "buffer_size": 60, "seed": 0}
@@ -254,3 +257,40 @@ def test_an_environment_that_hangs_is_named(cls, monkeypatch):
 def _still_runs(thread):
     thread.join(2)
     return thread.is_alive()
+
+
+class Pixels(gym.Env):
+    """Counts in numpy's integers, where its space has bytes, as many environments do."""
+
+    observation_space = spaces.Box(0, 255, (3,), np.uint8)
+    action_space = spaces.Box(-1.0, 1.0, (1,))
+    steps = 0
+
+    def __init__(self, last=255):
+        self.last = last
+
+    def reset(self, **kwargs):
+        return np.array([0, 0, 0]), {}
+
+    def step(self, action):
+        self.steps += 1
+        return np.array([0, 1, self.last if self.steps == AT else 2]), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("cls", [DummyVecEnv, SubprocVecEnv])
+def test_integers_that_are_the_same_as_bytes(cls):
+    made = FORKED if cls is SubprocVecEnv else {}
+    model(env=cls([Pixels], **made)).learn(30)
+    for wrong in (256, -1):
+        with pytest.raises(BrokenEnvironmentError, match=rf"an observation of int64, \(3,\) at step {AT}, where .*uint8"):
+            model(env=cls([lambda wrong=wrong: Pixels(wrong)], **made)).learn(30)
+
+
+def test_an_evaluation_whose_environment_dies_is_no_full_disk(tmp_path):
+    class Dies(Pixels):
+        def step(self, action):
+            raise BrokenPipeError("by peer")
+
+    evaluation = Evaluation(DummyVecEnv([Dies]), eval_freq=10, best_model_save_path=str(tmp_path), log_path=str(tmp_path))
+    with pytest.raises(BrokenPipeError):
+        model(env=DummyVecEnv([Pixels])).learn(30, callback=evaluation)

@@ -62,6 +62,8 @@ class Evaluation(EvalCallback):
                 paths = {"best_model_save_path": str(unfinished), "log_path": str(unfinished / "evaluations")}
                 with patched(self, **paths):
                     return super()._on_step()
+        except ConnectionError:  # with an environment in a process of its own
+            raise
         except OSError as error:
             warn(f"nothing is kept of the evaluation at step {self.num_timesteps}: {error}")
             self.best_mean_reward = best  # of what is on the disk
