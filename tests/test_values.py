@@ -424,6 +424,12 @@ def test_exploration_that_is_not_taken():
         model.learn(10)
 
 
+def test_a_loaded_agent_needs_an_environment_to_train(tmp_path):
+    make().save(tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"env=None must be an environment: load\(path, env\) or set_env\(env\)"):
+        RLx2TD3.load(tmp_path / "agent").learn(10)
+
+
 def test_a_policy_of_another_precision_acts():
     model = make()
     model.policy.double()

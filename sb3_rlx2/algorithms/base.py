@@ -359,6 +359,8 @@ class RLx2Algorithm(SavedSafely):
 
     def _check_training(self, log_interval: int | None, progress_bar: bool) -> None:
         """Check what training is called with, and what somebody has set since construction."""
+        if self.env is None:
+            raise ValueError("env=None must be an environment: load(path, env) or set_env(env) gives a loaded agent one")
         if log_interval is not None:
             check_integer("log_interval", log_interval, minimum=1)
         check_switch("progress_bar", progress_bar)
