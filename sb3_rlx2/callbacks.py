@@ -419,14 +419,13 @@ def all_callbacks(callback: BaseCallback) -> list[BaseCallback]:
 
     :param callback: the callback
     """
-    found: list[BaseCallback] = []
+    found: dict[int, BaseCallback] = {}  # by identity: those of a user may be equal, or not say whether they are
     waiting = [callback]
     while waiting:
         one = waiting.pop()
-        if one in found:
-            continue
-        found.append(one)
-        held = [value for name, value in vars(one).items() if name != "parent"]
-        parts = [part for value in held for part in (value if isinstance(value, list) else [value])]
-        waiting += [part for part in reversed(parts) if isinstance(part, BaseCallback)]
-    return found
+        if id(one) not in found:
+            found[id(one)] = one
+            held = [value for name, value in vars(one).items() if name != "parent"]
+            parts = [part for value in held for part in (value if isinstance(value, list) else [value])]
+            waiting += [part for part in reversed(parts) if isinstance(part, BaseCallback)]
+    return list(found.values())

@@ -75,7 +75,10 @@ def normalised(env: VecEnv, buffer: ReplayBuffer) -> VecNormalize:
     if count == 0:
         raise ValueError("buffer holds 0 transitions, which have no statistics")
     wrapped = VecNormalize(env, training=False, norm_reward=False, clip_obs=np.inf, epsilon=EPSILON)
-    rows = (buffer.pos - count + np.arange(count)) % buffer.buffer_size
+    begin = buffer.pos - count
+    rows = (
+        slice(begin, buffer.pos) if begin >= 0 else (begin + np.arange(count)) % buffer.buffer_size
+    )  # a slice copies nothing
     seen = buffer.observations[rows].reshape(-1, *env.observation_space.shape)  # type: ignore[misc]
     statistics: Any = wrapped.obs_rms
     statistics.mean, statistics.var = seen.mean(axis=0, dtype=np.float64), seen.var(axis=0, dtype=np.float64)

@@ -53,7 +53,7 @@ INSIDE = {
         "policies",
         "smaller save_load",
         "base value_based maximum_entropy",
-        "entropy",
+        "entropy_coefficient",
         "table",
     ],
 }

@@ -416,6 +416,12 @@ def test_runs_with_chosen_settings_wait_for_them(untuned, monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["returns", "run", *names])
         monkeypatch.setattr("benchmarks.returns.grid.Grid.run", lambda grid, cores: 0)
         assert main() == code
+    untuned.write_text(json.dumps({interplay.OTHERS: {"random-learned": asdict(Setting())}}))
+    monkeypatch.setattr("sys.argv", ["returns", "run", "interplay"])
+    assert main() == 2
+    assert "interplay_random-fixed_500000_seed0 has no settings yet" in capsys.readouterr().err
+    untuned.unlink()
+    assert main() == 2
     message = "interplay_random-learned_500000_seed0 has no settings yet: `run interplay-tune`, then `choose`"
     assert message in capsys.readouterr().err
 

@@ -209,6 +209,16 @@ def test_a_warm_up_that_was_over_is_over(tmp_path):
     assert model._n_updates - before < 510
 
 
+@pytest.mark.filterwarnings("ignore:in this run", "ignore:the run in .* goes on, but not to the last bit")
+def test_a_warm_up_that_was_over_is_over_in_another_process(tmp_path):
+    make(learning_starts=0.1).learn(1_000, callback=Checkpoints(tmp_path, 500))
+    model = make(learning_starts=0.1)
+    longer = [lambda values, _: values["self"].num_timesteps < 1_500, Checkpoints(tmp_path, 500)]
+    model.learn(20_000, callback=longer)
+    assert model._n_updates == 900 + 499
+    assert model.learning_starts == 0.1
+
+
 def test_an_agent_saved_on_the_way_has_its_share(tmp_path):
     model = make(learning_starts=0.1)
     with warnings.catch_warnings():

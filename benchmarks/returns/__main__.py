@@ -88,8 +88,8 @@ def refuse_untuned(cells: list[Cell]) -> None:
     :raises ValueError: if there are such
     """
     for cell in cells:
-        main_run = cell.method in RUNS and RUNS[cell.method].kind == MAIN and cell not in SETS["interplay-smoke"]
-        if main_run and not is_tuned(cell.env):
+        run = None if cell in SETS["interplay-smoke"] else RUNS.get(cell.method)
+        if run is not None and run.kind == MAIN and not is_tuned(cell.env, run.arm):
             raise ValueError(f"{cell.name} has no settings yet: `run interplay-tune`, then `choose`")
 
 

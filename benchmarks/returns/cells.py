@@ -202,7 +202,7 @@ class Cell:
         own |= method.arguments
         # A schedule that would begin at or above its end is none.
         ends = {name: name.replace("start_sparsity", "sparsity") for name in own if "start_sparsity" in name}
-        return {name: value for name, value in own.items() if name not in ends or value < own[ends[name]]}
+        return {name: value for name, value in own.items() if name not in ends or value is None or value < own[ends[name]]}
 
     @property
     def fingerprint(self) -> str:

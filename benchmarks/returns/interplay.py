@@ -252,13 +252,14 @@ def chosen(env: str, arm: Arm) -> Setting:
     return Setting(**_chosen(env).get(arm.key, {}))
 
 
-def is_tuned(env: str) -> bool:
+def is_tuned(env: str, arm: Arm) -> bool:
     """
     Tell whether settings have been chosen for an environment, or for others.
 
     :param env: the environment
+    :param arm: the arm
     """
-    return bool(_chosen(env))
+    return arm.key in _chosen(env)
 
 
 def _chosen(env: str) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _progress(folder: Path) -> str:
         else "Nothing has been tuned yet: settings are the centre of what tuning tries."
     )
     others = sum(
-        one.about["setting"] != asdict(RUNS[one.method].setting_for(one.env))
+        one.about.get("setting") != asdict(RUNS[one.method].setting_for(one.env))
         for one in load_suite(folder).found
         if RUNS[one.method].kind == MAIN
     )
@@ -181,7 +181,8 @@ def _findings(group: Group) -> list[str]:
     if l1:
         links = group.runs["l1-penalise", "learned"][0].about["links_of_equal_size"]
         lines.append(f"The penalty left {_span(l1)} hidden weights above 0.001, where a sparse layer has {links:,} links.")
-    kept = [one.about["links_above_0.001_before"] for regime in REGIMES for one in group.runs["l1-extract", regime]]
+    extracted = [one.about for regime in REGIMES for one in group.runs["l1-extract", regime]]
+    kept = [about["links_above_0.001_before"] for about in extracted if "links_above_0.001_before" in about]
     if kept:
         lines.append(
             f"Of the links of {STRUCTURES['l1-extract'].label}, {_span(kept)} had a weight above 0.001 in the agent before: "

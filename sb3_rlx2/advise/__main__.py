@@ -61,12 +61,15 @@ def policy_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
 
     def value(node: ast.expr) -> Any:
-        if isinstance(node, ast.Call):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
             return {str(keyword.arg): value(keyword.value) for keyword in node.keywords}
         return ast.literal_eval(node)
 
     text: str = settings.get("policy_kwargs", "dict()")
-    return dict(value(ast.parse(text, mode="eval").body))
+    try:
+        return dict(value(ast.parse(text, mode="eval").body))
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"policy_kwargs={text!r} must be a dict of plain values to be advised on") from error
 
 
 def networks_of(algo: str, env_id: str, settings: Mapping[str, Any]) -> dict[str, Sequence[LayerSpec]]:

@@ -11,7 +11,7 @@ from os import _exit, getpid, kill
 from pathlib import Path
 from typing import Any, NoReturn
 
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_rlx2.callbacks import RLx2Callback, all_callbacks
@@ -22,6 +22,7 @@ from sb3_rlx2.checkpoint.run_state import Run
 from sb3_rlx2.checkpoint.transitions import Transitions
 from sb3_rlx2.environment_guard import guard, require_alive, unguard
 from sb3_rlx2.files import sweep
+from sb3_rlx2.plan import is_share
 from sb3_rlx2.validation import check_integer
 from sb3_rlx2.warning import warn
 
@@ -165,11 +166,19 @@ class Checkpoints(Interruptible):
             self._found = None
         elif self._found.step >= self.locals["total_timesteps"]:
             self._go_on()
+        elif self._found.step < self.model.learning_starts:
+            self._end_warm_up(self._found)
+
+    def _end_warm_up(self, found: generations.Generation) -> None:
+        """Have a warm-up that was over be over, where it is a share of a run that has become longer since."""
+        is_given_so = is_share(getattr(self.model, "_as_given", {}).get("learning_starts"))
+        if is_given_so and found.read()["counters"]["_n_updates"] > 0:
+            self.model.learning_starts = found.step
 
     def _check_order(self) -> None:
-        given = self.locals["callback"]
-        others = given.callbacks if isinstance(given, CallbackList) else [given]
-        if self in others and any(isinstance(each, RLx2Callback) for each in others[others.index(self) :]):
+        given = all_callbacks(self.locals["callback"])
+        behind = given[next(number for number, each in enumerate(given) if each is self) :]
+        if any(isinstance(each, RLx2Callback) for each in behind):
             raise ValueError("callback must hold Checkpoints behind RLx2Callback, which finishes at the start of a rollout")
 
     def _on_rollout_start(self) -> None:
@@ -288,7 +297,7 @@ class Checkpoints(Interruptible):
         """Give all callbacks but this one, also those inside others, by a name that the next process gives them too."""
         count = Counter[str]()
         for callback in all_callbacks(self.locals["callback"]):
-            if callback is not self and not isinstance(callback, CallbackList | ProgressBarCallback):
-                kind = type(callback).__name__
+            kind = type(callback).__name__
+            if callback is not self and kind not in run_state.WITHOUT_STATE:
                 yield run_state.callback_name(kind, count[kind]), callback
                 count[kind] += 1

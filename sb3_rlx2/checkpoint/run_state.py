@@ -34,7 +34,7 @@ COUNTERS = (
 )
 FILES = {"file", "events"}  # of the state of a logger's output that writes into files
 PARTS_OF_NOISE = {"_base_noise", "_noises"}  # of `VectorizedActionNoise`
-WITHOUT_STATE = {"CallbackList", "_Callbacks", "ProgressBarCallback"}  # among the callbacks of checkpoints up to format 2
+WITHOUT_STATE = {"CallbackList", "_Callbacks", "ProgressBarCallback"}  # callbacks that may be there in one process only
 COUNTED = {"n_calls", "num_timesteps"}  # by all callbacks
 OF_CALLBACKS = {"model", "parent", "locals", "globals", "logger"}  # no state of a callback's own
 

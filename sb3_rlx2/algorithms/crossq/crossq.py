@@ -10,7 +10,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from typing_extensions import Unpack
 
 from sb3_rlx2.algorithms.crossq.policies import SparseCrossQActor, SparseCrossQCritic, SparseCrossQPolicy
-from sb3_rlx2.algorithms.entropy import EntropyAlgorithm
+from sb3_rlx2.algorithms.entropy_coefficient import EntropyAlgorithm
 from sb3_rlx2.algorithms.keywords import OffPolicyKeywords
 from sb3_rlx2.plan import LEARNING_STARTS
 

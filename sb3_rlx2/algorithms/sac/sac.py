@@ -9,7 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from typing_extensions import Unpack
 
-from sb3_rlx2.algorithms.entropy import EntropyAlgorithm
+from sb3_rlx2.algorithms.entropy_coefficient import EntropyAlgorithm
 from sb3_rlx2.algorithms.keywords import TargetKeywords
 from sb3_rlx2.algorithms.networks import SparseCritic
 from sb3_rlx2.algorithms.sac.policies import SparseSACActor, SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy

@@ -9,7 +9,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from typing_extensions import Unpack
 
-from sb3_rlx2.algorithms.entropy import EntropyAlgorithm
+from sb3_rlx2.algorithms.entropy_coefficient import EntropyAlgorithm
 from sb3_rlx2.algorithms.keywords import TargetKeywords
 from sb3_rlx2.algorithms.tqc.policies import (
     SparseTQCActor,

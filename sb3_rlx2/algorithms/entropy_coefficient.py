@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch as th
+from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.updater import check_gradients
@@ -55,7 +56,9 @@ class EntropyAlgorithm(RLx2Algorithm):
         :raises RuntimeError: if they are of an agent that learned its entropy coefficient and this one does not, or the other
             way round
         """
-        if isinstance(load_path_or_dict, dict) and exact_match:
+        if not isinstance(load_path_or_dict, dict):
+            _, load_path_or_dict, _ = load_from_zip_file(load_path_or_dict, device=device, load_data=False)
+        if exact_match:
             reason = self._why_not_coefficient("ent_coef_optimizer" in load_path_or_dict)
             if reason is not None:
                 raise RuntimeError(reason)  # of a ValueError SB3's `load` thinks that it is an old agent's
