@@ -107,5 +107,5 @@ def test_the_default_threshold_is_what_was_decided():
     decided = re.match(r"Decision: \*\*(.+)\*\*", algorithms_report.decision(results.load_algorithms()))[1]
     for algorithm in VALUE_BASED:
         assert algorithm.sparse_policy_class.distance_threshold == float(decided)
-    for page in ("README.md", "docs/how_it_works.md"):
+    for page in ("docs/algorithms/dqn.md", "docs/how_it_works.md"):
         assert re.search(rf"threshold\s+is {re.escape(decided)}\b", (ROOT / page).read_text()), page

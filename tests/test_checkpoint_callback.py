@@ -382,3 +382,25 @@ def test_signals_are_the_programs_own_again_after_an_error(tmp_path):
         assert heard == [1]
     finally:
         signal.signal(signal.SIGTERM, own)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking with threads
+def test_a_child_hears_signals_as_the_program_does(tmp_path):
+    # `multiprocessing.Pool` terminates children that wait for a lock, where no handler of Python's is ever called.
+    statuses = []
+
+    def fork(_):
+        child = os.fork()
+        if child == 0:
+            os._exit(int(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL))
+        statuses.append(os.waitpid(child, 0)[1])
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # of earlier tests, whose training has ended by an error
+    try:
+        with pytest.raises(Cut):
+            model().learn(30, callback=[Checkpoints(tmp_path / "cut", 20), CutAt(15)])
+        model().learn(30, callback=[Checkpoints(tmp_path / "run", 20), Act(15, fork)])
+        fork(None)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert statuses == [0, 0]

@@ -1,5 +1,6 @@
 """The callback that makes a run one that can be killed at any moment and goes on as if nothing had happened."""
 
+import os
 import signal
 import sys
 import threading
@@ -7,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
-from os import _exit, getpid, kill
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -68,18 +68,18 @@ class Interruptible(BaseCallback):
     def _listen(self) -> None:
         """Have signals wait for the end of a rollout; only the main thread can."""
         if threading.current_thread() is threading.main_thread() and not self._handlers:
-            self._listener = getpid()
+            _LISTENING.append(self)
             # `nohup` has a closed terminal ignored.
             heard = [each for each in SIGNALS if each == signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN]
             self._handlers = {number: signal.signal(number, self._hear) for number in heard}
 
     def _hear(self, number: int, frame: Any) -> None:
-        if getpid() != self._listener or not self._is_training(frame):  # a child, or training has ended by an error
+        if not self._is_training(frame):  # it has ended by an error
             self._forget_signals()
-            kill(getpid(), number)
+            os.kill(os.getpid(), number)
             return
         if self.interrupted:
-            _exit(128 + number)
+            os._exit(128 + number)
         self.interrupted = True
 
     def _is_training(self, frame: Any) -> bool:
@@ -94,6 +94,21 @@ class Interruptible(BaseCallback):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
+        if self in _LISTENING:
+            _LISTENING.remove(self)
+
+
+_LISTENING: list[Interruptible] = []  # those that signals wait for, from the first on
+
+
+def _forget_signals_in_child() -> None:
+    """Have signals end a child as they would have: where it waits for a lock, Python calls no handler of ours."""
+    for listener in reversed(_LISTENING.copy()):
+        listener._forget_signals()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_signals_in_child)
 
 
 class Checkpoints(Interruptible):
