@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_rlx2 import RLx2Callback, RLx2TD3, SparseTD3Policy
-from sb3_rlx2.checkpoint import Checkpoints, Interrupted, context, generations, run_state
+from sb3_rlx2.checkpoint import Checkpoints, Interrupted, checkpoints, context, generations, run_state
 from tests import apart, runs
 from tests.envs import DriftEnv, GoalEnv
 from tests.faults import ERRORS, failing
@@ -385,7 +385,7 @@ def test_signals_are_the_programs_own_again_after_an_error(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking with threads
-def test_a_child_hears_signals_as_the_program_does(tmp_path):
+def test_a_child_hears_signals_as_the_program_does(tmp_path, monkeypatch):
     # `multiprocessing.Pool` terminates children that wait for a lock, where no handler of Python's is ever called.
     statuses = []
 
@@ -395,7 +395,9 @@ def test_a_child_hears_signals_as_the_program_does(tmp_path):
             os._exit(int(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL))
         statuses.append(os.waitpid(child, 0)[1])
 
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # of earlier tests, whose training has ended by an error
+    # Earlier tests have left listeners, and handlers that they set themselves.
+    monkeypatch.setattr(checkpoints, "_LISTENING", [])
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with pytest.raises(Cut):
             model().learn(30, callback=[Checkpoints(tmp_path / "cut", 20), CutAt(15)])

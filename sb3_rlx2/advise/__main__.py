@@ -58,6 +58,7 @@ def policy_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     Give the arguments of the policy, which stand in the settings as the zoo has them: the text of a call of ``dict``.
 
     :param settings: hyper-parameters
+    :raises ValueError: if some are no plain values
     """
 
     def value(node: ast.expr) -> Any:
