@@ -402,6 +402,13 @@ def test_load_checks_its_arguments(tmp_path):
         (lambda: make(policy_distance_threshold=0.2), "policy_distance_threshold=0.2 must be inf: the data are fixed"),
         (lambda: make(behaviour_cloning=-1), r"behaviour_cloning=-1 must be a number in \[0, inf\)"),
         (lambda: filled().learn_offline(0), "gradient_steps=0 must be an integer >= 1"),
+        *(
+            (
+                lambda name=name: RLx2TD3BC("MlpPolicy", DriftEnv(), **{name: 4}),
+                f"{name} must not be given: it counts steps of",
+            )
+            for name in ("train_freq", "gradient_steps", "planned_timesteps")
+        ),
     ],
 )
 def test_refused(act, message):

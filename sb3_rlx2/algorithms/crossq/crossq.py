@@ -46,7 +46,8 @@ class RLx2CrossQ(EntropyAlgorithm, CrossQ):
     :param critic_sparsity: share of zeros in each critic, in ``[0, 1)`` (default ``0.85``)
     :param actor_start_sparsity: share of zeros that the actor begins with; None for ``actor_sparsity`` throughout
     :param critic_start_sparsity: likewise, of each critic
-    :param kwargs: the other arguments of RLx2, see :class:`RLx2SAC`, and of sb3-contrib's ``CrossQ``, with its defaults
+    :param kwargs: the other arguments of RLx2, see :class:`RLx2TD3` and :class:`RLx2SAC`, and of sb3-contrib's ``CrossQ``,
+        with its defaults
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": SparseCrossQPolicy}

@@ -47,38 +47,8 @@ class RLx2SAC(EntropyAlgorithm, SAC):
     :param critic_sparsity: share of zeros in each critic, in ``[0, 1)`` (default ``0.85``)
     :param actor_start_sparsity: share of zeros that the actor begins with; None for ``actor_sparsity`` throughout
     :param critic_start_sparsity: likewise, of each critic
-    :param topology: how links grow, ``"rigl"`` (by gradient), ``"set"`` (at random) or ``"static"`` (not at all);
-        ``"snip"``, which chooses the links of a dense start once, by gradient, in its first step; or where
-        those of the first layers are once the warm-up is over, ``"predictive"`` or ``"active"`` (default ``"rigl"``)
-    :param distribution: how links are shared out to layers, ``"erdos_renyi"`` (alias ``"erk"``), ``"uniform"`` or
-        ``"dense_output"``; or their numbers, by layer, for each network (default ``"erdos_renyi"``)
-    :param init: which links live at first: ``"magnitude"`` (largest of the dense init), ``"random"``, ``"fan_in"``,
-        ``"spatial"``, or the path of an agent that a sparse policy saved (default ``"magnitude"``; see :mod:`sb3_rlx2.inits`)
-    :param weight_scale: weights at the start as in the dense network (``"dense"``), or each unit's live ones scaled to the
-        sum of squares of all its dense ones (``"live"``) (default ``"dense"``)
-    :param drop_fraction: share of each layer's links that an update moves at first, in ``[0, 1]`` (default ``0.5``);
-        cosine-annealed to 0 over training
-    :param update_interval: optimizer steps of a network between its topology updates, or a share of the planned gradient
-        steps; by default a hundredth, 500 at least
-    :param drop_dead_links: whether updates drop first all links on no path from an input to an output, and grow none from a
-        unit that no input reaches (default ``False``)
-    :param prune_begin: share of training after which the number of links falls, of networks that begin with more than they
-        are to have; in ``[0, 1)`` and below ``prune_end`` (default ``0.2``)
-    :param prune_end: share of training after which it is what it is to be, below 1 (default ``0.8``)
-    :param n_steps: length of the n-step return, 1 or more (default ``3``)
-    :param n_steps_delay: share of training after ``learning_starts`` with one-step targets, in ``[0, 1]`` (default ``0.1``)
     :param soft_n_step: add the entropy of every state on the way of the n-step return, as released; else only the
         bootstrap state's, as SB3 does (default ``True``)
-    :param buffer_min_size: transitions that the dynamic buffer keeps at least, or a share of the planned steps; by default a
-        tenth of them, 1,000 at least
-    :param policy_distance_threshold: policy distance above which the oldest transitions leave, half the mean squared
-        difference of actions in ``[-1, 1]``, so from 0 to 2 (default ``0.2``); infinity keeps everything
-    :param buffer_check_interval: environment steps between looks at the policy distance, or a share of the planned ones; by
-        default a hundredth, 1,000 at least
-    :param backend: ``"csr"`` (CPU kernels for live weights), ``"masked"`` (dense arithmetic) or ``"auto"``
-        (default ``"auto"``)
-    :param arrays: whether gradient steps are done in arrays and kernels: ``"auto"`` (where they can, a warning says why not),
-        True (an error says why not) or False (SB3's own ``train``) (default ``"auto"``)
     :param kwargs: the other arguments of RLx2, see :class:`RLx2TD3`, and of SB3's ``SAC``, with its defaults
     """
 

@@ -22,6 +22,7 @@ from sb3_rlx2.validation import check_integer
 
 # What only an environment that is stepped could make something of, and what it must be.
 FIXED = {"action_noise": None, "learning_starts": 0, "policy_distance_threshold": math.inf}
+COUNT_STEPS = ("train_freq", "gradient_steps", "planned_timesteps")  # of an environment
 
 
 class RLx2TD3BC(RLx2TD3):
@@ -47,8 +48,8 @@ class RLx2TD3BC(RLx2TD3):
     :param critic_start_sparsity: likewise, of each critic
     :param kwargs: the other arguments of RLx2, see :class:`RLx2TD3`, and of SB3's ``TD3``, with its defaults; shares are of
         the gradient steps
-    :raises ValueError: if ``policy_distance_threshold``, ``action_noise`` or ``learning_starts`` asks for steps of an
-        environment, or an argument is none
+    :raises ValueError: if an argument is about steps of an environment (a finite ``policy_distance_threshold``,
+        ``action_noise``, ``learning_starts``, ``train_freq``, ``gradient_steps``, ``planned_timesteps``), or is none
     """
 
     n_steps_delay: float
@@ -76,6 +77,9 @@ class RLx2TD3BC(RLx2TD3):
     ) -> None:
         self.behaviour_cloning = behaviour_cloning
         _check_fixed(kwargs)
+        for name in COUNT_STEPS:
+            if name in kwargs:
+                raise ValueError(f"{name} must not be given: it counts steps of an environment, and learn_offline() does none")
         others: Any = kwargs | FIXED
         super().__init__(
             policy,
