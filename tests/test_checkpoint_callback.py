@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_rlx2 import RLx2Callback, RLx2TD3, SparseTD3Policy
-from sb3_rlx2.checkpoint import Checkpoints, Interrupted, checkpoints, context, generations, run_state
+from sb3_rlx2.checkpoint import Checkpoints, Interrupted, context, generations, interruptible, run_state
 from tests import apart, runs
 from tests.envs import DriftEnv, GoalEnv
 from tests.faults import ERRORS, failing
@@ -396,7 +396,7 @@ def test_a_child_hears_signals_as_the_program_does(tmp_path, monkeypatch):
         statuses.append(os.waitpid(child, 0)[1])
 
     # Earlier tests have left listeners, and handlers that they set themselves.
-    monkeypatch.setattr(checkpoints, "_LISTENING", [])
+    monkeypatch.setattr(interruptible, "_LISTENING", [])
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with pytest.raises(Cut):

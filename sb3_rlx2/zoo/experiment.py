@@ -20,7 +20,7 @@ from sb3_rlx2 import metrics
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.checkpoint import Checkpoints, Resumable, resume, run_state, transitions
 from sb3_rlx2.checkpoint.archive import CHECKPOINTS, check_agent
-from sb3_rlx2.checkpoint.checkpoints import Interruptible
+from sb3_rlx2.checkpoint.interruptible import Interruptible
 from sb3_rlx2.checkpoint.transitions import DamagedError
 from sb3_rlx2.files import filling, sweep
 from sb3_rlx2.patching import patched
