@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from sb3_rlx2 import safe_pickle
+
 # The tags for which nothing is lost. The zoo dumps an ordered dict, which is a list of pairs inside a list of arguments.
 CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
     "object/apply:collections.OrderedDict": lambda arguments: OrderedDict(map(tuple, arguments[0])),
@@ -14,13 +16,26 @@ CONTAINERS: dict[str, Callable[[list[Any]], Any]] = {
 }
 
 
+NAME = "name:"  # the tag of what Python has under a name, such as ``torch.nn.ReLU``
+
+
 class PlainLoader(yaml.SafeLoader):
-    """Reads what the zoo's ``yaml.dump`` wrote; of Python's objects it makes ordered dicts and tuples only."""
+    """
+    Reads what the zoo's ``yaml.dump`` wrote; of Python's objects it makes ordered dicts and tuples only, and finds those
+    classes by their names that a saved agent may name, too.
+    """
 
     objects = False  # whether there was a Python object, of which a plain value says less
 
 
 def _plain(loader: PlainLoader, tag: str, node: yaml.Node) -> Any:
+    if tag.startswith(NAME):
+        module, _, name = tag.removeprefix(NAME).rpartition(".")
+        try:
+            return safe_pickle.find(module, name)
+        except (ImportError, safe_pickle.UnsafePickleError):
+            loader.objects = True
+            return f"{module}.{name}"
     loader.objects |= tag not in CONTAINERS
     if isinstance(node, yaml.MappingNode):
         return loader.construct_mapping(node, deep=True)
@@ -38,15 +53,33 @@ def read_settings(path: Path, complete: bool = False) -> dict[str, Any]:
     Read one of the zoo's files.
 
     :param path: the file
-    :param complete: whether nothing may be lost
-    :return: names and plain values
-    :raises ValueError: if it is none, or holds Python objects and must be complete
+    :param complete: whether nothing may be lost; then Python objects are made, if they are trusted (``rlx2 --trust``)
+    :return: names and plain values, classes besides that a saved agent may name
+    :raises ValueError: if it is none, or holds Python objects that are not trusted, and must be complete
     """
-    loader = PlainLoader(path.read_text())
+    settings, holds_objects = _read(path, PlainLoader)
+    if not complete or not holds_objects:
+        return settings
+    if safe_pickle.trusts:
+        return _read(path, yaml.UnsafeLoader)[0]
+    raise ValueError(
+        f"{path} holds Python objects, which are made with rlx2 --trust only, because that runs code: do that only if you "
+        "trust who wrote it"
+    )
+
+
+def needs_trust(path: Path) -> bool:
+    """
+    Tell whether one of the zoo's files holds Python objects, which are made only if they are trusted.
+
+    :param path: the file
+    """
+    return _read(path, PlainLoader)[1]
+
+
+def _read(path: Path, kind: Any) -> tuple[dict[str, Any], bool]:
+    loader = kind(path.read_text())
     try:
-        settings = dict(loader.get_single_data())
+        return dict(loader.get_single_data()), getattr(loader, "objects", False)
     except (yaml.YAMLError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if complete and loader.objects:
-        raise ValueError(f"{path} holds Python objects, which are not made when it is read: give them as strings")
-    return settings

@@ -46,6 +46,13 @@ def test_the_command(env, algo, keyword, rlx2):
     assert "Few links learn slowly: on Walker2d-v4 1,000,000 steps with" in output
 
 
+def test_commands_name_the_modules_that_register_an_environment(rlx2):
+    output = rlx2("advise", "--env", "Pendulum-v1", "--gym-packages", "json", "csv")
+    commands = [line for line in output.splitlines() if line.startswith("  rlx2 ")]
+    assert len(commands) == 4
+    assert all(" --gym-packages json csv " in line for line in commands)
+
+
 @pytest.mark.parametrize(
     ("algo", "env", "widths"),
     [

@@ -1,14 +1,16 @@
 """The command line meets a user halfway: defaults, names without quotes, numbers that would mean something else."""
 
+from argparse import Namespace
+
 import pytest
 from stable_baselines3 import TD3
 
 import sb3_rlx2
 from sb3_rlx2 import RLx2DQN, RLx2TD3
-from sb3_rlx2.report.groups import Group
+from sb3_rlx2.report.groups import Group, group
 from sb3_rlx2.report.run_folder import read_run
 from sb3_rlx2.report.twins import against_dense, dense_twins
-from sb3_rlx2.zoo.prepare import _quoted, _says
+from sb3_rlx2.zoo.prepare import _quoted, _said
 from tests.command import TINY
 from tests.envs import DriftEnv
 
@@ -43,9 +45,17 @@ def test_the_algorithm_follows_the_actions(env, algo, actions, rlx2, tmp_path):
 
 
 def test_what_was_asked_for_stays(monkeypatch):
-    for given, says in (["--algo", "sac"], True), (["--algo=sac"], True), (["--alg", "sac"], True), (["--env", "X"], False):
+    args = Namespace(algo="ppo", env="X", env_kwargs=None, log_folder="logs", hyperparams=None)
+    for given, said in (
+        (["--algo", "sac"], {"algo"}),
+        (["--algo=sac"], {"algo"}),
+        (["--alg", "sac"], {"algo"}),
+        (["--env", "X"], {"env"}),
+        (["--env-kwargs", "g:-1"], {"env_kwargs"}),
+        (["-f", "here", "-params", "gamma:0.9", "--"], {"log_folder", "hyperparams"}),
+    ):
         monkeypatch.setattr("sys.argv", ["rlx2 train", *given])
-        assert _says("--algo") == says
+        assert _said(args) == said
 
 
 @pytest.mark.parametrize("topology", ["set", "'set'", "rigl"])
@@ -80,7 +90,7 @@ def test_numbers_that_would_mean_something_else(arguments, message, rlx2):
 def test_what_is_ignored_is_named(rlx2):
     ignored = ["--eval-freq", "500", "-tags", "one", "two", "--storage", "study.log"]
     output = rlx2("train", "--algo", "rlx2td3", "--env", "Pendulum-v1", *ignored, *SHORT[2:], "actor_sparsity:0.5")
-    assert "--eval-freq 500 is beyond --n-timesteps 60: nothing is evaluated" in output
+    assert "--eval-freq 500 is beyond the 60 steps of training: nothing is evaluated" in output
     assert "--wandb-tags one two without --track: nothing is sent to Weights & Biases" in output
     assert "--storage without -optimize or --trial-id: nothing is searched" in output
 
@@ -126,6 +136,10 @@ def test_a_dense_twin(rlx2, tmp_path):
     assert against_dense(Group("", 0, [other])) is None
     rlx2(*sparse[:-2], "learning_rate:1e-4")  # with other hyper-parameters it has none
     assert dense_twins(read_run(tmp_path / "logs/rlx2td3/Pendulum-v1_2")) == []
+    rlx2(*sparse, "--env-kwargs", "g:5.0", "--seed", "7")  # nor in another environment, where it is no seed of the first
+    run = read_run(tmp_path / "logs/rlx2td3/Pendulum-v1_3")
+    assert dense_twins(run) == []
+    assert len(group([read_run(tmp_path / "logs/rlx2td3/Pendulum-v1_1"), run])) == 2
 
 
 @pytest.mark.parametrize(

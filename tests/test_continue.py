@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_rlx2 import RLx2DQN, RLx2TD3, SparseTD3Policy
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.checkpoint import resume
+from sb3_rlx2.zoo import agents
 from tests.command import TINY, TINY_PARAMETERS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -120,6 +121,27 @@ def test_enjoy_a_checkpoint_with_its_statistics(rlx2, monkeypatch):
     assert loaded[-1] == (FIRST / "Pendulum-v1/vecnormalize.pkl").read_bytes()
 
 
+def test_the_best_agent_is_played_with_its_own_statistics(rlx2, monkeypatch):
+    returns = iter([[1.0], [3.0], [2.0]])
+    monkeypatch.setattr("stable_baselines3.common.callbacks.evaluate_policy", lambda *_, **__: (next(returns), [200]))
+    rlx2.train("rlx2td3", "-n", "90", "--eval-freq", "30", "--eval-episodes", "1", parameters=["normalize:True"])
+    statistics = {name: VecNormalize.load(str(FIRST / name), environment()) for name in (BEST, LAST)}
+    assert {name: round(each.obs_rms.count) for name, each in statistics.items()} == {BEST: 61, LAST: 91}  # and a reset
+    play = ("--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "logs", "--load-best")
+    assert BEST in rlx2("export", *play)
+    assert agents.beside_checkpoint(FIRST / "best_model.zip", "vecnormalize") == FIRST / BEST
+
+
+BEST, LAST = "best_model_vecnormalize.pkl", "Pendulum-v1/vecnormalize.pkl"
+
+
+def test_statistics_that_came_with_a_finished_agent_are_saved(rlx2):
+    rlx2.train("rlx2td3", "-n", "60", parameters=["normalize:True"])
+    rlx2.train("rlx2td3", "-n", "30", "-i", FIRST / "Pendulum-v1.zip")
+    saved = VecNormalize.load(f"logs/rlx2td3/Pendulum-v1_2/{LAST}", environment())
+    assert round(saved.obs_rms.count) == 61 + 31
+
+
 def test_a_checkpoint_of_a_run_that_was_killed_before_its_first_best_agent(rlx2, monkeypatch):
     rlx2.train("rlx2td3", "-n", "90", "--save-freq", "30", parameters=["normalize:True"])
     (FIRST / "Pendulum-v1/vecnormalize.pkl").unlink()
@@ -172,6 +194,7 @@ def test_a_full_disk_does_not_end_the_run(rlx2, monkeypatch):
         ("critic_sparsity:0.1", "critic_sparsity=0.1 differs from the 0.8 of"),
         ("policy_kwargs:dict(net_arch=[16], critic_sparsity=0.1)", "critic_sparsity=0.1 differs from the 0.8 of"),
         ("distribution:'uniform'", "distribution='uniform' differs from the 'erdos_renyi' of"),
+        ("policy_kwargs:dict(net_arch=[64])", r"net_arch=[64] differs from the [16] of"),
     ],
 )
 def test_other_networks_are_refused(parameter, message, rlx2, dense_and_sparse):

@@ -48,6 +48,16 @@ def test_plot_train(rlx2, logs, tmp_path):
     assert "No screen to show the figures on: --save-figures" in rlx2(*given)
 
 
+def test_an_environment_of_a_namespace(rlx2, tmp_path):
+    for seed in (1, 2):
+        make_run(tmp_path / f"logs/rlx2td3/my-Env-v0_{seed}", 10 + seed)
+    names = ["-e", "my/Env-v0", "-f", "logs", "--save-figures", "figures"]
+    rlx2("plot_train", "-a", "rlx2td3", *names)
+    rlx2("all_plots", "-a", "rlx2td3", *names, "-o", "results", "--no-million")
+    check_figures(tmp_path / "figures", "Training_Episodic_Reward", "Results_my_Env_v0")
+    rlx2("plot_from_file", "-i", "results", "-o", "bars.png", "--format", "png", "--save-figures", "figures")
+
+
 def test_all_plots(rlx2, logs, tmp_path):
     given = ["all_plots", "-a", "rlx2td3", "td3", "-e", "Hopper-v5", "Pendulum-v1", "-f", "logs"]
     output = rlx2(*given, "-o", "results", "--save-figures", "figures", "--no-million")

@@ -3,9 +3,11 @@
 import os
 import signal
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch as th
 
 from sb3_rlx2 import RLx2TD3
 from sb3_rlx2.checkpoint import checkpoints, generations
@@ -149,5 +151,81 @@ def test_python_objects_are_not_made(rlx2, tmp_path):
         with (RUN / "Pendulum-v1" / name).open("a") as file:
             file.write(f"  - - harmful\n    - !!python/object/apply:os.mkdir ['{tmp_path}/made']\n")
     message = rlx2.error("train", "--resume", RUN)
-    assert f"{RUN}/Pendulum-v1/config.yml holds Python objects, which are not made when it is read" in message
+    assert f"{RUN}/Pendulum-v1/config.yml holds Python objects, which are made with rlx2 --trust only" in message
     assert not (tmp_path / "made").exists()
+
+
+def test_a_run_that_was_lengthened_before_it_was_cut_off_is_as_long_as_then(rlx2):
+    train(rlx2, *STEPS)
+    with at_step(320, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        assert "Go on with: rlx2 train --resume logs/" in rlx2("train", "--resume", RUN, "-n", "350")
+    rlx2("train", "--resume", RUN)
+    assert RLx2TD3.load(RUN / "Pendulum-v1.zip").num_timesteps == 350
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-n", "120"), f"--n-timesteps 120 is behind step 300, where {RUN} goes on"),
+        (("-n", "0"), "--n-timesteps=0 must be an integer >= 1"),
+        (("--checkpoint-every", "0"), "--checkpoint-every=0 must be an integer >= 1"),
+        (("--seed", "77"), f"--seed 77 beside --resume {RUN}, which goes on with its own 1: leave it out"),
+        (("--algo", "rlx2sac"), f"--algo rlx2sac beside --resume {RUN}, which goes on with its own rlx2td3"),
+        (("-params", "gamma:0.1"), f"--hyperparams {{'gamma': 0.1}} beside --resume {RUN}"),
+        (("--eval-f=10",), "--eval-freq 10 beside --resume"),
+    ],
+)
+def test_what_a_run_that_goes_on_would_not_take_is_refused(arguments, message, rlx2):
+    train(rlx2, *STEPS)
+    before = ended(RUN)
+    assert message in rlx2.error("train", "--resume", RUN, *arguments)
+    assert ended(RUN) == before
+    assert (RUN / "checkpoints").exists()
+
+
+def test_the_same_line_with_resume_goes_on(rlx2):
+    with at_step(150, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        train(rlx2, *STEPS)
+    assert "goes on from step 150" in train(rlx2, *STEPS, "--resume", RUN)
+    assert RLx2TD3.load(RUN / "Pendulum-v1.zip").num_timesteps == 300
+
+
+OTHER_CLASS = "policy_kwargs:dict(net_arch=[16], activation_fn={})"
+
+
+def test_a_run_whose_settings_name_a_class_goes_on(rlx2):
+    with at_step(150, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        output = train(rlx2, *STEPS, parameters=[OTHER_CLASS.format("nn.Tanh")])
+    assert "Go on with: rlx2 train --resume" in output
+    assert "goes on from step 150" in rlx2("train", "--resume", RUN)
+    assert "'activation_fn': <class 'torch.nn.modules.activation.Tanh'>" in output
+
+
+def test_a_run_whose_settings_hold_what_is_not_made_goes_on_if_that_is_trusted(rlx2):
+    train_it = partial(train, rlx2, *STEPS, parameters=["policy_kwargs:dict(net_arch=[16], optimizer_kwargs=dict(foo=print))"])
+    with at_step(150, lambda: os.kill(os.getpid(), signal.SIGINT)), patched(th.optim.Adam, __init__=_without_foo):
+        output = train_it()
+    assert f"{RUN}/Pendulum-v1/config.yml holds Python objects: only rlx2 --trust train --resume will go on" in output
+    assert "Go on with: rlx2 --trust train --resume" in output
+    assert "which are made with rlx2 --trust only" in rlx2.error("train", "--resume", RUN)
+    with patched(th.optim.Adam, __init__=_without_foo):
+        assert "goes on from step 150" in rlx2("--trust", "train", "--resume", RUN)
+
+
+INIT = th.optim.Adam.__init__
+
+
+def _without_foo(optimizer, *given, foo=None, **kwargs):
+    INIT(optimizer, *given, **kwargs)
+
+
+def test_a_run_that_went_on_from_an_agent_goes_on_without_its_file(rlx2):
+    rlx2.train("rlx2td3", "-n", "70", "--save-replay-buffer", parameters=["normalize:True"])
+    first = RUN.parents[1]
+    given = ("-i", RUN / "Pendulum-v1.zip")
+    train(rlx2, *STEPS, *given, folder="whole", parameters=["normalize:True"])
+    with at_step(30, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        train(rlx2, *STEPS, *given, folder="cut", parameters=["normalize:True"])
+    first.rename("elsewhere")
+    rlx2("train", "--resume", Path("cut", *RUN.parts[1:]))
+    assert ended(Path("cut", *RUN.parts[1:])) == ended(Path("whole", *RUN.parts[1:]))

@@ -514,3 +514,18 @@ def test_a_trial_of_anybodys_study_runs_no_code(tmp_path):
     with pytest.raises(ValueError, match="malformed"):
         tuning.combine({}, {"replay_buffer_kwargs": f"__import__('os').mkdir('{tmp_path}/made')"})
     assert not (tmp_path / "made").exists()
+
+
+FEW = ("--sampler", "random", "--pruner", "none")
+
+
+def test_a_study_leaves_no_empty_run(rlx2, monkeypatch):
+    monkeypatch.setattr(tuning.TuningManager, "_train", lambda *given: 0.0)
+    rlx2.train("rlx2td3", "-n", "60")
+    rlx2.train("rlx2td3", "-n", "60", "-optimize", "--n-trials", "1", "--no-optim-plots", *FEW)
+    play = ("enjoy", "--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "logs", "--no-render", "-n", "10")
+    assert "Pendulum-v1_1" in rlx2(*play)
+    assert "--sampler auto needs optunahub" in rlx2.error("train", "-optimize", "--sampler", "auto", "--env", "Pendulum-v1")
+    agent = "logs/rlx2td3/Pendulum-v1_1/Pendulum-v1.zip"
+    message = rlx2.error("train", "-optimize", "-i", agent, "--env", "Pendulum-v1")
+    assert f"--trained-agent {agent} beside -optimize" in message

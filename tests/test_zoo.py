@@ -170,6 +170,33 @@ def test_wrong_arguments(arguments, message, rlx2):
     assert message in rlx2(*arguments, status=2)
 
 
+def test_folders_with_brackets_count_their_runs(rlx2):
+    for seed in (1, 2):
+        output = rlx2.train("rlx2td3", "-n", "60", "-f", "runs [1]", "--checkpoint-every", "60", "--seed", seed)
+        assert f"Saving to runs [1]/rlx2td3/Pendulum-v1_{seed}" in output
+    play = ("enjoy", "--algo", "rlx2td3", "--env", "Pendulum-v1", "-f", "runs [1]", "--no-render", "-n", "10")
+    assert "Pendulum-v1_2" in rlx2(*play)
+
+
+def test_runs_that_begin_side_by_side_have_folders_of_their_own(rlx2, monkeypatch):
+    rlx2.train("rlx2td3", "-n", "60")
+    numbers = iter([0])  # as another one had begun in between
+    monkeypatch.setattr(exp_manager, "get_latest_run_id", lambda *given: next(numbers))
+    before = Path("logs/rlx2td3/Pendulum-v1_1/Pendulum-v1.zip").read_bytes()
+    assert "Saving to logs/rlx2td3/Pendulum-v1_2" in rlx2.train("rlx2td3", "-n", "60")
+    assert Path("logs/rlx2td3/Pendulum-v1_1/Pendulum-v1.zip").read_bytes() == before
+
+
+def test_hyperparameters_may_be_given_in_parts(rlx2):
+    output = rlx2.train("rlx2td3", "-n", "60", parameters=["gamma:0.9", "-params", "gamma:0.8", "tau:0.1"])
+    assert all(f"('{name}', {value})" in output for name, value in {"gamma": 0.8, "tau": 0.1, "buffer_size": 1000}.items())
+
+
+def test_an_evaluation_that_never_comes_is_named(rlx2):
+    output = rlx2.train("rlx2td3", "--eval-freq", "70", parameters=["n_timesteps:60"])
+    assert "--eval-freq 70 is beyond the 60 steps of training: nothing is evaluated" in output
+
+
 def test_dense_agents_are_weighed_too(tmp_path):
     model = TD3("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs={"net_arch": [4]})
     model.save(tmp_path / "dense.zip")

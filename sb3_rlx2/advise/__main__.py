@@ -39,7 +39,8 @@ def main() -> None:
     algo = args.algo or algorithm_for(args.env)
     settings = settings_of(algo, args.env)
     steps = int(float(settings["n_timesteps"])) if args.steps is None else check_integer("--steps", args.steps, 1)
-    print(text(algo, args.env, steps, settings, read_lessons()))
+    packages = ("--gym-packages", *args.gym_packages) if args.gym_packages else ()
+    print(text(algo, args.env, steps, settings, read_lessons(), packages))
 
 
 def settings_of(algo: str, env: str) -> dict[str, Any]:
@@ -90,7 +91,9 @@ def networks_of(algo: str, env_id: str, settings: Mapping[str, Any]) -> dict[str
         return {keyword: sparse_mlps(getattr(policy, name))[0].layers for name, keyword in policy.networks.items()}
 
 
-def text(algo: str, env: str, steps: int, settings: Mapping[str, Any], lessons: Sequence[Lesson]) -> str:
+def text(
+    algo: str, env: str, steps: int, settings: Mapping[str, Any], lessons: Sequence[Lesson], packages: Sequence[str] = ()
+) -> str:
     """
     Lay out the advice.
 
@@ -99,10 +102,13 @@ def text(algo: str, env: str, steps: int, settings: Mapping[str, Any], lessons: 
     :param steps: environment steps planned
     :param settings: hyper-parameters that ``rlx2 train`` takes by itself
     :param lessons: what was measured
+    :param packages: option for the modules that register the environment
     """
     advice = advise(networks_of(algo, env, settings), steps, lessons)
     sparsities = {each.keyword: each.sparsity for each in advice}
-    often = () if steps >= EVALUATIONS * EVAL_FREQ else (f"--eval-freq {max(steps // EVALUATIONS, 1)}",)
+    options = () if steps >= EVALUATIONS * EVAL_FREQ else (f"--eval-freq {max(steps // EVALUATIONS, 1)}",)
+    options = (*packages, *options)
+    search = " ".join([f"rlx2 compress --algo {algo} --env {env} -n {steps}", *packages])
     fewer = {name: 1 - (1 - share) / 2 for name, share in sparsities.items()}
     parts = [
         f"{algo} on {env}, {steps:,} steps: begin with",
@@ -116,10 +122,10 @@ def text(algo: str, env: str, steps: int, settings: Mapping[str, Any], lessons: 
         "\n".join(
             f"  {command}    # {why}"
             for command, why in (
-                (command_line(algo, env, steps, sparsities, *often), "what is advised"),
-                (command_line(algo, env, steps, sparsities, "--dense-twin", *often), "what it is measured against"),
-                (command_line(algo, env, steps, fewer, *often), "half the links, if it keeps up with dense"),
-                (f"rlx2 compress --algo {algo} --env {env} -n {steps}", "the smallest that keeps up; many trainings"),
+                (command_line(algo, env, steps, sparsities, *options), "what is advised"),
+                (command_line(algo, env, steps, sparsities, "--dense-twin", *options), "what it is measured against"),
+                (command_line(algo, env, steps, fewer, *options), "half the links, if it keeps up with dense"),
+                (search, "the smallest that keeps up; many trainings"),
             )
         ),
     ]

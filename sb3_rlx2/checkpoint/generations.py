@@ -49,6 +49,12 @@ class Generation(NamedTuple):
         return int(self.manifest["step"])
 
     @property
+    def planned(self) -> int | None:
+        """Environment steps that the run was to have at its end, None if it does not say."""
+        planned = self.manifest["arguments"].get("total_timesteps")
+        return None if planned is None else int(planned)
+
+    @property
     def segments(self) -> list[Segment]:
         """What holds its replay buffer."""
         return [Segment(*each) for each in self.manifest["segments"]]

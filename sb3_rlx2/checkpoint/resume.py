@@ -1,5 +1,6 @@
 """Continued training: checkpoints that hold all it takes, and what must fit when one is picked up."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,20 @@ from sb3_rlx2.plan import steps_of
 NETWORK_KEYWORDS = {"distribution"}.union(*(cls.sparse_policy_class.networks.values() for cls in CLASSES))
 
 
-def check_networks(path: str, hyperparams: dict[str, Any]) -> None:
+def check_networks(path: str, hyperparams: dict[str, Any], asked: Collection[str] = ()) -> None:
     """
     Check that the hyper-parameters ask for no other sparse networks than a saved agent has.
 
     :param path: the agent's zip, whose networks a continued run keeps
     :param hyperparams: arguments of the algorithm, RLx2's flat or in ``policy_kwargs``
+    :param asked: further ones of ``policy_kwargs`` that must be the agent's, as the user has asked for them
     :raises ValueError: if they do
     """
     data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=read_pickled(Path(path), {}))
     saved = (data or {}).get("policy_kwargs", {}) | (data or {})
     given = [(name, source[name]) for source in (hyperparams, hyperparams.get("policy_kwargs", {})) for name in source]
     for name, value in given:
-        if name not in NETWORK_KEYWORDS or _same(value, saved.get(name)):
+        if name not in {*NETWORK_KEYWORDS, *asked} or _same(value, saved.get(name)):
             continue
         if name not in saved:
             raise ValueError(f"{name}={value!r} cannot hold for {path}, which is a dense agent: train from scratch")

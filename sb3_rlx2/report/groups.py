@@ -112,7 +112,7 @@ def _configuration(run: Run) -> Any:
         return run.folder
     known: dict[str, Any] = dict(run.settings) if run.settings or agent is None else agent.settings
     shapes = None if run.settings or agent is None else [network.layers for network in agent.networks]
-    settings = {name: str(value) for name, value in known.items() if name != "seed"}
+    settings = {name: str(value) for name, value in (known | run.environment_arguments).items() if name != "seed"}
     return run.algorithm, run.environment, run.total_steps, str(sorted(settings.items())), str(shapes)
 
 

@@ -129,6 +129,11 @@ class Run:
         """Name of the environment, as well as it is known."""
         return str(self.arguments.get("env") or self.env_id or "unknown environment")
 
+    @property
+    def environment_arguments(self) -> dict[str, Any]:
+        """Arguments of its environments that the command line gave, by the option."""
+        return {name: self.arguments[name] for name in ("env_kwargs", "eval_env_kwargs") if self.arguments.get(name)}
+
     def curve(self, name: str) -> Curve | None:
         """
         Give a column of ``progress.csv``.

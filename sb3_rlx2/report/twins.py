@@ -38,7 +38,7 @@ def _shared(run: Run) -> dict[str, Any]:
     algo = run.arguments.get("dense_twin") or run.arguments.get("algo")
     own = ALGORITHMS[algo].rlx2_keywords() if algo in ALGORITHMS else set()
     settings = {name: value for name, value in run.settings.items() if name not in own}
-    return settings | {"algo": algo, "env": run.environment, "n_timesteps": run.total_steps}
+    return settings | run.environment_arguments | {"algo": algo, "env": run.environment, "n_timesteps": run.total_steps}
 
 
 def against_dense(group: Group) -> tuple[str, str] | None:

@@ -64,6 +64,13 @@ def combine(base: dict[str, Any], sampled: dict[str, Any]) -> dict[str, Any]:
 class TuningManager(ExperimentManager):
     """That of ``rlx2 train``, whose trials have all their hyper-parameters, outlive their workers and come back exactly."""
 
+    def setup_experiment(self) -> Any:
+        """Set up a run, or a study, whose trials have folders of their own: an empty run would be the latest to all others."""
+        experiment = super().setup_experiment()
+        if self.optimize_hyperparameters:
+            self._remove_new_folder()
+        return experiment
+
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """
         Read them from the YAML file, the trial of a study (``--trial-id``) and the command line, the last one first.

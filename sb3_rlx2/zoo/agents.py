@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib
 import io
+import os
 import pickle
 import shutil
 import tempfile
@@ -118,6 +119,21 @@ def with_checkpoints(get_model_path: Any, args: argparse.Namespace) -> Callable[
     return get
 
 
+def in_any_folder(glob: Any, _: argparse.Namespace) -> SimpleNamespace:
+    """
+    Have the zoo find files in folders whose names hold what means something in a pattern, such as brackets.
+
+    :param glob: the module
+    :return: what takes its place
+    """
+
+    def find(pattern: str) -> list[str]:
+        folder, name = os.path.split(pattern)
+        return glob.glob(os.path.join(glob.escape(folder), name))  # type: ignore[no-any-return]
+
+    return SimpleNamespace(glob=find)
+
+
 def _folders(place: Path) -> str:
     return ", ".join(sorted(path.name for path in place.iterdir() if path.is_dir())) or "nothing"
 
@@ -133,9 +149,8 @@ def beside_checkpoint(agent: Path, kind: str) -> Path | None:
     if is_checkpoint(agent):
         return agent if kind == "vecnormalize" and normalizer_of(agent) is not None else None
     checkpoint = CHECKPOINT.fullmatch(agent.stem)
-    if checkpoint is None:
-        return None
-    path = agent.with_name(f"{checkpoint['prefix']}_{kind}_{checkpoint['steps']}_steps.pkl")
+    name = f"{agent.stem}_{kind}" if checkpoint is None else f"{checkpoint['prefix']}_{kind}_{checkpoint['steps']}_steps"
+    path = agent.with_name(f"{name}.pkl")
     return path if path.is_file() else None
 
 

@@ -12,26 +12,28 @@ from typing import Any
 
 import gymnasium as gym
 from rl_zoo3 import ALGOS, exp_manager
+from rl_zoo3.utils import get_latest_run_id
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize, unwrap_vec_normalize
 
 from sb3_rlx2 import metrics
 from sb3_rlx2.algorithms.table import ALGORITHMS
-from sb3_rlx2.checkpoint import Checkpoints, Resumable, resume, run_state, transitions
+from sb3_rlx2.checkpoint import Checkpoints, Resumable, generations, resume, run_state, transitions
 from sb3_rlx2.checkpoint.archive import CHECKPOINTS, check_agent
 from sb3_rlx2.checkpoint.interruptible import Interruptible
 from sb3_rlx2.checkpoint.transitions import DamagedError
 from sb3_rlx2.files import filling, sweep
 from sb3_rlx2.patching import patched
 from sb3_rlx2.progress_log import ProgressFile, monitored
-from sb3_rlx2.settings import read_settings
+from sb3_rlx2.settings import needs_trust, read_settings
 from sb3_rlx2.warning import warn
 from sb3_rlx2.zoo import agents, hyperparams_file
 from sb3_rlx2.zoo.checks import check_actions, check_keywords, check_settings_file, check_zoo_settings
 from sb3_rlx2.zoo.dense_twin import dense_hyperparams
 
 CHECKPOINT_EVERY = 10_000
+BEGUN_FROM = "begun_from.zip"  # copy of the agent that a run went on from, beside its settings
 UNASKED_BYTES = 4_000_000_000  # of a replay buffer that is written to disk without being asked for, as of images
 
 
@@ -52,6 +54,7 @@ class ExperimentManager(exp_manager.ExperimentManager):
         self.resumes = getattr(self.args, "resume", None) is not None
         self.checkpoints: Checkpoints | None = None
         self.made: list[VecEnv] | None = None  # environments, as long as the run is being set up
+        self.has_new_folder = False
         if self.resumes:
             self.save_path = self.args.resume
             sweep(Path(self.save_path))
@@ -59,7 +62,6 @@ class ExperimentManager(exp_manager.ExperimentManager):
 
     def setup_experiment(self) -> Any:
         """Set up a run, or leave nothing of it."""
-        new = not os.path.exists(self.save_path)
         made: list[VecEnv] = []
         self.made = made
         try:
@@ -67,13 +69,30 @@ class ExperimentManager(exp_manager.ExperimentManager):
         except BaseException:
             for env in made:
                 env.close()
-            if new:
-                shutil.rmtree(self.save_path, ignore_errors=True)
-                with contextlib.suppress(OSError):  # others' runs may be in it
-                    os.rmdir(self.log_path)
+            self._remove_new_folder()
             raise
         finally:
             self.made = None  # those of trials are theirs
+
+    def create_log_folder(self) -> None:
+        """Make the folder of a new run, whose number another one that begins just now may have taken."""
+        while not self.resumes and not self._has_made_folder():
+            number = get_latest_run_id(self.log_path, self.env_name) + 1
+            self.save_path = os.path.join(self.log_path, f"{self.env_name}_{number}")
+            self.params_path = f"{self.save_path}/{self.env_name}"
+        super().create_log_folder()  # type: ignore[no-untyped-call]
+
+    def _has_made_folder(self) -> bool:
+        with contextlib.suppress(FileExistsError):
+            os.makedirs(self.save_path)
+            self.has_new_folder = True
+        return self.has_new_folder
+
+    def _remove_new_folder(self) -> None:
+        if self.has_new_folder:
+            shutil.rmtree(self.save_path, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others' runs may be in it
+                os.rmdir(self.log_path)
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Read them from their file, or those that a run was begun with if it goes on; as they are, and as they are saved."""
@@ -83,8 +102,12 @@ class ExperimentManager(exp_manager.ExperimentManager):
             check_zoo_settings(hyperparams[0], self.n_timesteps)
             hyperparams[0].setdefault("n_timesteps", self.n_timesteps)  # which the zoo misses even where it is not needed
             return hyperparams
-        saved = read_settings(Path(self.params_path, "config.yml"), complete=True)
+        saved = read_settings(self._config_file, complete=True)
         return dict(saved), saved
+
+    @property
+    def _config_file(self) -> Path:
+        return Path(self.params_path, "config.yml")
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
         if self.resumes:
@@ -94,7 +117,12 @@ class ExperimentManager(exp_manager.ExperimentManager):
         if normaliser is not None and not saved_hyperparams.get("normalize"):  # it came with the agent that this goes on from
             own = {"norm_obs": normaliser.norm_obs, "norm_reward": normaliser.norm_reward}
             saved_hyperparams = saved_hyperparams | {"normalize": own}
+            self.normalize = True  # or its statistics would not be saved
         super()._save_config(saved_hyperparams)
+        if self.continue_training:
+            shutil.copy(self.trained_agent, Path(self.params_path, BEGUN_FROM))
+        if needs_trust(self._config_file):
+            print(f"{self._config_file} holds Python objects: only rlx2 --trust train --resume will go on with this run")
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """
@@ -134,6 +162,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
 
     def create_callbacks(self) -> None:
         """Make the zoo's callbacks, and a log in the run's folder. The user's own stay as they are."""
+        if self.eval_freq > self.n_timesteps and not self.optimize_hyperparameters:
+            print(f"--eval-freq {self.eval_freq} is beyond the {self.n_timesteps} steps of training: nothing is evaluated")
         own = len(self.callbacks)
         super().create_callbacks()  # type: ignore[no-untyped-call]
         for number, callback in enumerate(self.callbacks[own:], start=own):
@@ -182,7 +212,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
         super().save_trained_model(model)
         print(weight_report(f"{self.params_path}.zip", model))
         if self.checkpoints is not None and self.checkpoints.interrupted:
-            command = f"rlx2 train --resume {shlex.quote(self.save_path)}"
+            trust = " --trust" if needs_trust(self._config_file) else ""
+            command = f"rlx2{trust} train --resume {shlex.quote(self.save_path)}"
             print(f"Interrupted at step {model.num_timesteps:,}. Go on with: {command}")
         elif getattr(self.args, "checkpoint_every", None) is None:
             shutil.rmtree(Path(self.save_path, CHECKPOINTS), ignore_errors=True)  # a buffer may be large, and nobody asked
@@ -190,7 +221,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         agent = Path(self.trained_agent)
         check_agent(agent)
-        resume.check_networks(self.trained_agent, hyperparams)
+        asked = {} if self.resumes else (self.custom_hyperparams or {}).get("policy_kwargs", {})
+        resume.check_networks(self.trained_agent, hyperparams, asked)
         buffer = agents.beside_checkpoint(agent, "replay_buffer")
         try:
             model: Any = super()._load_pretrained_agent(hyperparams, env)
@@ -198,14 +230,20 @@ class ExperimentManager(exp_manager.ExperimentManager):
                 model.load_replay_buffer(buffer, truncate_last_traj=self.truncate_last_trajectory)
         except (EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{buffer or agent.with_name('replay_buffer.pkl')} is damaged: {error}") from error
-        resume.skip_warm_up(model)
+        if self.resumes:  # also without the buffer that it may have begun with
+            newest = generations.newest(Path(self.save_path, CHECKPOINTS), rows=False)
+            assert newest is not None
+            model.learning_starts = newest.manifest["arguments"]["learning_starts"]
+        else:
+            resume.skip_warm_up(model)
         return model  # type: ignore[no-any-return]
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
         if self.made is not None:
             self.made.append(env)  # closed then, also if the settings of VecNormalize do not fit
         env = super()._maybe_normalize(env, eval_env)
-        statistics = agents.beside_checkpoint(Path(self.trained_agent), "vecnormalize")
+        agent = Path(self.trained_agent)
+        statistics = agents.beside_checkpoint(agent, "vecnormalize") if self.continue_training else None
         if statistics is None:
             return env
         self.normalize = True  # the agent knows nothing else, whatever the hyper-parameters say

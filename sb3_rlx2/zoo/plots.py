@@ -5,12 +5,13 @@ import pickle
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from huggingface_sb3 import EnvironmentName
 from matplotlib import pyplot as plt
 
 from sb3_rlx2 import safe_pickle
@@ -44,6 +45,7 @@ def prepare_plot_train(args: argparse.Namespace) -> None:
     :param args: its arguments
     :raises ValueError: if there is no run
     """
+    args.env = _in_folders(args.env)
     for env in args.env:
         if not any(runs(Path(args.exp_folder), args.algo, env)):
             raise ValueError(f"no run of {env} in {Path(args.exp_folder, args.algo)}")
@@ -60,6 +62,7 @@ def prepare_all_plots(args: argparse.Namespace) -> None:
     for option in ("algos", "env", "exp_folders"):
         if not getattr(args, option):
             raise ValueError(f"--{option.replace('_', '-')} is missing")
+    args.env = _in_folders(args.env)
     if args.labels is not None and len(args.labels) != len(args.exp_folders):
         raise ValueError(f"--labels {args.labels} must be as many as --exp-folders {args.exp_folders}")
     for folder in args.exp_folders:
@@ -69,6 +72,11 @@ def prepare_all_plots(args: argparse.Namespace) -> None:
     if args.save_figures is not None:
         args.no_display = False  # else the zoo does not reach the place where they are saved
     prepare_figures(args)
+
+
+def _in_folders(envs: Sequence[str]) -> list[str]:
+    """Name environments as their folders are named, which is what the zoo looks for: without a slash."""
+    return [str(EnvironmentName(env)) for env in envs]
 
 
 def check_evaluations(args: argparse.Namespace) -> None:

@@ -2,11 +2,12 @@
 
 import argparse
 import ast
+import importlib.util
 import os
 import pkgutil
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,20 @@ from sb3_rlx2.settings import read_settings
 from sb3_rlx2.validation import check_integer
 from sb3_rlx2.zoo import agents, checks, hub, videos
 from sb3_rlx2.zoo.dense_twin import stock_name
-from sb3_rlx2.zoo.experiment import CHECKPOINT_EVERY, ExperimentManager
+from sb3_rlx2.zoo.experiment import BEGUN_FROM, CHECKPOINT_EVERY, ExperimentManager
+
+SHORT = {  # the zoo's short options
+    "-P": "progress",
+    "-conf": "conf_file",
+    "-f": "log_folder",
+    "-i": "trained_agent",
+    "-n": "n_timesteps",
+    "-optimize": "optimize_hyperparameters",
+    "-params": "hyperparams",
+    "-tags": "wandb_tags",
+    "-tb": "tensorboard_log",
+    "-uuid": "uuid",
+}
 
 
 def add_training_options(group: Any) -> None:
@@ -76,13 +90,20 @@ def prepare_training(args: argparse.Namespace) -> None:
     args.progress |= sys.stderr.isatty() and not args.optimize_hyperparameters
 
 
-def _says(option: str) -> bool:
-    """Tell whether the command line has an option, which argparse lets one shorten."""
-    return any(len(given) > len("--") and option.startswith(given.partition("=")[0]) for given in sys.argv[1:])
+def _said(args: argparse.Namespace) -> set[str]:
+    """Name the options that the command line has, which argparse lets one shorten."""
+    said = set()
+    for given in sys.argv[1:]:
+        option, name = given.partition("=")[0], given.partition("=")[0].removeprefix("--").replace("-", "_")
+        if option in SHORT:
+            said.add(SHORT[option])
+        elif option.startswith("--") and name:
+            said |= {name} & vars(args).keys() or {each for each in vars(args) if each.startswith(name)}
+    return said
 
 
 def _choose_algorithm(args: argparse.Namespace) -> None:
-    if not _says("--algo"):
+    if "algo" not in _said(args):
         args.algo = algorithm_for(args.env, **(args.env_kwargs or {}))
     if args.dense_twin:
         _be_dense(args)
@@ -123,16 +144,24 @@ def _check_counts(args: argparse.Namespace) -> None:
         checks.check_options(args, least)
         if args.n_jobs != -1:
             check_integer("--n-jobs", args.n_jobs, 1)
-    if args.eval_freq > args.n_timesteps > 0 and not has_study(args):
-        print(f"--eval-freq {args.eval_freq} is beyond --n-timesteps {args.n_timesteps}: nothing is evaluated")
+    if args.optimize_hyperparameters:
+        _check_search(args)
     _name_idle_options(args)
+
+
+def _check_search(args: argparse.Namespace) -> None:
+    """Refuse what the zoo would do in the place of a search, or fail at."""
+    if args.trained_agent:
+        raise ValueError(f"--trained-agent {args.trained_agent} beside -optimize: trials begin untrained, leave one out")
+    if args.sampler == "auto" and importlib.util.find_spec("optunahub") is None:
+        raise ValueError("--sampler auto needs optunahub: pip install optunahub")
 
 
 def _name_idle_options(args: argparse.Namespace) -> None:
     """Say which options do nothing without another."""
-    for name in ("--storage", "--study-name", "--n-trials", "--max-total-trials"):
-        if _says(name) and not has_study(args):
-            print(f"{name} without -optimize or --trial-id: nothing is searched")
+    for name in ("storage", "study_name", "n_trials", "max_total_trials"):
+        if name in _said(args) and not has_study(args):
+            print(f"{checks.option(name)} without -optimize or --trial-id: nothing is searched")
     if args.wandb_tags and not args.track:
         print(f"--wandb-tags {' '.join(args.wandb_tags)} without --track: nothing is sent to Weights & Biases")
 
@@ -142,18 +171,39 @@ def recall(args: argparse.Namespace) -> None:
     Take the arguments with which a run was begun, but for the number of steps and of those between checkpoints, if given.
 
     :param args: of ``train``
-    :raises ValueError: if there is no run to go on with
+    :raises ValueError: if there is no run to go on with, or something else is asked of it
     """
     folder = Path(args.resume)
     files = sorted(folder.glob("*/args.yml"))
-    if not files or generations.newest(folder / CHECKPOINTS, rows=False) is None:
+    newest = generations.newest(folder / CHECKPOINTS, rows=False) if files else None
+    if newest is None:
         reason = "holds no checkpoint to go on from" if files else "is no folder of a run"
         raise ValueError(f"--resume {folder} {reason}")
-    given = {"resume": str(folder), "trial_id": None}  # what a trial gave is in the run's config.yml
-    given |= {"n_timesteps": args.n_timesteps} if args.n_timesteps > 0 else {}
-    given |= {"checkpoint_every": args.checkpoint_every} if args.checkpoint_every is not None else {}
-    args.dense_twin = None
-    vars(args).update(read_settings(files[0]) | given)
+    own = {"dense_twin": None, **read_settings(files[0])}
+    _check_same(args, own)
+    given: dict[str, Any] = {"resume": str(folder), "trial_id": None}  # what a trial gave is in the run's config.yml
+    if args.n_timesteps != -1:
+        given["n_timesteps"] = check_integer("--n-timesteps", args.n_timesteps, 1)
+        if args.n_timesteps < newest.step:
+            raise ValueError(f"--n-timesteps {args.n_timesteps} is behind step {newest.step}, where {folder} goes on")
+    elif (planned := newest.planned) is not None:  # a run that was lengthened before it was cut off is as long as then
+        given["n_timesteps"] = planned
+    if args.checkpoint_every is not None:
+        given["checkpoint_every"] = check_integer("--checkpoint-every", args.checkpoint_every, 1)
+    if (begun_from := files[0].with_name(BEGUN_FROM)).exists():
+        given["trained_agent"] = str(begun_from)
+    vars(args).update(own | given)
+
+
+def _check_same(args: argparse.Namespace, own: Mapping[str, Any]) -> None:
+    """Refuse what a run that goes on would not take."""
+    own = {**own, "algo": own["dense_twin"] or own.get("algo"), "dense_twin": bool(own["dense_twin"]) or None}
+    for name in sorted(_said(args) - {"resume", "n_timesteps", "checkpoint_every"}):
+        if getattr(args, name) != own.get(name):
+            raise ValueError(
+                f"{checks.option(name)} {getattr(args, name)} beside --resume {args.resume}, which goes on with its own "
+                f"{own.get(name)}: leave it out"
+            )
 
 
 def has_study(args: argparse.Namespace) -> bool:
@@ -214,8 +264,10 @@ def store_or_explain(store: Any, _: argparse.Namespace) -> Callable[..., None]:
     def explained(
         action: Any, parser: argparse.ArgumentParser, namespace: Any, values: list[str], option: str | None = None
     ) -> None:
+        before = getattr(namespace, action.dest, None) or {}  # where the option is there twice
         try:
             store(action, parser, namespace, [*map(_quoted, values)], option)
+            setattr(namespace, action.dest, {**before, **getattr(namespace, action.dest)})
         except Exception as error:
             bad = next((value for value in values if not _is_taken(store, action, parser, value)), " ".join(values))
             parser.error(f"argument {option}: {bad} must be name:value, where the value is a Python expression ({error})")

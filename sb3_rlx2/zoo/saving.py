@@ -51,7 +51,10 @@ def sealed(save: Callable[..., None], _: argparse.Namespace) -> Callable[..., No
 
 
 class Evaluation(EvalCallback):
-    """SB3's evaluation, whose files appear whole or not at all; where a disk is full, training goes on."""
+    """
+    SB3's evaluation, whose files appear whole or not at all, the best agent's with the statistics by which its observations
+    are normalised; where a disk is full, training goes on.
+    """
 
     def _on_step(self) -> bool:
         if self.eval_freq <= 0 or self.n_calls % self.eval_freq != 0 or self.best_model_save_path is None:
@@ -61,7 +64,11 @@ class Evaluation(EvalCallback):
             with filling(Path(self.best_model_save_path)) as unfinished:
                 paths = {"best_model_save_path": str(unfinished), "log_path": str(unfinished / "evaluations")}
                 with patched(self, **paths):
-                    return super()._on_step()
+                    goes_on = super()._on_step()
+                normaliser = self.model.get_vec_normalize_env()
+                if self.best_mean_reward > best and normaliser is not None:
+                    normaliser.save(str(unfinished / "best_model_vecnormalize.pkl"))
+                return goes_on
         except ConnectionError:  # with an environment in a process of its own
             raise
         except OSError as error:
