@@ -15,8 +15,8 @@ PACKAGE = Path(sb3_rlx2.__file__).parent
 # Rooms (folders, or files of the root) from the leaves up. A room may import from those on lines above its own; of those on
 # the same line from none but itself.
 ORDER = [
-    "validation warning files contrib settings safe_pickle packing",
-    "saved_objects environment_guard extras minatar hooks patching schedules plan progress_log",
+    "validation warning files contrib safe_pickle packing",
+    "saved_objects settings environment_guard extras minatar hooks patching schedules plan progress_log",
     "distributions dead_units kernels",
     "buffers backends predictive inits",
     "sparse_mlp paths",
