@@ -1,5 +1,6 @@
 """What the state of an environment holds, and that what it cannot hold is said."""
 
+import json
 from collections import Counter
 from enum import Enum
 from functools import partial
@@ -10,6 +11,7 @@ import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from sb3_rlx2.checkpoint.environments import Resumable, capture_env, capture_envs, restore_env, restore_envs
+from sb3_rlx2.packing import pack, unpack
 from tests.envs import DriftEnv
 
 
@@ -29,8 +31,56 @@ class Kilograms(float):
 class World:
     """Holds plain values only."""
 
+    def __init__(self, sensor=None):
+        self.time, self.places, self.sensor = 0, np.zeros(3), sensor
+
+
+class Sensor:
+    """Looks at what others hold."""
+
+    def __init__(self, world, places, arrays):
+        self.world, self.places, self.first = world, places, arrays[0]
+
+
+class Linked(DriftEnv):
+    """Its parts point at each other and share what they hold, and what was one thing at first becomes two."""
+
     def __init__(self):
-        self.time, self.places = 0, np.zeros(3)
+        super().__init__()
+        self.places, self.arrays = [0.0], [np.zeros(1)]
+        self.world = World()
+        self.world.sensor = Sensor(self.world, self.places, self.arrays)
+        self.before = self.now = np.zeros(1)
+
+    def move(self):
+        self.places[0] += 1.0
+        self.arrays[0] += 1.0
+        self.before, self.now = self.now, self.now + 1.0
+
+    def seen(self):
+        sensor = self.world.sensor
+        return [sensor.places[0], sensor.first[0], sensor.world.time, self.before[0], self.now[0]]
+
+
+def packed(state):
+    """As a checkpoint holds it."""
+    arrays = {}
+    content = json.dumps(pack(state, arrays))
+    return unpack(json.loads(content), {name: array.copy() for name, array in arrays.items()})
+
+
+def test_what_is_shared_stays_shared():
+    one, other = Linked(), Linked()
+    one.move()
+    one.world.time = 5
+    state = packed(capture_env(one))
+    assert state["missing"] == []
+    restore_env(other, state)
+    for _ in range(2):
+        one.move()
+        other.move()
+    assert other.seen() == one.seen() == [3.0, 3.0, 5, 2.0, 3.0]
+    assert other.world.sensor.world is other.world
 
 
 class Holding(DriftEnv):
@@ -41,9 +91,27 @@ class Holding(DriftEnv):
         vars(self)[name] = value
 
 
+LOOP = [1]
+LOOP.append(LOOP)
+CHAIN = World()
+for _ in range(10_000):
+    CHAIN = World(CHAIN)
+
+
 @pytest.mark.parametrize(
     "value",
-    [Light.RED, Counter(a=1), Track([1]), Kilograms(1.0), DriftEnv(), [DriftEnv()], memoryview(b"")],
+    [
+        Light.RED,
+        Counter(a=1),
+        Track([1]),
+        Kilograms(1.0),
+        DriftEnv(),
+        [DriftEnv()],
+        memoryview(b""),
+        np.longdouble(1),
+        LOOP,
+        CHAIN,
+    ],
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("name", ["held", "env"])

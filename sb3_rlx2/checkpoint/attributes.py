@@ -4,7 +4,8 @@ import csv
 import io
 import os
 import random
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 from enum import Enum
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_rlx2.packing import NotPlainError, is_plain
+from sb3_rlx2.packing import PLAIN, NotPlainError, is_plain
 
 # Objects that are looked after elsewhere.
 OTHERS = (gym.Env, VecEnv, BaseAlgorithm, BaseCallback, th.nn.Module)
@@ -26,6 +27,7 @@ OTHERS = (gym.Env, VecEnv, BaseAlgorithm, BaseCallback, th.nn.Module)
 STATELESS = (EnvSpec, type, ModuleType, th.device, np.dtype, io.IOBase, type(csv.DictWriter(io.StringIO(), ())))
 
 
+SEEN = "seen"  # kind of what another attribute holds, too
 CLASS = "class"  # among the attributes of an object, of which none can have this name: what it is
 
 
@@ -53,13 +55,17 @@ def capture(thing: Any, leave_out: Collection[str] = ()) -> tuple[dict[str, Any]
     :param leave_out: attributes to leave out
     :return: kind and content of each attribute by name, and the names of those that hold state which cannot be taken
     """
+    return _capture(thing, leave_out, {id(thing)})
+
+
+def _capture(thing: Any, leave_out: Collection[str], seen: set[int]) -> tuple[dict[str, Any], list[str]]:
     state, missing = {}, []
     for name, value in vars(thing).items():
         if name in leave_out or isinstance(value, OTHERS) or _is_stateless(value):
             continue
         try:
-            state[name] = freeze(value)
-        except NotPlainError:
+            state[name] = freeze(value, seen)
+        except (NotPlainError, RecursionError):
             missing.append(name)
     return state, missing
 
@@ -73,20 +79,20 @@ def restore(thing: Any, state: dict[str, Any]) -> None:
     :raises OtherObjectError: if one holds another object now
     """
     try:
-        _restore(thing, state)
+        _restore(thing, state, _Putting(state))
     except OtherObjectError as error:
         raise OtherObjectError(f"{type(thing).__name__}{error}") from None
 
 
-def _restore(thing: Any, state: dict[str, Any]) -> None:
+def _restore(thing: Any, state: dict[str, Any], putting: "_Putting") -> None:
     for name, (kind, content) in state.items():
         if kind == "value":
-            _put_value(thing, name, content)
+            putting.put(thing, name, content)
             continue
         if vars(thing).get(name) is None and kind in _GENERATORS:  # it is made when it is first asked for
             setattr(thing, name, _GENERATORS[kind]())
         try:
-            thaw(vars(thing).get(name), (kind, content))
+            _thaw(vars(thing).get(name), (kind, content), putting)
         except OtherObjectError as error:
             raise OtherObjectError(f".{name}{error}") from None
 
@@ -102,24 +108,29 @@ def generators(thing: Any) -> dict[str, Any]:
     return {name: freeze(value) for name, value in vars(thing).items() if isinstance(value, kinds)}
 
 
-def freeze(value: Any) -> tuple[str, Any]:
+def freeze(value: Any, seen: set[int] | None = None) -> tuple[str, Any]:
     """
     Take the state of one object.
 
     :param value: a plain value, a random generator, a space (for its generator), a text file, or an object that holds these
+    :param seen: ids of the objects whose state is taken already, or being taken: they may point at each other
     :return: what it is, and its state
     :raises NotPlainError: if it is anything else
     """
+    seen = set() if seen is None else seen
     if is_plain(value):
         return "value", value
     for name, (types, kind) in _KINDS.items():
         if isinstance(value, types):
             return name, kind.get(value)
+    if id(value) in seen:
+        return SEEN, None
+    seen.add(id(value))
     if type(value) is dict and all(type(key) is str for key in value):
-        return "each", {key: freeze(each) for key, each in value.items()}
+        return "each", {key: freeze(each, seen) for key, each in value.items()}
     if isinstance(value, OTHERS) or callable(value) or not _is_all_in_attributes(value):
         raise NotPlainError(f"a {type(value).__name__} cannot be saved")
-    state, missing = capture(value)
+    state, missing = _capture(value, (), seen)
     if missing:
         raise NotPlainError(f"a {type(value).__name__} cannot be saved")
     return "object", state | {CLASS: ("value", _full_name(value))}
@@ -133,17 +144,21 @@ def thaw(thing: Any, frozen: tuple[str, Any]) -> None:
     :param frozen: what it is, and its state
     :raises OtherObjectError: if there is no such object
     """
+    _thaw(thing, frozen, _Putting({"": frozen}))
+
+
+def _thaw(thing: Any, frozen: tuple[str, Any], putting: "_Putting") -> None:
     kind, content = frozen
     if kind == "each":
         if not isinstance(thing, dict) or thing.keys() != content.keys():
             raise OtherObjectError(f" has no {', '.join(content)} and nothing else")
-        _restore(_Items(thing), content)
+        _restore(_Items(thing), content, putting)
     elif kind == "object":
         _, name = content.get(CLASS, ("value", _full_name(thing)))  # earlier versions did not tell
         if _full_name(thing) != name:
             raise OtherObjectError(f" is a {_full_name(thing)} and no {name}")
-        _restore(thing, {each: value for each, value in content.items() if each != CLASS})
-    else:
+        _restore(thing, {each: value for each, value in content.items() if each != CLASS}, putting)
+    elif kind != SEEN:
         _KINDS[kind][1].put(thing, content)
 
 
@@ -182,13 +197,53 @@ def _is_written(file: io.TextIOWrapper) -> bool:
     return not file.closed and isinstance(file.name, str) and os.path.isfile(file.name) and file.writable()
 
 
-def _put_value(thing: Any, name: str, content: Any) -> None:
-    held = vars(thing).get(name)
-    same = isinstance(held, np.ndarray) and isinstance(content, np.ndarray)
-    if same and held.shape == content.shape and held.dtype == content.dtype and held.flags.writeable:
-        held[...] = content  # others may look at the same memory
-    else:
-        setattr(thing, name, content)
+class _Putting:
+    """
+    Gives attributes values, so that what was one list or array is one again, and what was two is two.
+
+    :param state: all that is given back
+    """
+
+    def __init__(self, state: dict[str, Any]) -> None:
+        self._inside = set(_arrays_inside(state))  # of arrays that lists and the like hold, too
+        self._put: dict[int, Any] = {}  # what is in the place of a value, by its id
+        self._filled: list[np.ndarray] = []
+
+    def put(self, thing: Any, name: str, content: Any) -> None:
+        held = vars(thing).get(name)
+        if id(content) in self._put:
+            setattr(thing, name, self._put[id(content)])
+        elif id(content) not in self._inside and self._can_fill(held, content):
+            held[...] = content  # others may look at the same memory
+            self._filled.append(held)
+            self._put[id(content)] = held
+        else:
+            setattr(thing, name, content)
+            if type(content) not in PLAIN:
+                self._put[id(content)] = content
+
+    def _can_fill(self, held: Any, content: Any) -> bool:
+        if not (isinstance(held, np.ndarray) and isinstance(content, np.ndarray) and held.flags.writeable):
+            return False
+        same = held.shape == content.shape and held.dtype == content.dtype
+        return same and not any(held is each for each in self._filled)
+
+
+def _arrays_inside(state: dict[str, Any]) -> Iterator[int]:
+    """Give the ids of arrays that values hold which are none, in what :func:`capture` gave."""
+    for kind, content in state.values():
+        if kind in ("each", "object"):
+            yield from _arrays_inside(content)
+        elif kind == "value" and not isinstance(content, np.ndarray):
+            yield from _arrays_of(content)
+
+
+def _arrays_of(value: Any) -> Iterator[int]:
+    if isinstance(value, np.ndarray):
+        yield id(value)
+    elif isinstance(value, dict | list | tuple | set | deque):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _arrays_of(each)
 
 
 def _get_space(space: spaces.Space[Any]) -> Any:
