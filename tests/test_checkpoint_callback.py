@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+import warnings
 
 import gymnasium as gym
 import numpy as np
@@ -12,7 +14,7 @@ from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.noise import NormalActionNoise
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_rlx2 import RLx2Callback, RLx2TD3, SparseTD3Policy
@@ -242,13 +244,73 @@ def test_other_arguments_are_said_or_refused(tmp_path):
         model().learn(50, callback=[Checkpoints(tmp_path, 10), CutAt(25)])
     with pytest.warns(UserWarning, match="goes on, but not to the last bit: gamma 0.99 -> 0.9$"):
         model(gamma=0.9).learn(50, callback=Checkpoints(tmp_path, 10))
+    with pytest.warns(UserWarning, match="to the last bit: policy_delay 2 -> 3, seed 0 -> 1$"):
+        model(gamma=0.9, policy_delay=3, seed=1).learn(50, callback=Checkpoints(tmp_path, 10))
+    for size in (50, 70):
+        with pytest.raises(ValueError, match=f"buffer_size={size} must be 60, as in the run in .* that goes on"):
+            model(gamma=0.9, buffer_size=size).learn(50, callback=Checkpoints(tmp_path, 10))
     with (
-        pytest.warns(UserWarning, match="buffer_size 60 -> 50"),
+        pytest.warns(UserWarning, match=r"begun with, and not with what is given now: policy_kwargs.net_arch \[8\] -> \[9\]"),
         pytest.raises(ValueError, match="was begun with other arguments: "),
     ):
-        model(buffer_size=50, policy_kwargs={"net_arch": [9]}).learn(50, callback=Checkpoints(tmp_path, 10))
+        model(gamma=0.9, policy_kwargs={"net_arch": [9]}).learn(50, callback=Checkpoints(tmp_path, 10))
     with pytest.raises(ValueError, match="holds checkpoints of RLx2TD3, not of SAC"):
         SAC("MlpPolicy", DummyVecEnv([DriftEnv]), buffer_size=60).learn(50, callback=Checkpoints(tmp_path, 10))
+
+
+def test_arguments_that_have_no_effect_are_said(tmp_path):
+    def task(clip, g, sigma, eps):
+        env = VecNormalize(DummyVecEnv([lambda: Monitor(gym.make("Pendulum-v1", g=g))]), clip_obs=clip)
+        kwargs = {"net_arch": [8], "optimizer_class": th.optim.Adam, "optimizer_kwargs": {"eps": eps}}
+        return model(env, action_noise=NormalActionNoise(np.zeros(1), sigma * np.ones(1)), policy_kwargs=kwargs)
+
+    with pytest.raises(Cut):
+        task(5.0, 10.0, 0.1, 1e-5).learn(50, callback=[Checkpoints(tmp_path, 10), CutAt(25)])
+    task(5.0, 10.0, 0.1, 1e-5).learn(50, callback=Checkpoints(tmp_path, 10))
+    changed = (
+        r"NormalActionNoise.sigma \[0.1\] -> \[0.2\], PendulumEnv.g 10.0 -> 9.0, VecNormalize.clip_obs 5.0 -> 6.0, "
+        r"policy_kwargs.optimizer_kwargs {'eps': 1e-05} -> {'eps': 0.0001}$"
+    )
+    for steps in (60, 70):  # nor are those of now written down
+        with pytest.warns(UserWarning, match=changed), pytest.warns(UserWarning, match="total_timesteps"):
+            task(6.0, 9.0, 0.2, 1e-4).learn(steps, callback=Checkpoints(tmp_path, 10))
+
+
+@pytest.mark.filterwarnings("ignore:progress=1 since an earlier learn")
+def test_a_script_that_calls_learn_in_a_loop(tmp_path):
+    def script(folder, cut=None):
+        trained = model(DummyVecEnv([lambda: Monitor(DriftEnv())]), planned_timesteps=100)
+        cutting = [] if cut is None else [CutAt(cut)]
+        for number in range(4):
+            callbacks = [Checkpoints(folder, 10), *cutting]
+            trained.learn(25, callback=callbacks, reset_num_timesteps=number == 0)
+        return trained
+
+    whole = script(tmp_path / "whole")
+    with pytest.raises(Cut):
+        script(tmp_path / "cut", 66)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "the run in")  # which would say that something is not as it was
+        again, finished = script(tmp_path / "cut"), script(tmp_path / "cut")
+    assert [each.num_timesteps for each in (whole, again, finished)] == [100] * 3
+    assert [each._n_updates for each in (whole, again, finished)] == [whole._n_updates] * 3
+    assert runs.digest(again.get_parameters()) == runs.digest(whole.get_parameters())
+    assert runs.digest(finished.get_parameters()) == runs.digest(whole.get_parameters())
+
+
+def test_a_clock_tells_for_how_long_the_run_has_been_trained(tmp_path, monkeypatch):
+    def train(callbacks):
+        trained = model(DummyVecEnv([lambda: Monitor(DriftEnv())]))
+        trained.learn(50, callback=[Checkpoints(tmp_path, 10), *callbacks])
+        return trained
+
+    with pytest.raises(Cut):
+        train([CutAt(25)])
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 10_000)
+    trained = train([])
+    assert trained.ep_info_buffer[-1]["t"] < 1_000
+    assert trained._num_timesteps_at_start == 20
 
 
 def test_what_cannot_be_served(tmp_path):

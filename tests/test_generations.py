@@ -111,10 +111,10 @@ def test_without_a_whole_one_nothing_begins_anew(two):
 
 
 def test_a_newer_format_is_refused(two, monkeypatch):
-    monkeypatch.setattr(generations, "FORMAT", 4)
+    monkeypatch.setattr(generations, "FORMAT", 5)
     two.put()
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="000003_step_30 has format 4; this version reads formats 1 to 3"):
+    with pytest.raises(ValueError, match="000003_step_30 has format 5; this version reads formats 1 to 4"):
         generations.newest(two.folder)
 
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +13,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_rlx2.callbacks import RLx2Callback, all_callbacks
 from sb3_rlx2.checkpoint import agent, generations, run_state
-from sb3_rlx2.checkpoint.context import arguments, context, difference
+from sb3_rlx2.checkpoint.context import arguments, context, difference, kept_arguments
 from sb3_rlx2.checkpoint.interruptible import Interruptible
 from sb3_rlx2.checkpoint.run_state import Run
 from sb3_rlx2.checkpoint.transitions import Transitions
@@ -67,6 +67,7 @@ class Checkpoints(Interruptible):
         self._step: int | None = None  # of the newest checkpoint, once this callback has written or read it
         self._found: generations.Generation | None = None  # what to go on from
         self._begun: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}  # arguments whose effect a checkpoint holds
         self._is_whole = False
         self._warned = False
 
@@ -83,17 +84,20 @@ class Checkpoints(Interruptible):
         self._is_whole, self._added, self._seen = True, 0, self._buffer.pos
         self._begun = {name: deepcopy(run_state.plain_attributes(each)) for name, each in self._others()}
         self._next = (self.model.num_timesteps // self.every + 1) * self.every
+        self._kept = kept_arguments(self.model)
         self._find()
         super()._on_training_start()
 
     def _find(self) -> None:
         """Look for what to go on from; if the planned steps are done, nothing more will happen, so go there now."""
         sweep(self.folder)
+        planned = self.locals["total_timesteps"]
         self._found = generations.newest(self.folder)
         if self._found is None or self._found.step == self._step == self.model.num_timesteps:  # this process has been there
             self._found = None
-        elif self._found.step >= self.locals["total_timesteps"]:
-            self._go_on()
+        elif self._found.step >= planned:
+            self._go_on(planned)
+            self._step = self.model.num_timesteps = planned  # the next call of `learn` counts from here, as it did before
         elif self._found.step < self.model.learning_starts:
             self._end_warm_up(self._found)
 
@@ -164,6 +168,7 @@ class Checkpoints(Interruptible):
         about = {
             "algorithm": type(self.model).__name__,
             "arguments": arguments(self.model),
+            "kept": self._kept,
             "context": context(),
             "rows": self._rows.total,
             "seconds": self.seconds,
@@ -174,16 +179,12 @@ class Checkpoints(Interruptible):
         self._step = self.model.num_timesteps
         generations.keep(self.folder, self.keep)
 
-    def _go_on(self) -> None:
+    def _go_on(self, planned: int | None = None) -> None:
         found, self._found = self._found, None
         assert found is not None
         manifest = found.manifest
-        if manifest["algorithm"] != type(self.model).__name__:
-            raise ValueError(f"{self.folder} holds checkpoints of {manifest['algorithm']}, not of {type(self.model).__name__}")
-        for kind, now in (("context", context()), ("arguments", arguments(self.model))):
-            changed = difference(manifest[kind], now)
-            if changed:
-                warn(f"the run in {self.folder} goes on, but not to the last bit: {changed}")
+        self._check_same(manifest, passes_by=planned is not None and planned < found.step)
+        self._kept = manifest.get("kept", self._kept)
         state = found.read()
         run = self._run()
         self._say_what_is_missing(run, state)
@@ -195,12 +196,29 @@ class Checkpoints(Interruptible):
             run_state.restore(run, state)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(f"the run in {self.folder} was begun with other arguments: {error}") from error
+        self.model._num_timesteps_at_start = found.step  # since when this process counts its steps per second
         generations.drop_newer(found)
         self._added, self._seen, self._step = 0, self._buffer.pos, found.step
         self.seconds += manifest.get("seconds", 0.0)
         self._next = (found.step // self.every + 1) * self.every
         if self.verbose > 0:
             print(f"Training goes on from step {found.step:,}: {found.path}")
+
+    def _check_same(self, manifest: Mapping[str, Any], passes_by: bool) -> None:
+        """Refuse another run's checkpoint, and say what is not as it was; to a call that is past the end may be another."""
+        if manifest["algorithm"] != type(self.model).__name__:
+            raise ValueError(f"{self.folder} holds checkpoints of {manifest['algorithm']}, not of {type(self.model).__name__}")
+        before, now = manifest["arguments"], arguments(self.model)
+        for name in ("buffer_size", "n_envs"):
+            if before[name] != now[name]:
+                raise ValueError(f"{name}={now[name]} must be {before[name]}, as in the run in {self.folder} that goes on")
+        if passes_by:
+            before = {**before, "total_timesteps": now["total_timesteps"]}
+        for changed in filter(None, (difference(manifest["context"], context()), difference(before, now))):
+            warn(f"the run in {self.folder} goes on, but not to the last bit: {changed}")
+        changed = difference(manifest.get("kept", {}), self._kept)
+        if changed:
+            warn(f"the run in {self.folder} goes on with what it was begun with, and not with what is given now: {changed}")
 
     def _say_what_is_missing(self, run: Run, state: dict[str, Any]) -> None:
         if self._warned:

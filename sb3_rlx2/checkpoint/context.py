@@ -1,6 +1,9 @@
 """Where a run takes place: what must be the same for it to go on to the last bit."""
 
+import inspect
+import json
 import platform
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -9,7 +12,9 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from sb3_rlx2.checkpoint.environments import parts_of_envs
 from sb3_rlx2.packing import is_plain
+from sb3_rlx2.validation import known_arguments
 
 PACKAGES = ("torch", "numpy", "stable-baselines3", "sb3-contrib", "gymnasium", "mujoco", "numba")
 
@@ -26,28 +31,61 @@ def context() -> dict[str, Any]:
 
 def arguments(model: OffPolicyAlgorithm) -> dict[str, Any]:
     """
-    Give the settings of a model that are numbers, words or the like.
+    Give the arguments of a model that are numbers, words or the like, as JSON has them.
 
     :param model: the algorithm
     """
-    names = ("gamma", "tau", "batch_size", "buffer_size", "learning_starts", "gradient_steps", "learning_rate", "n_envs")
-    own: set[str] = getattr(type(model), "rlx2_keywords", set)()
-    values = {name: getattr(model, name, None) for name in (*names, *sorted(own))}
+    names = sorted(known_arguments(type(model)) - {"policy_kwargs", "verbose", "tensorboard_log", "stats_window_size"})
+    values = {name: getattr(model, name) for name in ("n_envs", *names) if hasattr(model, name)}
     # The planned end belongs to them: schedules run towards it. And the device, on which numbers round as nowhere else.
-    about = {"total_timesteps": model._total_timesteps, "device": str(model.device)}
-    return about | {name: value for name, value in values.items() if is_plain(value)}
+    return _as_json(values | {"total_timesteps": model._total_timesteps, "device": str(model.device)})
 
 
-def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+def kept_arguments(model: OffPolicyAlgorithm) -> dict[str, Any]:
     """
-    Say in words what is not as it was.
+    Give the arguments whose effect a checkpoint holds, so that others have none in a run that goes on: of the policy, of
+    environments and what they are wrapped in, and of noise, as far as these keep them under their names.
+
+    :param model: the algorithm, with its environments
+    """
+    env, noise = model.get_env(), model.action_noise
+    assert env is not None
+    things = [*parts_of_envs(env), *([] if noise is None else [noise])]
+    found = {f"{type(each).__name__}.{name}": value for each in things for name, value in _kept(each).items()}
+    return _as_json({f"policy_kwargs.{name}": value for name, value in (model.policy_kwargs or {}).items()} | found)
+
+
+def _kept(thing: Any) -> dict[str, Any]:
+    """Give the constructor's arguments that an object has among its attributes."""
+    held = vars(thing)
+    names = {name: next((each for each in (name, f"_{name}") if each in held), None) for name in _parameters(type(thing))}
+    return {name: held[attribute] for name, attribute in names.items() if attribute is not None}
+
+
+def _parameters(kind: type) -> Iterable[str]:
+    try:
+        return inspect.signature(kind).parameters
+    except ValueError:  # made in C
+        return ()
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what is plain, or a class, as it is when it has been JSON."""
+    named = {name: f"{value.__module__}.{value.__qualname__}" for name, value in values.items() if isinstance(value, type)}
+    plain = {name: value for name, value in values.items() if is_plain(value)} | named
+    return {name: json.loads(json.dumps(plain[name], default=str)) for name in values if name in plain}
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """
+    Say in words what is not as it was, of what was known then and is now.
 
     :param before: names and values
     :param now: names and values
     :return: the differences, empty if there are none
     """
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in names)
+    names = [name for name in before if name in now and before[name] != now[name]]
+    return ", ".join(f"{name} {before[name]} -> {now[name]}" for name in names)
 
 
 @cache

@@ -4,11 +4,13 @@ import multiprocessing
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_rlx2.checkpoint import attributes
@@ -85,7 +87,7 @@ def capture_env(env: gym.Env[Any, Any]) -> dict[str, Any]:
             if physical:
                 state["physics"] = _capture_physics(layer)
         layers.append([name, state])
-    return {"layers": layers, "missing": missing}
+    return {"layers": layers, "missing": missing, "time": time.time()}
 
 
 def restore_env(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
@@ -102,8 +104,11 @@ def restore_env(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
     saved = [name.removeprefix("Patched") for name, _ in state["layers"]]
     if own != saved:
         raise ValueError(f"the environment is made of {', '.join(own)}, the checkpoint's of {', '.join(saved)}")
+    pause = time.time() - state.get("time", time.time())
     for layer, (_, held) in zip(_layers(env), state["layers"], strict=True):
         attributes.restore(layer, held["held"])
+        if isinstance(layer, Monitor):
+            layer.t_start += pause  # its clock tells for how long the run has been trained
         if "own" in held:
             layer.set_state(held["own"])  # type: ignore[attr-defined]
         if "physics" in held:
@@ -162,6 +167,17 @@ def restore_envs(env: VecEnv, state: dict[str, Any]) -> bool:
         elif error is not None:
             raise ValueError(str(error))
     return is_there
+
+
+def parts_of_envs(env: VecEnv) -> list[Any]:
+    """
+    Give what environments are made of: the wrappers around all, and of the first one its own and itself, unless they are in
+    processes of their own.
+
+    :param env: the environments
+    """
+    base = env.unwrapped
+    return [*_wrappers(env), *(_layers(base.envs[0]) if isinstance(base, DummyVecEnv) else ())]
 
 
 def _unique(envs: list[dict[str, Any]]) -> list[str]:

@@ -22,7 +22,8 @@ from sb3_rlx2.files import replacing
 from sb3_rlx2.packing import pack, unpack
 from sb3_rlx2.warning import warn
 
-FORMAT = 3  # in 1, what a topology updater remembers was no tensor; up to 2, callbacks had other names
+# In 1, what a topology updater remembers was no tensor; up to 2, callbacks had other names; up to 3, nothing was shared.
+FORMAT = 4
 MANIFEST, STATE, ARRAYS, ROWS = "manifest.json", "state.json", "arrays.npz", "rows"
 NAME = re.compile(r"(?P<number>\d{6,})_step_(?P<step>\d+)")
 
