@@ -3,36 +3,52 @@ Reads the pickles that Stable-Baselines3 writes (spaces, noise, schedules, repla
 
 Unpickling calls whatever a file names. Here it may call and make only what is listed below, nothing of which does more than
 to build a value, and may name beside that only classes of a few kinds, which it may neither call nor change. All else is
-refused. It is Python's own unpickler in Python, since the one in C cannot be told what it may call.
+refused. In the place of what numpy and torch build values with stand functions of ours, as theirs take classes to call, and
+types of numbers that say of themselves that they hold no pointers. It is Python's own unpickler in Python, since the one in C
+cannot be told what it may call.
 """
 
 import hashlib
 import importlib
 import io
 import pickle
+import re
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, BinaryIO
 
+import numpy as np
+
 Names = Mapping[str, tuple[str, ...]]  # module -> names
 
 CALLED: Names = {
     "collections": ("OrderedDict", "deque"),
-    "numpy": ("dtype",),
-    **dict.fromkeys(("numpy._core.multiarray", "numpy.core.multiarray"), ("_reconstruct", "scalar")),
+    **dict.fromkeys(("numpy._core.multiarray", "numpy.core.multiarray"), ("scalar",)),
     **dict.fromkeys(("numpy._core.numeric", "numpy.core.numeric"), ("_frombuffer",)),
-    "numpy.random._pickle": ("__bit_generator_ctor", "__generator_ctor", "__randomstate_ctor"),
     "numpy.random.bit_generator": ("__pyx_unpickle_SeedSequence",),
     "stable_baselines3.common.type_aliases": ("TrainFrequencyUnit",),
     "stable_baselines3.her.goal_selection_strategy": ("GoalSelectionStrategy",),
     "torch": ("device",),
-    "torch._utils": ("_rebuild_parameter", "_rebuild_tensor_v2"),
-    "sb3_rlx2.safe_pickle": ("load_storage",),
+    "sb3_rlx2.safe_pickle": (
+        *("load_storage", "make_array", "make_bit_generator", "make_dtype", "make_generator", "make_parameter"),
+        *("make_random_state", "make_tensor"),
+    ),
 }
-# Read in another way than by what the file names, which would unpickle what is inside.
-REPLACED = {("torch.storage", "_load_from_bytes"): ("sb3_rlx2.safe_pickle", "load_storage")}
+# What takes the place of what the file names.
+OURS = {
+    ("numpy", "dtype"): "make_dtype",
+    ("numpy._core.multiarray", "_reconstruct"): "make_array",
+    ("numpy.core.multiarray", "_reconstruct"): "make_array",
+    ("numpy.random._pickle", "__bit_generator_ctor"): "make_bit_generator",
+    ("numpy.random._pickle", "__generator_ctor"): "make_generator",
+    ("numpy.random._pickle", "__randomstate_ctor"): "make_random_state",
+    ("torch._utils", "_rebuild_parameter"): "make_parameter",
+    ("torch._utils", "_rebuild_tensor_v2"): "make_tensor",
+    ("torch.storage", "_load_from_bytes"): "load_storage",
+}
 # Instances of these are made without their constructors, which could be told to fill memory.
 MADE: Names = {
     "gymnasium.spaces.box": ("Box",),
@@ -57,11 +73,14 @@ NAMED: Names = {
         *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     ),
     "numpy.random._mt19937": ("MT19937",),
-    "numpy.random._pcg64": ("PCG64",),
+    "numpy.random._pcg64": ("PCG64", "PCG64DXSM"),
+    "numpy.random._philox": ("Philox",),
+    "numpy.random._sfc64": ("SFC64",),
     "numpy.random.bit_generator": ("SeedSequence",),
 }
 # Classes of these packages that derive from one of these may be named, too.
 PACKAGES = {"sb3_contrib", "sb3_rlx2", "stable_baselines3", "torch"}
+BIT_GENERATORS = (np.random.MT19937, np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64)
 SEAL = b"sha-256:"
 KINDS = {"Module", "Optimizer", "BaseBuffer"}
 
@@ -83,7 +102,8 @@ UNPICKLER: Any = pickle._Unpickler  # private, and the same since Python 3.0
 
 class _Reader(UNPICKLER):  # type: ignore[misc]
     def find_class(self, module: str, name: str) -> Any:
-        return find(*REPLACED.get((module, name), (module, name)))
+        ours = OURS.get((module, name))
+        return find(module, name) if ours is None else globals()[ours]
 
 
 def find(module: str, name: str) -> Any:
@@ -127,9 +147,28 @@ def _only(listed: Names, opcode: bytes, place: int) -> Callable[[_Reader], None]
 
 
 def _build(reader: _Reader) -> None:
-    if isinstance(reader.stack[-2], type | FunctionType | BuiltinFunctionType | ModuleType):
-        raise UnsafePickleError(REFUSAL.format(f"a change of {reader.stack[-2]}"))
-    UNPICKLER.dispatch[pickle.BUILD[0]](reader)
+    """Do as Python's, but look for ``__setstate__`` in the class only, where the file has not put it, and set no slots."""
+    state, target = reader.stack.pop(), reader.stack[-1]
+    set_state = getattr(type(target), "__setstate__", None)
+    if isinstance(target, type | FunctionType | BuiltinFunctionType | ModuleType):
+        raise UnsafePickleError(REFUSAL.format(f"a change of {target}"))
+    if isinstance(target, np.dtype):
+        _order(target, state)
+    elif set_state is not None:
+        set_state(target, state)
+    elif isinstance(state, dict) and all(type(name) is str for name in state):
+        vars(target).update(state)
+    elif state is not None:
+        raise UnsafePickleError(REFUSAL.format(f"a change of a {type(target).__name__}"))
+
+
+def _order(dtype: np.dtype[Any], state: Any) -> None:
+    """Give a type of numbers its order of bytes; the rest of what a file says is what the type itself knows better."""
+    version, order, *parts = state
+    if version != 3 or order not in ("<", ">", "|", "=") or any(part is not None for part in parts[:3]):
+        raise UnsafePickleError(REFUSAL.format("a type of numbers with fields or units"))
+    own: Any = dtype.__reduce__()
+    dtype.__setstate__((version, order, None, None, None, *own[2][5:8]))  # type: ignore[attr-defined]
 
 
 def _refuse(_: _Reader) -> None:
@@ -197,6 +236,88 @@ def _digest(file: BinaryIO, length: int) -> bytes:
         digest.update(block)
         length -= len(block)
     return digest.digest()
+
+
+def make_dtype(name: str, *_: Any) -> np.dtype[Any]:
+    """
+    Make a type of numbers, or of objects, without fields.
+
+    :param name: numpy's short name, such as ``"f4"``
+    :raises UnsafePickleError: if it is none
+    """
+    if not isinstance(name, str) or re.fullmatch(r"[<>=|]?[a-zA-Z?]\d*", name) is None:
+        raise UnsafePickleError(REFUSAL.format(f"the type of numbers {name!r}"))
+    return np.dtype(name, False, True)  # a copy: the state that comes next must not be the one of all numbers
+
+
+def make_array(kind: type, *_: Any) -> np.ndarray:
+    """
+    Make an empty array, which gets its shape and numbers with its state.
+
+    :param kind: numpy's class
+    :raises UnsafePickleError: if it is another
+    """
+    if kind is not np.ndarray:
+        raise UnsafePickleError(REFUSAL.format(f"an array of {kind}"))
+    return np.empty(0, np.int8)
+
+
+def make_bit_generator(kind: Any = "MT19937") -> Any:
+    """
+    Make what gives a generator its bits.
+
+    :param kind: its class, or the name of that
+    :raises UnsafePickleError: if it is none of numpy's
+    """
+    made = next((each for each in BIT_GENERATORS if kind is each or kind == each.__name__), None)
+    if made is None:
+        raise UnsafePickleError(REFUSAL.format(f"a generator of {kind}"))
+    return made()
+
+
+def make_generator(bits: Any = "MT19937", *_: Any) -> np.random.Generator:
+    """
+    Make a generator.
+
+    :param bits: what gives it its bits, or the name of that
+    """
+    return np.random.Generator(bits if isinstance(bits, BIT_GENERATORS) else make_bit_generator(bits))
+
+
+def make_random_state(bits: Any = "MT19937", *_: Any) -> np.random.RandomState:
+    """
+    Make a generator of numpy's old kind.
+
+    :param bits: what gives it its bits, or the name of that
+    """
+    return np.random.RandomState(bits if isinstance(bits, BIT_GENERATORS) else make_bit_generator(bits))
+
+
+def make_tensor(storage: Any, offset: int, size: Any, stride: Any, requires_grad: bool = False, *_: Any) -> Any:
+    """
+    Make a tensor, without hooks that a file may have hung on it.
+
+    :param storage: its numbers
+    :param offset: where they begin
+    :param size: its shape
+    :param stride: its strides
+    :param requires_grad: whether it has a gradient
+    """
+    from torch._utils import _rebuild_tensor_v2
+
+    return _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, OrderedDict())  # type: ignore[no-untyped-call]
+
+
+def make_parameter(tensor: Any, requires_grad: bool = True, *_: Any) -> Any:
+    """
+    Make a parameter, without hooks.
+
+    :param tensor: its numbers
+    :param requires_grad: whether it has a gradient
+    """
+    from torch._utils import _rebuild_parameter
+
+    return _rebuild_parameter(tensor, requires_grad, OrderedDict())  # type: ignore[no-untyped-call]
 
 
 def load_storage(content: bytes) -> Any:

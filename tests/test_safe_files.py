@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,10 +14,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from numpy._core.multiarray import _reconstruct
+from numpy._core.numeric import _frombuffer
+from numpy.random import _pickle as of_random
 from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from stable_baselines3.her import GoalSelectionStrategy, HerReplayBuffer
+from torch._utils import _rebuild_parameter
 
 from sb3_rlx2 import RLx2DQN, RLx2SAC, RLx2TD3, safe_pickle
 from sb3_rlx2.checkpoint.archive import check_agent
@@ -69,6 +74,82 @@ def test_tensors_are_read_and_what_hides_in_their_memory_is_not(tmp_path):
             safe_pickle.loads(pickle.dumps(InStorage(harmful)))
         assert not seen
     assert not marker.exists()
+
+
+class Rebuilt:
+    """Unpickles to a call, and to a state of what that gives."""
+
+    def __init__(self, *call_and_state):
+        self.call = call_and_state
+
+    def __reduce__(self):
+        return self.call
+
+
+def named(module, name):
+    return f"c{module}\n{name}\n".encode()
+
+
+def numbers_of(name, state):
+    return Rebuilt(np.dtype, (name, False, True), state)
+
+
+POINTERS = (3, "|", None, None, None, -1, -1, 0)  # says of a type of objects that it holds no pointers
+MODULE = th.nn.BatchNorm1d  # stands for all classes that may be named
+TWICE = (
+    *(b"\x80\x02", named("stable_baselines3.common.utils", "ConstantSchedule"), b")\x81}U\x0c__setstate__"),
+    *(named("torch.nn", "BatchNorm1d"), b"sbK\x07b."),
+)
+CUNNING = {
+    "pointers of the file's own": Rebuilt(_frombuffer, (b"A" * 32, numbers_of("O", POINTERS), (4,), "C")),
+    "a subclass of arrays": Rebuilt(_reconstruct, (np.ma.MaskedArray, (0,), b"b")),
+    "fields": numbers_of("V8", (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)),
+    "a type by an expression": Rebuilt(np.dtype, ("i4,O", False, True)),
+    "a generator's class": Rebuilt(of_random.__generator_ctor, (7, MODULE)),
+    "bits of another class": Rebuilt(of_random.__bit_generator_ctor, (MODULE,)),
+    "an old generator's class": Rebuilt(of_random.__randomstate_ctor, (7, MODULE)),
+}
+
+
+@pytest.mark.parametrize("case", [*CUNNING, "a state's function"])
+def test_what_builds_values_builds_nothing_else(case, monkeypatch):
+    made = []
+    monkeypatch.setattr(MODULE, "__init__", lambda module, *given: made.append(given))
+    content = b"".join(TWICE) if case == "a state's function" else pickle.dumps(CUNNING[case])
+    with suppress(UnsafePickleError, pickle.UnpicklingError):
+        read = safe_pickle.loads(content)
+        assert case == "a state's function"  # which is an attribute then
+        assert vars(read)["__setstate__"] is MODULE
+    assert not made
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">i8", "?", "U5", "S3", "O", "c16"])
+def test_types_of_numbers_are_read(dtype):
+    array = np.array([1, 0]).astype(dtype)
+    for value in (array, array[0], np.dtype(dtype)):
+        for protocol in (4, 5):
+            content = pickle.dumps(value, protocol)
+            read, expected = safe_pickle.loads(content), pickle.loads(content)
+            assert type(read) is type(expected)
+            assert np.array_equal(read, expected)
+            assert getattr(read, "dtype", read) == getattr(expected, "dtype", expected)
+    assert np.dtype("f4").isnative
+
+
+@pytest.mark.parametrize("bits", ["MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"])
+def test_generators_are_read(bits):
+    generator = np.random.Generator(getattr(np.random, bits)(3))
+    for each in (generator, np.random.RandomState(getattr(np.random, bits)(3))):
+        read = safe_pickle.loads(pickle.dumps(each))
+        draw = "random" if each is generator else "random_sample"
+        assert getattr(read, draw)() == getattr(each, draw)()
+
+
+def test_hooks_of_tensors_are_left_behind():
+    tensor = Rebuilt(_rebuild_parameter, (th.ones(3), True, OrderedDict(a=MODULE)))
+    read = safe_pickle.loads(pickle.dumps(tensor))
+    assert th.equal(read, th.ones(3))
+    assert not read._backward_hooks
 
 
 @pytest.mark.parametrize("key", ["policy_class", "observation_space", "learning_rate", "something"])
