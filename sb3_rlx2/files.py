@@ -21,14 +21,17 @@ ABANDONED = 86_400.0  # seconds after which nobody is writing there any more
 def replacing(path: Path) -> Iterator[Path]:
     """
     Give a temporary place for a file or a folder, which takes the old one's place when the block ends well; else nothing
-    changes.
+    changes. Of a link, it takes the place of what that leads to.
 
     :param path: the file or folder; the folder that holds it is made
     :return: where to write; the name is the same, since SB3 and matplotlib look at the suffix
     :raises OSError: of whatever fails, with the name of a file or folder
     """
-    with filling(path.parent) as folder, _naming(path):
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path
+    with filling(real.parent) as folder, _naming(path):
         yield folder / path.name
+        if real.name != path.name and (folder / path.name).exists():
+            os.rename(folder / path.name, folder / real.name)
 
 
 @contextmanager

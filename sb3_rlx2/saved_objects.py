@@ -10,7 +10,6 @@ import io
 import json
 import pickle
 import zipfile
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -90,13 +89,16 @@ def read_objects(file: BinaryIO, optional: Collection[str] = ()) -> dict[str, An
     try:
         with zipfile.ZipFile(file) as archive:
             check_members(archive)
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} is damaged")
             data = json.loads(archive.read(DATA))
             if not isinstance(data, dict):
                 raise ValueError("it is damaged")
             plain = _read_plain(archive) if PLAIN in archive.namelist() else {}
     except UnsafePickleError:
         raise
-    except (KeyError, zipfile.BadZipFile, ValueError) as error:
+    except Exception as error:  # whatever the words of a damaged zip are, an encrypted one's or an unknown compression's
         raise ValueError(f"no agent that Stable-Baselines3 saved, or damaged: {error}") from error
     pickled = _pickles(data)
     return {name: plain[name] if name in plain else _read(name, text, name in optional) for name, text in pickled.items()}
@@ -170,7 +172,7 @@ def why_no_agent(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             check_members(archive)
             damaged, names = archive.testzip(), archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # also an encrypted one's, or an unknown compression's
         return f"is damaged, or no zip: {error}"
     # What is left of a torn zip may open as one of the archives inside it, so what must be there counts too.
     if damaged is not None or not {"data", "policy.pth"} <= set(names):

@@ -258,6 +258,13 @@ def test_other_arguments_are_said_or_refused(tmp_path):
         SAC("MlpPolicy", DummyVecEnv([DriftEnv]), buffer_size=60).learn(50, callback=Checkpoints(tmp_path, 10))
 
 
+def test_another_optimizer_is_refused(tmp_path):
+    with pytest.raises(Cut):
+        model().learn(50, callback=[Checkpoints(tmp_path, 10), CutAt(25)])
+    with pytest.raises(ValueError, match=r"optimizer_class=torch.*RMSprop must be torch.optim.adam.Adam, as in the run"):
+        model(policy_kwargs={"net_arch": [8], "optimizer_class": th.optim.RMSprop}).learn(50, callback=Checkpoints(tmp_path))
+
+
 def test_arguments_that_have_no_effect_are_said(tmp_path):
     def task(clip, g, sigma, eps):
         env = VecNormalize(DummyVecEnv([lambda: Monitor(gym.make("Pendulum-v1", g=g))]), clip_obs=clip)

@@ -86,6 +86,12 @@ class Landscape:
         return RANDOM + (DENSE - RANDOM) * score
 
 
+ARGUMENTS = {
+    **{"n_trials": 30, "n_seeds": 5, "n_finalists": 8, "seed": 0, "dense_returns": (), "study_name": "s"},
+    **{"hyperparams": {}, "tolerance": TOLERANCE, "densities": (0.01, 0.5), "models": Path("unused")},
+}
+
+
 @pytest.fixture
 def run(monkeypatch):
     """Run a search on a landscape."""
@@ -95,9 +101,7 @@ def run(monkeypatch):
 
     def run(landscape, storage=None, **changes):
         monkeypatch.setattr(search_module, "train", landscape.train)
-        arguments = {"n_trials": 30, "n_seeds": 5, "n_finalists": 8, "seed": 0, "dense_returns": (), "study_name": "s"}
-        arguments |= {"hyperparams": {}, "tolerance": TOLERANCE, "densities": (0.01, 0.5), "models": Path("unused")}
-        return Search(Plan(TASK, **(arguments | changes)), storage or open_storage(None)).run()
+        return Search(Plan(TASK, **(ARGUMENTS | changes)), storage or open_storage(None)).run()
 
     return run
 
@@ -365,3 +369,8 @@ def test_no_bytes_at_all(monkeypatch):
     exact = Budget.of(TASK, round(least), (0.01, 0.5))
     assert exact.highest == pytest.approx((0.01, 0.01))
     assert exact.fit(pair(0.5, 0.5)) == pair(0.99, 0.99)
+
+
+def test_chosen_policies_and_last_ones_are_not_compared():
+    identities = [Plan(dataclasses.replace(TASK, deployed=deployed), **ARGUMENTS).identity for deployed in (False, True)]
+    assert identities[0] != identities[1]

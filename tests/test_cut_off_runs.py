@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch as th
 from huggingface_sb3 import EnvironmentName
-from stable_baselines3 import SAC
+from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rlx2 import RLx2DQN, RLx2SAC, RLx2TD3, safe_pickle
@@ -192,6 +192,18 @@ def test_a_checkpoint_holds_no_pickle(tmp_path):
     json.loads((folder / "state.json").read_text())
     with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
         assert all(arrays[name].dtype.kind in "biufcUS" for name in arrays.files)
+
+
+class OwnActivation(th.nn.Tanh):
+    """A user's class, which is not made from a file."""
+
+
+def test_an_agent_with_a_class_of_the_users_own_says_what_is_missing(tmp_path):
+    policy_kwargs = {"net_arch": [8], "activation_fn": OwnActivation}
+    model = TD3("MlpPolicy", DummyVecEnv([TinyEnv]), buffer_size=60, learning_starts=20, policy_kwargs=policy_kwargs)
+    model.learn(40, callback=Checkpoints(tmp_path, 20))
+    with pytest.raises(ValueError, match=r"step_40 lacks policy_kwargs of its agent, with classes or functions of the user's"):
+        as_zip(generations.newest(tmp_path).path)
 
 
 def test_a_checkpoint_of_an_earlier_version(tmp_path):

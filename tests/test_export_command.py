@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rl_zoo3.utils import create_test_env
 from stable_baselines3 import DQN, PPO, TD3
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rlx2 import RLx2ReplayBuffer, SparseTD3Policy
 from sb3_rlx2.export import bin as rlx2_file
@@ -63,7 +64,25 @@ def test_zip(rlx2, trained, tmp_path):
         return (tmp_path / name).read_text().partition("TABLE")[2].replace("zip", "logs")
 
     assert numbers("zip.c") == numbers("logs.c")
-    assert lines(rlx2("export", zip_))["normaliser"] == ["none"]
+    assert lines(rlx2("export", zip_))["normaliser"] == [f"{trained}/Pendulum-v1/vecnormalize.pkl"]  # of the same run
+    beside = f"{trained}/rl_model_vecnormalize_200_steps.pkl"
+    assert lines(rlx2("export", f"{trained}/rl_model_200_steps.zip"))["normaliser"] == [beside]
+    (tmp_path / zip_).rename(tmp_path / "alone.zip")
+    assert lines(rlx2("export", "alone.zip"))["normaliser"] == ["none"]
+
+
+@pytest.mark.parametrize("given", [("--load-best",), ("--load-checkpoint", 7), ("--exp-id", 9), ("-f", "others")])
+def test_an_agent_is_a_file_or_in_a_log_folder(given, rlx2, trained):
+    message = rlx2.error("export", f"{trained}/Pendulum-v1.zip", *given)
+    assert f"beside {trained}/Pendulum-v1.zip: an agent is one or the other" in message
+
+
+def test_an_agent_is_not_exported_without_its_normaliser():
+    env = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+    model = TD3("MlpPolicy", env, buffer_size=10)
+    with pytest.raises(ValueError, match=r"vecnormalize=None must be the agent's, as model.get_vec_normalize_env"):
+        describe(model)
+    assert describe(model, env).mean is not None
 
 
 @pytest.mark.parametrize(("algorithm", "env"), [(PPO, "CartPole-v1"), (DQN, "CartPole-v1"), (TD3, "Pendulum-v1")])

@@ -13,6 +13,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from torch import nn
 
 from sb3_rlx2 import RLx2Callback, RLx2DQN, RLx2ReplayBuffer, RLx2TD3, SparseMLP
+from sb3_rlx2.saved_objects import why_no_agent
 from tests.checks import assert_equal, assert_sound, learned, sparse_mlps
 from tests.compilers import needs
 from tests.envs import DriftDictEnv, DriftEnv
@@ -494,3 +495,39 @@ def test_a_loaded_buffer_that_is_too_small_is_refused_and_the_own_one_stays(tmp_
 def test_load_takes_the_name_of_an_environment(tmp_path):
     RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=10).save(tmp_path / "agent")
     assert RLx2TD3.load(tmp_path / "agent", env="Pendulum-v1").env.num_envs == 1
+
+
+def test_another_learning_rate_takes_the_place_of_a_function(tmp_path):
+    RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=10, learning_rate=lambda progress: progress).save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="or give another learning_rate"):
+        RLx2TD3.load(tmp_path / "agent")
+    for given in ({"learning_rate": 1e-3}, {"custom_objects": {"learning_rate": 1e-3}}):
+        assert RLx2TD3.load(tmp_path / "agent", **given).lr_schedule(1.0) == 1e-3
+
+
+@pytest.mark.parametrize(("offset", "bit"), [(8, 1), (10, 1), (10, 8), (10, 14), (44, 1)])
+def test_a_flipped_bit_in_the_directory_of_a_zip_is_damage(offset, bit, tmp_path):
+    path = tmp_path / "agent.zip"
+    RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=10).save(path)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        begin = archive.start_dir
+    content[begin + offset] ^= bit
+    path.write_bytes(content)
+    assert "damaged" in why_no_agent(path)
+    with pytest.raises(ValueError, match=r"agent.zip: no agent that Stable-Baselines3 saved, or damaged"):
+        RLx2TD3.load(path)
+
+
+def test_a_link_stays_a_link(tmp_path):
+    real, link = tmp_path / "elsewhere/first.zip", tmp_path / "agent.zip"
+    model = RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=10)
+    model.save(real)
+    before = real.read_bytes()
+    link.symlink_to(real)
+    model.num_timesteps = 7
+    model.save(link)
+    assert link.is_symlink()
+    assert real.read_bytes() != before
+    assert RLx2TD3.load(real).num_timesteps == 7
+    assert [path.name for path in real.parent.iterdir()] == ["first.zip"]

@@ -23,10 +23,12 @@ def main() -> None:
     unknown = set(args.sections) - SECTIONS.keys()
     if unknown:
         parser.error(f"unknown sections {sorted(unknown)}; there are {', '.join(SECTIONS)}")
+    if args.repeats < 1 or not 0 < args.scale <= 1:
+        parser.error(f"--repeats {args.repeats} must be >= 1, and --scale {args.scale} in (0, 1]")
     if args.command == "report":
         from benchmarks.speed.report import write
 
-        write()
+        write(args.results)
         return
     if args.earlier is None and "earlier" in args.sections:
         parser.error("the section earlier needs --earlier CHECKOUT, of an earlier commit")

@@ -62,11 +62,14 @@ def plot(section: Section, path: Path) -> None:
     plt.close(figure)
 
 
-def write() -> None:
-    """Write all of it."""
-    sections = latest(load(RESULTS))
+def write(folder: Path = RESULTS) -> None:
+    """Write all of it; of results that are stored elsewhere only their own page, beside them."""
+    sections = latest(load(folder))
     if "scaling" in sections:
-        plot(sections["scaling"], RESULTS / "scaling.png")
+        plot(sections["scaling"], folder / "scaling.png")
+    if folder != RESULTS:
+        (folder / "RESULTS.md").write_text(full_report(folder))
+        return
     (RESULTS.parent / "RESULTS.md").write_text(full_report())
     summary.write()
     pages.write()

@@ -31,6 +31,8 @@ def main() -> None:
             unknown = set(args.classes) - FAULTS.keys()
             if unknown:
                 parser.error(f"{', '.join(sorted(unknown))}: choose from {', '.join(FAULTS)}")
+            if not args.minutes > 0:
+                parser.error(f"--minutes {args.minutes} must be > 0")
             run(args.classes or list(FAULTS), args.minutes, Path(work), args.results)
         elif args.command == "case":
             print(dict(run_case(args.name, args.number, Path(work, args.name))))

@@ -114,7 +114,9 @@ class SavedSafely(AlgorithmHost):
         file = open_path(path, "r", suffix="zip")
         try:
             if not allow_pickle:
-                given = read_objects(file, {*given, *kwargs} - {"policy_kwargs"}) | given
+                replaced = {*given, *kwargs} - {"policy_kwargs"}
+                replaced |= {"lr_schedule"} if "learning_rate" in replaced else set()  # which is made of it
+                given = read_objects(file, replaced) | given
             if not kwargs.keys() <= known_arguments(cls._own()):
                 check_arguments(cls._own(), kwargs.keys() - attribute_names(file))
         except ValueError as error:

@@ -17,6 +17,7 @@ from sb3_rlx2.checkpoint.transitions import DamagedError
 from sb3_rlx2.saved_objects import add_plain, pack_objects, unpack_objects
 
 AGENT = "agent"  # in the state of a run
+NEEDED = {"action_space", "observation_space", "policy_class", "policy_kwargs"}  # to make an agent's networks
 
 
 def describe(model: OffPolicyAlgorithm) -> dict[str, Any]:
@@ -32,7 +33,9 @@ def describe(model: OffPolicyAlgorithm) -> dict[str, Any]:
     attributes |= getattr(model, "_as_given", {})
     normalizer = model.get_vec_normalize_env()
     statistics = {} if normalizer is None else normalizer.__getstate__() | {"reset_infos": []}  # which hold what they like
-    return {"attributes": pack_objects(attributes), "normalizer": pack_objects(statistics)}
+    packed = pack_objects(attributes)
+    left = sorted(NEEDED & attributes.keys() - packed[0].keys())
+    return {"attributes": packed, "normalizer": pack_objects(statistics), "left_out": left}
 
 
 def as_zip(path: Path) -> io.BytesIO:
@@ -41,9 +44,14 @@ def as_zip(path: Path) -> io.BytesIO:
 
     :param path: folder of the checkpoint
     :return: a zip
-    :raises ValueError: if the checkpoint is damaged, or of a version that kept no agent
+    :raises ValueError: if the checkpoint is damaged, of a version that kept no agent, or lacks what an agent needs
     """
     state, file = _read(path), io.BytesIO()
+    if left := state[AGENT].get("left_out"):
+        raise ValueError(
+            f"{path} lacks {' and '.join(left)} of its agent, with classes or functions of the user's own: the agent that the "
+            "run saves at its end has them"
+        )
     attributes = unpack_objects(*state[AGENT]["attributes"])
     save_to_zip_file(file, attributes, state["parameters"]["modules"], state["parameters"]["variables"])
     add_plain(file, attributes)

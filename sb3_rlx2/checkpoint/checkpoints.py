@@ -208,15 +208,16 @@ class Checkpoints(Interruptible):
         """Refuse another run's checkpoint, and say what is not as it was; to a call that is past the end may be another."""
         if manifest["algorithm"] != type(self.model).__name__:
             raise ValueError(f"{self.folder} holds checkpoints of {manifest['algorithm']}, not of {type(self.model).__name__}")
-        before, now = manifest["arguments"], arguments(self.model)
-        for name in ("buffer_size", "n_envs"):
-            if before[name] != now[name]:
-                raise ValueError(f"{name}={now[name]} must be {before[name]}, as in the run in {self.folder} that goes on")
+        kept, before, now = manifest.get("kept", {}), manifest["arguments"], arguments(self.model)
+        held, wanted = before | kept, now | self._kept
+        for name in ("buffer_size", "n_envs", "policy_kwargs.optimizer_class"):
+            if name in held and held[name] != wanted[name]:
+                raise ValueError(f"{name}={wanted[name]} must be {held[name]}, as in the run in {self.folder} that goes on")
         if passes_by:
             before = {**before, "total_timesteps": now["total_timesteps"]}
         for changed in filter(None, (difference(manifest["context"], context()), difference(before, now))):
             warn(f"the run in {self.folder} goes on, but not to the last bit: {changed}")
-        changed = difference(manifest.get("kept", {}), self._kept)
+        changed = difference(kept, self._kept)
         if changed:
             warn(f"the run in {self.folder} goes on with what it was begun with, and not with what is given now: {changed}")
 

@@ -52,7 +52,8 @@ def kept_arguments(model: OffPolicyAlgorithm) -> dict[str, Any]:
     assert env is not None
     things = [*parts_of_envs(env), *([] if noise is None else [noise])]
     found = {f"{type(each).__name__}.{name}": value for each in things for name, value in _kept(each).items()}
-    return _as_json({f"policy_kwargs.{name}": value for name, value in (model.policy_kwargs or {}).items()} | found)
+    given = {**(model.policy_kwargs or {}), "optimizer_class": model.policy.optimizer_class}
+    return _as_json({f"policy_kwargs.{name}": value for name, value in given.items()} | found)
 
 
 def _kept(thing: Any) -> dict[str, Any]:

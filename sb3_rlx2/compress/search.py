@@ -79,6 +79,7 @@ class Plan:
         task = dataclasses.asdict(self.task)
         shared = {name: task[name] for name in ("algo", "env", "n_timesteps", "eval_episodes", "n_evaluations", "env_kwargs")}
         shared |= {} if self.task.objective == "all" else {"objective": self.task.objective}
+        shared |= {"deployed": True} if self.task.deployed else {}
         return {**shared, "hyperparams": self.hyperparams, "densities": list(self.densities), "seed": self.seed}
 
 

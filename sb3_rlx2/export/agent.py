@@ -58,6 +58,8 @@ def describe(model: Any, vecnormalize: Any = None, **about: Any) -> Description:
         raise ValueError(f"model={model!r} must be an agent, as RLx2TD3.load gives")
     if vecnormalize is not None and not isinstance(vecnormalize, VecNormalize):
         raise ValueError(f"vecnormalize={vecnormalize!r} must be None or a VecNormalize, as VecNormalize.load gives")
+    if vecnormalize is None and model.get_vec_normalize_env() is not None:
+        raise ValueError("vecnormalize=None must be the agent's, as model.get_vec_normalize_env() gives it")
     policy: Any = model.policy
     name = f"{type(model).__name__} with {type(policy).__name__}"
     parts = _parts(policy, name)

@@ -19,9 +19,12 @@ from sb3_rlx2.checkpoint.archive import check_agent, is_checkpoint, opened, read
 from sb3_rlx2.files import with_suffix
 from sb3_rlx2.validation import lookup
 from sb3_rlx2.zoo import agents
+from sb3_rlx2.zoo.checks import option
 
 # Code that another Python may not be able to load, and that an agent which only acts does not need.
 CONSTANTS = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
+# Options that find an agent in a log folder, and what they are where they were not given.
+OF_A_RUN = {"folder": "logs", "exp_id": 0, "load_best": False, "load_checkpoint": None, "load_last_checkpoint": False}
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,13 @@ def find(args: argparse.Namespace) -> Agent:
         agents.check_env(args.env.gym_id, args.gym_packages)
     if args.agent is not None:
         path = args.agent if args.agent.exists() else with_suffix(args.agent, ".zip")  # as SB3 saves and loads it
+        for name, unsaid in OF_A_RUN.items():
+            if getattr(args, name) != unsaid:
+                raise ValueError(f"{option(name)} {getattr(args, name)} beside {args.agent}: an agent is one or the other")
         check_agent(path)
-        beside = agents.beside_checkpoint(path, "vecnormalize") if is_checkpoint(path) else None
+        # What lies in a run's folder is the run's.
+        of_run = None if is_checkpoint(path) else next(iter(sorted(path.parent.glob("*/vecnormalize.pkl"))), None)
+        beside = agents.beside_checkpoint(path, "vecnormalize") or of_run
         return Agent(path, args.vecnormalize or beside, args.env_kwargs or {})
     if args.algo is None or args.env is None:
         raise ValueError("the agent must be given, as the path of a zip, or by --algo and --env")
