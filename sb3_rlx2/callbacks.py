@@ -6,16 +6,22 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_rlx2 import metrics
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
 from sb3_rlx2.environment_guard import guard, require_finite, unguard
 from sb3_rlx2.paths import dead_links
-from sb3_rlx2.plan import BUFFER_CHECK_INTERVAL, UPDATE_INTERVAL, Plan, check_amount, gradient_steps_per_step, steps_of
+from sb3_rlx2.plan import (
+    BUFFER_CHECK_INTERVAL,
+    UPDATE_INTERVAL,
+    Plan,
+    check_amount,
+    episode_steps,
+    gradient_steps_per_step,
+    steps_of,
+)
 from sb3_rlx2.progress_log import (
     BUFFER_SIZE,
     DROP_FRACTION,
@@ -125,6 +131,8 @@ class RLx2Callback(BaseCallback):
             raise ValueError(
                 "callback holds more than one RLx2Callback: the RLx2 classes bring their own, pass its arguments to them"
             )
+        for name in self.updater.networks:
+            self.updater.follow(name, self.model.policy.optimizer_of(name))  # type: ignore[operator]
         self.updater.configure(
             self.topology,
             self.drop_fraction,
@@ -148,6 +156,7 @@ class RLx2Callback(BaseCallback):
         if self.updater.wants_warm_up_links:
             self._check_warm_up()
         check_dense_start(self.model.policy, self.topology)
+        self._warn_of_lost_steps()
         self._adopt_buffer()
         self._advance()
         self._tell_plan()
@@ -187,7 +196,7 @@ class RLx2Callback(BaseCallback):
             min_size=0 if buffer is None else buffer.min_size,
             buffer_size=self.model.buffer_size if buffer is None else buffer.capacity,  # of one that was loaded, its own
             batch_size=self.model.batch_size,
-            episode_steps=_episode_steps(self.training_env),
+            episode_steps=episode_steps(self.training_env),
         )
 
     def _updates(self, name: str, gradient_steps: int) -> int:
@@ -234,6 +243,13 @@ class RLx2Callback(BaseCallback):
                 "progress=1 since an earlier learn() came to its last step: links no longer move, and n is final. Give "
                 "planned_timesteps, if several calls of learn() are one run; call restart_topology() for a new schedule"
             )
+
+    def _warn_of_lost_steps(self) -> None:
+        """Links leave between two calls of ``train``; a method that scores them once takes no step before they have."""
+        waits = prunes_at_once(TOPOLOGIES[self.topology]) and any(net.shrinks for net in self.updater.networks.values())
+        if waits and self.model.gradient_steps != 1:
+            count = f"{self.model.gradient_steps:,} " if self.model.gradient_steps > 0 else ""
+            warn(f"topology={self.topology!r} takes links away behind the first train(): its {count}gradient steps are lost")
 
     def _first_obs(self) -> Any:
         """Give the observation that training starts from, as the environment gave it."""
@@ -403,14 +419,6 @@ def check_dense_start(policy: Any, topology: str) -> None:
     for keyword, network in zip(starts, policy.topology_updater.networks.values(), strict=True):
         if prunes_at_once(TOPOLOGIES[topology]) and any(sum(mlp.start_nnz) < mlp.size for mlp in network.mlps):
             raise ValueError(f"topology={topology!r} needs {keyword}=0.0: it chooses among all links")
-
-
-def _episode_steps(env: VecEnv) -> int | None:
-    """Give the steps of an episode at most, if a wrapper says them; environments in other processes are not asked."""
-    one: Any = next(iter(getattr(env.unwrapped, "envs", [])), None)
-    while one is not None and not isinstance(one, TimeLimit):
-        one = getattr(one, "env", None)
-    return None if one is None else int(one._max_episode_steps)
 
 
 def all_callbacks(callback: BaseCallback) -> list[BaseCallback]:

@@ -9,7 +9,7 @@ import inspect
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType, MethodType
@@ -19,7 +19,7 @@ from weakref import ReferenceType, ref
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecEnvWrapper, unwrap_vec_normalize
 
 from sb3_rlx2.warning import warn
 
@@ -42,11 +42,23 @@ def guard(model: OffPolicyAlgorithm) -> None:
     """
     env: Any = model.env
     unguard(env)  # of a training that an error has ended
-    base = env.unwrapped
+    base: Any = innermost(env)
     watch = _Guard(model, base)
     for name in _Guard.METHODS:
         if hasattr(base, name):
             vars(base)[name] = _Watched(watch, base, name)
+
+
+def innermost(env: VecEnv) -> VecEnv:
+    """
+    Give the innermost of SB3's vectorised environments, which may hold another library's. Not ``unwrapped``, which would give
+    those, or what a wrapper says.
+
+    :param env: environments, with their wrappers
+    """
+    while isinstance(env, VecEnvWrapper) and isinstance(env.venv, VecEnv):
+        env = env.venv
+    return env
 
 
 def unguard(env: VecEnv) -> None:
@@ -56,7 +68,7 @@ def unguard(env: VecEnv) -> None:
     :param env: environments, with their wrappers
     """
     for name in _Guard.METHODS:
-        watched = vars(env.unwrapped).pop(name, None)
+        watched = vars(innermost(env)).pop(name, None)
         if isinstance(watched, _Watched):
             watched.guard.done.set()
 
@@ -69,8 +81,14 @@ def require_alive(env: VecEnv, step: int) -> None:
     :param step: environment steps so far
     :raises RuntimeError: if one has ended
     """
-    if not all(process.is_alive() for process in getattr(env.unwrapped, "processes", ())):
-        raise RuntimeError(_end_others(env.unwrapped, f"by step {step}"))
+    base = innermost(env)
+    if not all(process.is_alive() for process in _processes(base)):
+        raise RuntimeError(_end_others(base, f"by step {step}"))
+
+
+def _processes(base: VecEnv) -> Sequence[Any]:
+    """Give the processes of environments, if SB3 has made any."""
+    return base.processes if isinstance(base, SubprocVecEnv) else ()
 
 
 def _end_others(base: Any, when: str) -> str:
@@ -185,8 +203,12 @@ class _Watched:
     def __call__(self, *args: Any) -> Any:
         return getattr(self.guard, self.name)(self.method, *args)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return MethodType(getattr(type(self.base), self.name), memo.get(id(self.base), self.base))
+    def __reduce__(self) -> Any:
+        return _own_method, (self.base, self.name)
+
+
+def _own_method(base: Any, name: str) -> MethodType:
+    return MethodType(getattr(type(base), name), base)
 
 
 class _Guard:
@@ -207,7 +229,7 @@ class _Guard:
         self.known: set[Any] = set()  # forms of observations that are right
         floats = space.shape is not None and space.dtype is not None and space.dtype.kind == "f"
         self.usual = ((self.count, *space.shape), space.dtype, (self.count,), np.dtype(np.float32)) if floats else None
-        self.processes = [*zip(getattr(base, "processes", ()), getattr(base, "remotes", ()), strict=True)]
+        self.processes = [*zip(_processes(base), getattr(base, "remotes", ()), strict=True)] if _processes(base) else []
         self.stepping = 0  # environments' steps that SB3 has not counted yet
         self.thread, self.done = threading.get_ident(), threading.Event()
         self.asked: float | None = None  # when, if they have not answered yet
@@ -246,8 +268,8 @@ class _Guard:
         observations, rewards, _, infos = given
         if not self._is_as_usual(observations, rewards):
             self._check_forms(observations)
-            self._check_rewards(rewards)
-            require_finite("a reward", rewards, self.step, self.count)
+            self._check_rewards(np.asarray(rewards))
+            require_finite("a reward", np.asarray(rewards), self.step, self.count)
             require_finite("an observation", observations, self.step, self.count)
         for number, info in enumerate(infos):
             if "terminal_observation" in info:
@@ -255,10 +277,11 @@ class _Guard:
                 require_finite("an observation", info["terminal_observation"], self.step, self.count, number)
         return given
 
-    def _is_as_usual(self, observations: Any, rewards: np.ndarray) -> bool:
+    def _is_as_usual(self, observations: Any, rewards: Any) -> bool:
         """Tell at once of most steps that nothing is wrong with them; of the others it is not told."""
         return (
             type(observations) is np.ndarray
+            and type(rewards) is np.ndarray
             and (observations.shape, observations.dtype, rewards.shape, rewards.dtype) == self.usual
             and float(np.vdot(observations, observations)) + float(np.vdot(rewards, rewards)) < LARGE
         )
@@ -277,8 +300,8 @@ class _Guard:
         except BrokenEnvironmentError:
             raise
         except Exception as error:
-            if isinstance(error, EOFError | ConnectionError) and hasattr(self.base, "processes"):
-                for process in self.base.processes:
+            if isinstance(error, EOFError | ConnectionError) and self.processes:
+                for process, _ in self.processes:
                     process.join(timeout=0.2)
                 raise RuntimeError(_end_others(self.base, f"at step {self.step}")) from error
             self._explain(error)
@@ -298,8 +321,7 @@ class _Guard:
 
     def _silent(self) -> str:
         """Say which environment is being waited for: a process that has not answered, or what the thread is at."""
-        remotes = getattr(self.base, "remotes", ())
-        silent = [number for number, remote in enumerate(remotes) if not wait([remote], 0)]
+        silent = [number for number, (_, remote) in enumerate(self.processes) if not wait([remote], 0)]
         if silent:
             return _name(silent[0], self.count, "")
         innermost = frame = sys._current_frames().get(self.thread)

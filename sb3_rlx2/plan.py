@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from gymnasium.wrappers import TimeLimit
+from stable_baselines3.common.env_util import unwrap_wrapper
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFrequencyUnit
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_rlx2.environment_guard import innermost
 from sb3_rlx2.validation import check_integer
 
 # A share is one of the planned steps, but of no more than these: the paper trains three times as long, but its numbers serve
@@ -72,9 +76,23 @@ def gradient_steps_per_step(model: OffPolicyAlgorithm) -> float:
     :param model: the model
     """
     frequency: Any = model.train_freq
-    if model.gradient_steps < 0 or frequency.unit is TrainFrequencyUnit.EPISODE:  # of a length that nobody knows
+    env = model.get_env()
+    assert env is not None
+    steps = episode_steps(env) if frequency.unit is TrainFrequencyUnit.EPISODE else 1
+    if model.gradient_steps < 0 or steps is None:  # of a length that nobody knows
         return 1.0
-    return float(model.gradient_steps / (frequency.frequency * model.n_envs))
+    return float(model.gradient_steps / (frequency.frequency * steps * model.n_envs))
+
+
+def episode_steps(env: VecEnv) -> int | None:
+    """
+    Give the steps of an episode at most, if a wrapper says them; environments in other processes are not asked.
+
+    :param env: environments, with their wrappers
+    """
+    base = innermost(env)
+    limit = unwrap_wrapper(base.envs[0], TimeLimit) if isinstance(base, DummyVecEnv) else None
+    return None if limit is None else int(limit._max_episode_steps)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

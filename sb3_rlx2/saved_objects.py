@@ -104,14 +104,14 @@ def read_objects(file: BinaryIO, optional: Collection[str] = ()) -> dict[str, An
     return {name: plain[name] if name in plain else _read(name, text, name in optional) for name, text in pickled.items()}
 
 
-def attribute_names(file: BinaryIO) -> set[str]:
+def plain_attributes(file: BinaryIO) -> dict[str, Any]:
     """
-    Name the attributes of a saved agent, without reading them.
+    Give the attributes of a saved agent by name, without reading those that are pickled: of these, what SB3 says of them.
 
     :param file: the zip
     """
     with zipfile.ZipFile(file) as archive:
-        return {*json.loads(archive.read(DATA))}
+        return dict(json.loads(archive.read(DATA)))
 
 
 def _pickles(data: Mapping[str, Any]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any, NoReturn
+from weakref import ReferenceType, ref
 
 import torch as th
 from torch import nn
@@ -135,6 +136,7 @@ class SparseMLP(nn.Module):
         if self.offsets[-1] > th.iinfo(INDEX).max:
             raise ValueError(f"the dense network has {self.offsets[-1]} weights, of which there may be {th.iinfo(INDEX).max}")
         self.register_buffer("index", index.detach().to(INDEX, copy=True))
+        self._sharing: tuple[ReferenceType[SparseMLP], ...] = ()  # networks that have the same index, as targets do
         self.hidden_activation = hidden_activation
         self.output_activation = output_activation
         self.register_module("norms", nn.ModuleList(norms) if norms else None)
@@ -356,6 +358,8 @@ class SparseMLP(nn.Module):
         :param other: network with the same links
         """
         self.index = other.index
+        self._sharing = (*other._sharing, ref(other))
+        other._sharing = (*other._sharing, ref(self))
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "SparseMLP":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -374,6 +378,7 @@ class SparseMLP(nn.Module):
             return
         index = state_dict[f"{prefix}index"]
         saved, own = self._layer_counts(index), [layer.nnz for layer in self.layers]
+        before = self.index.clone()
         if len(index) != self.nnz or saved != own:
             if len(index) != sum(saved) or not self._may_have(saved):
                 raise RuntimeError(
@@ -383,6 +388,16 @@ class SparseMLP(nn.Module):
                 )
             self.set_links(index, self.values.new_zeros(len(index)))
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if not th.equal(before, self.index):
+            self._move_sharing(before)
+
+    def _move_sharing(self, before: th.Tensor) -> None:
+        """Have networks with the same index keep the links that stay, where ``actor.load_state_dict`` loads this one alone."""
+        for each in self._sharing:
+            other = each()
+            if other is not None and other.index is self.index and other.nnz == len(before):
+                other.set_links(self.index, remap(before, self.index, other.values.detach()))
+        self.compute_cache = None  # holds the index where it was
 
     def _may_have(self, counts: Sequence[int]) -> bool:
         """Tell whether the network may have these numbers of links at some time of its training."""
@@ -391,7 +406,7 @@ class SparseMLP(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Derived arrays and recorded passes hold views that neither pickle nor deep copies should carry along.
-        return self.__dict__ | {"compute_cache": None, "_dense_gradients": {}}
+        return self.__dict__ | {"compute_cache": None, "_dense_gradients": {}, "_sharing": ()}
 
     def extra_repr(self) -> str:
         """Show sizes as ``in x out (nnz)``, and what ``"auto"`` takes."""

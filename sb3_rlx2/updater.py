@@ -133,9 +133,22 @@ class TopologyUpdater(nn.Module):
             target.share_index(mlp)
         self._hang_on(network)
 
+    def follow(self, name: str, optimizer: th.optim.Optimizer) -> None:
+        """
+        Hang on another optimizer, if somebody has put it in the place of a network's.
+
+        :param name: of the network
+        :param optimizer: the optimizer that it has now
+        """
+        network = self.networks[name]
+        if network.optimizer is not optimizer:
+            network.optimizer = optimizer
+            self._hang_on(network)
+
     def _hang_on(self, network: EvolvingNetwork) -> None:
-        network.optimizer.register_step_pre_hook(lambda *_: self.before_step(network))
-        network.optimizer.register_step_post_hook(lambda *_: self.after_step(network))
+        own = network.optimizer  # of a network that has had another since, this one does nothing
+        own.register_step_pre_hook(lambda *_: self.before_step(network) if network.optimizer is own else None)
+        own.register_step_post_hook(lambda *_: self.after_step(network) if network.optimizer is own else None)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]

@@ -16,8 +16,8 @@ PACKAGE = Path(sb3_rlx2.__file__).parent
 # the same line from none but itself.
 ORDER = [
     "validation warning files contrib safe_pickle packing",
-    "saved_objects settings environment_guard extras minatar hooks patching schedules plan progress_log",
-    "distributions dead_units kernels",
+    "saved_objects settings environment_guard extras minatar hooks patching schedules progress_log",
+    "distributions dead_units kernels plan",
     "buffers backends predictive inits",
     "sparse_mlp paths",
     "topology metrics fast",

@@ -1,9 +1,11 @@
 """Environments that give what nobody can train on: training stops within the step, says why, and goes on from before."""
 
 import os
+import pickle
 import threading
 import time
 
+import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -13,7 +15,15 @@ from stable_baselines3 import TD3
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+)
 
 from sb3_rlx2 import RLx2SAC, RLx2TD3, environment_guard
 from sb3_rlx2.checkpoint import Checkpoints, generations
@@ -294,3 +304,63 @@ def test_an_evaluation_whose_environment_dies_is_no_full_disk(tmp_path):
     evaluation = Evaluation(DummyVecEnv([Dies]), eval_freq=10, best_model_save_path=str(tmp_path), log_path=str(tmp_path))
     with pytest.raises(BrokenPipeError):
         model(env=DummyVecEnv([Pixels])).learn(30, callback=evaluation)
+
+
+class OfAnotherLibrary(VecEnvWrapper):
+    """What other libraries' vectorised environments are wrapped in for SB3: what is inside has other methods."""
+
+    def __init__(self, fault_at=None):
+        envs = gym.vector.SyncVectorEnv([lambda: gym.make("Pendulum-v1") for _ in range(2)])
+        self.fault_at, self.steps = fault_at, 0
+        self.class_attributes = {}
+        self.venv = envs
+        VecEnv.__init__(self, 2, envs.single_observation_space, envs.single_action_space)
+
+    def reset(self):
+        return self.venv.reset(seed=0)[0]
+
+    def step_async(self, actions):
+        self.actions = actions
+
+    def step_wait(self):
+        self.steps += 1
+        observations, rewards, terminated, truncated, _ = self.venv.step(self.actions)
+        if self.steps == self.fault_at:
+            observations[1, 0] = np.nan
+        return observations, list(rewards), terminated | truncated, [{}, {}]
+
+    def seed(self, seed=None):
+        return [None, None]
+
+    def get_attr(self, attr_name, indices=None):
+        if attr_name != "render_mode":
+            raise AttributeError(attr_name)
+        return [None, None]
+
+    def env_is_wrapped(self, wrapper_class, indices=None):
+        return [False, False]
+
+    @property
+    def unwrapped(self):
+        return self.venv
+
+
+def test_environments_of_other_libraries_are_trained_in_and_watched(tmp_path):
+    assert model(env=VecMonitor(OfAnotherLibrary())).learn(60, callback=Checkpoints(tmp_path, 20)).num_timesteps == 60
+    with pytest.raises(BrokenEnvironmentError, match="environment 1 of 2 gave an observation with NaN"):
+        model(env=OfAnotherLibrary(fault_at=20)).learn(60)
+
+
+def test_a_model_is_pickled_while_it_is_watched():
+    copies = []
+
+    def keep(local, _):
+        if local["self"].num_timesteps in (20, 21):
+            copies.append(pickle.loads(cloudpickle.dumps(local["self"])))
+        return True
+
+    trained = model(env=DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+    trained.learn(30, callback=keep)
+    for copy in copies:
+        copy.learn(30)
+        assert copy.num_timesteps == 30

@@ -16,6 +16,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.callbacks import CallbackList, EvalCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -139,6 +140,26 @@ def test_critics_learn_as_td3s():
         each.train(1, 32)
         losses.append(each.logger.name_to_value["train/critic_loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+class Normalising(FlattenExtractor):
+    """Has statistics, which are no parameters."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        self.norm = th.nn.BatchNorm1d(self.features_dim)
+
+    def forward(self, observations):
+        return self.norm(super().forward(observations))
+
+
+def test_statistics_reach_targets_as_td3s_do():
+    model = filled(policy_kwargs={"net_arch": [8], "features_extractor_class": Normalising})
+    model.learn_offline(20)
+    for network, target in ((model.actor, model.actor_target), (model.critic, model.critic_target)):
+        own, other = network.features_extractor.norm, target.features_extractor.norm
+        assert th.equal(own.running_mean, other.running_mean)
+        assert own.running_mean.abs().sum() > 0
 
 
 @pytest.mark.parametrize("topology", ["rigl", "static"])

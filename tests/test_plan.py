@@ -19,7 +19,8 @@ PAPER = {"learning_starts": 25_000, "update_interval": 10_000, "buffer_check_int
 
 
 def make(**kwargs):
-    return RLx2TD3("MlpPolicy", DriftEnv(), **(TINY | {"actor_sparsity": 0.5, "critic_sparsity": 0.5} | kwargs))
+    env = kwargs.pop("env", None) or DriftEnv()
+    return RLx2TD3("MlpPolicy", env, **(TINY | {"actor_sparsity": 0.5, "critic_sparsity": 0.5} | kwargs))
 
 
 @pytest.mark.parametrize("planned", [1_000_000, 3_000_000, 10_000_000])
@@ -54,7 +55,9 @@ def test_amounts():
         ({"train_freq": 4}, 0.25),
         ({"train_freq": 8, "gradient_steps": 4}, 0.5),
         ({"train_freq": 8, "gradient_steps": -1}, 1.0),
-        ({"train_freq": (1, "episode"), "gradient_steps": 10}, 1.0),
+        ({"train_freq": (1, "episode"), "gradient_steps": 10}, 1.0),  # of a length that nobody knows
+        ({"train_freq": (1, "episode"), "gradient_steps": -1, "env": "Pendulum-v1"}, 1.0),
+        ({"train_freq": (2, "episode"), "gradient_steps": 10, "env": "Pendulum-v1"}, 10 / 400),
     ],
 )
 def test_gradient_steps_for_each_step(given, expected):

@@ -10,6 +10,7 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_rlx2 import RLx2Callback, RLx2DQN, RLx2ReplayBuffer, RLx2TD3, SparseMLP
@@ -531,3 +532,58 @@ def test_a_link_stays_a_link(tmp_path):
     assert real.read_bytes() != before
     assert RLx2TD3.load(real).num_timesteps == 7
     assert [path.name for path in real.parent.iterdir()] == ["first.zip"]
+
+
+class OwnExtractor(FlattenExtractor):
+    """A user's own class."""
+
+
+def test_a_class_of_ones_own_is_given(tmp_path):
+    policy_kwargs = {"net_arch": [8], "features_extractor_class": OwnExtractor}
+    RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=10, policy_kwargs=policy_kwargs).save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="or give another policy_kwargs"):
+        RLx2TD3.load(tmp_path / "agent")
+    loaded = RLx2TD3.load(tmp_path / "agent", custom_objects={"policy_kwargs": policy_kwargs})
+    assert isinstance(loaded.actor.features_extractor, OwnExtractor)
+
+
+def test_a_path_for_logs_is_read_back(tmp_path):
+    RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=10, tensorboard_log=tmp_path).save(tmp_path / "agent")
+    assert RLx2TD3.load(tmp_path / "agent").tensorboard_log == str(tmp_path)
+
+
+def test_first_weights_are_those_of_the_file(tmp_path):
+    RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=10, weight_scale="live").save(tmp_path / "agent")
+    assert RLx2TD3.load(tmp_path / "agent", weight_scale="live").weight_scale == "live"
+    for given in ({"weight_scale": "dense"}, {"hidden_bias": 3.0}):
+        name, value = next(iter(given.items()))
+        with pytest.raises(ValueError, match=f"agent: {name}={value!r} is of the first weights, and these have been trained"):
+            RLx2TD3.load(tmp_path / "agent", **given)
+
+
+@pytest.mark.parametrize("start", [{}, {"actor_start_sparsity": 0.1}])
+def test_a_network_that_is_loaded_alone_leaves_its_target_as_it_is(start):
+    """But for the links that are gone; SB3 changes nothing of it."""
+    one, other = (RLx2TD3("MlpPolicy", DriftEnv(), buffer_size=200, seed=seed, **start) for seed in (0, 1))
+    if start:  # the saved one has fewer links
+        network = one.policy.topology_updater.networks["actor"]
+        for mlp, target in zip(network.mlps, network.targets, strict=True):
+            index = th.cat([mlp.layer_index(i)[: mlp.final_nnz[i]] + mlp.offsets[i] for i in range(len(mlp.layers))])
+            for holder in (mlp, target):
+                holder.set_links(index, th.ones(len(index)))
+    mlp, target = other.actor.mu, other.actor_target.mu
+    before = dict(zip(target.index.tolist(), target.values.tolist(), strict=True))
+    other.actor.load_state_dict(one.actor.state_dict())
+    assert mlp.index.tolist() == target.index.tolist() == one.actor.mu.index.tolist()
+    assert mlp.values.tolist() == one.actor.mu.values.tolist()
+    assert target.values.tolist() == [before.get(position, 0.0) for position in target.index.tolist()]
+    other.learn(120)
+
+
+def test_copies_share_links_with_their_own_targets():
+    model = RLx2TD3("MlpPolicy", DriftEnv(), buffer_size=200, seed=0)
+    policy = deepcopy(model.policy)
+    policy.actor.load_state_dict(RLx2TD3("MlpPolicy", DriftEnv(), buffer_size=200, seed=1).actor.state_dict())
+    assert policy.actor_target.mu.index is policy.actor.mu.index
+    assert len(set(policy.actor_target.mu.values.tolist())) > 2  # most of them zeros, which links that have come have
+    assert model.actor_target.mu.values.tolist() == model.actor.mu.values.tolist()

@@ -11,6 +11,7 @@ from sb3_rlx2 import RLx2DDPG, RLx2SAC, RLx2TD3, RLx2TQC, SparseMLP
 from sb3_rlx2.backends.network import LayerSpec
 from sb3_rlx2.topology import TOPOLOGIES, RigL
 from sb3_rlx2.updater import TopologyUpdater
+from tests.envs import DriftEnv
 from tests.every import ACTOR_CRITIC, STOCK, VALUE_BASED, env_for, small, sparsities
 
 SMALL = {
@@ -308,3 +309,21 @@ def test_an_optimizer_whose_step_calls_its_parents_counts_once():
 def test_activations_with_parameters_are_refused():
     with pytest.raises(ValueError, match="activation_fn=PReLU must have no parameters"):
         build(RLx2TD3, "auto", policy_kwargs={"activation_fn": th.nn.PReLU})
+
+
+@pytest.mark.parametrize("arrays", [True, False])
+def test_another_optimizer_is_followed(arrays):
+    """Somebody tunes an agent with a fresh one; swapped back, the first one counts each step once."""
+    model = RLx2TD3(
+        "MlpPolicy", DriftEnv(), arrays=arrays, update_interval=5, learning_starts=20, policy_delay=1, buffer_size=200
+    )
+    first = model.critic.optimizer
+    for optimizer in (th.optim.Adam(model.critic.parameters(), lr=1e-4), first):
+        before = {name: network.steps for name, network in model.policy.topology_updater.networks.items()}
+        model.critic.optimizer = optimizer
+        model.restart_topology()
+        updates = model.policy.topology_updater.networks["critic"].updates
+        model.learn(60, reset_num_timesteps=False)
+        after = {name: network.steps for name, network in model.policy.topology_updater.networks.items()}
+        assert after["critic"] - before["critic"] == after["actor"] - before["actor"] > 30
+        assert model.policy.topology_updater.networks["critic"].updates > updates

@@ -11,6 +11,7 @@ import torch as th
 from stable_baselines3 import PPO, TD3
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback
 from stable_baselines3.common.noise import NormalActionNoise, OrnsteinUhlenbeckActionNoise
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.her import HerReplayBuffer
 from torch import nn
@@ -440,11 +441,29 @@ def test_a_policy_of_another_precision_acts():
 def test_a_learning_rate_that_is_not_taken():
     model = changed(make(learning_rate=1e-3), learning_rate=1e-5)
     with pytest.warns(
-        UserWarning, match="learning_rate=1e-05 was set after construction, and .* lr_schedule, 0.001"
+        UserWarning, match="learning_rate=1e-05 was set after construction, and .* lr_schedule, made of 0.001"
     ) as caught:
         model.learn(10)
     assert caught[0].filename == __file__
     assert model.actor.optimizer.param_groups[0]["lr"] == 1e-3
+
+
+def test_a_schedule_that_is_not_taken():
+    for given, changed_to in ((1e-3, LinearSchedule(1e-5, 0.0, 1.0)), (LinearSchedule(1e-3, 0.0, 1.0), 1e-5)):
+        model = changed(make(learning_rate=given), learning_rate=changed_to)
+        with pytest.warns(UserWarning, match="learning_rate=.* was set after construction, and .* lr_schedule, made of"):
+            model.learn(10)
+        model = changed(make(learning_rate=given), learning_rate=changed_to)
+        model._setup_lr_schedule()  # the user has seen to it
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "learning_rate")
+            model.learn(10)
+
+
+def test_another_start_is_refused():
+    model = changed(make(), actor_start_sparsity=0.2)
+    with pytest.raises(ValueError, match=r"actor_start_sparsity=0\.2 must be None, with which the actor was built"):
+        model.learn(10)
 
 
 def test_a_buffer_size_that_is_not_taken(tmp_path):

@@ -3,7 +3,6 @@
 import inspect
 import math
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -13,7 +12,6 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, TrainFreq
-from stable_baselines3.common.utils import ConstantSchedule
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.her.goal_selection_strategy import KEY_TO_GOAL_STRATEGY
 from typing_extensions import Self
@@ -22,7 +20,7 @@ from sb3_rlx2 import metrics
 from sb3_rlx2.algorithms.keywords import BufferOptions, NetworkOptions, defaults, names, show
 from sb3_rlx2.algorithms.noise import exploration_noise
 from sb3_rlx2.algorithms.policies import SparsePolicy, start_keyword
-from sb3_rlx2.algorithms.save_load import SavedSafely
+from sb3_rlx2.algorithms.save_load import AT_FIRST, SavedSafely
 from sb3_rlx2.algorithms.smaller import remove_dead_units
 from sb3_rlx2.algorithms.values import check_switch, check_values, warn_of_idle
 from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
@@ -82,6 +80,7 @@ class RLx2Algorithm(SavedSafely):
     _steps: Any = None
     _watch: Any = None  # the TrainingWatch that looks after them
     _made_of: Mapping[str, Any]  # what arguments were when something was made of them
+    _lr_made: tuple[Any, Any]  # the learning rate, and the schedule that was made of it
     _said: str | None = None  # why gradient steps are SB3's own, as the user was told
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -184,6 +183,7 @@ class RLx2Algorithm(SavedSafely):
         with patched(self, n_steps=1, **merged):  # SB3's argument of this name would only warn next to a buffer class
             super()._setup_model()
         self._made_of = {name: getattr(self, name) for name in MADE_ONCE if hasattr(self, name)}
+        self._lr_made = self.learning_rate, self.lr_schedule
         if self.arrays is True:
             self._choose_steps()  # says now, and not at the first `train`, what is in the way
 
@@ -289,11 +289,18 @@ class RLx2Algorithm(SavedSafely):
         for name in names(NetworkOptions):
             given, built = getattr(self, name), getattr(policy.options, name)
             if given != built and name != "init":  # a saved agent brings its links
+                advice = "" if name in AT_FIRST else f", or have load(path, {name}=...) build it"
                 raise ValueError(
-                    f"{name}={given!r} must be {built!r}, with which the networks were built: for another make a new agent, "
-                    f"or have load(path, {name}=...) build it"
+                    f"{name}={given!r} must be {built!r}, with which the networks were built: for another make a new agent"
+                    f"{advice}"
                 )
         for name, keyword in policy.networks.items():
+            start = start_keyword(keyword)
+            if getattr(self, start) != policy.sparsities[name].start:
+                raise ValueError(
+                    f"{start}={getattr(self, start)!r} must be {policy.sparsities[name].start!r}, with which the {name} was "
+                    "built: for another make a new agent"
+                )
             given, built = getattr(self, keyword), policy.sparsities[name].share
             if given != built:
                 raise ValueError(
@@ -302,7 +309,16 @@ class RLx2Algorithm(SavedSafely):
                 )
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_steps", "_watch", "_said", "_is_loading", "_made_of", "_as_given"]
+        return [
+            *super()._excluded_save_params(),
+            "_steps",
+            "_watch",
+            "_said",
+            "_is_loading",
+            "_made_of",
+            "_lr_made",
+            "_as_given",
+        ]
 
     @classmethod
     def _wrap_env(cls, env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -384,11 +400,11 @@ class RLx2Algorithm(SavedSafely):
 
     def _warn_of_late(self) -> None:
         """Tell who has set what SB3 does not look at again."""
-        given, schedule = self.learning_rate, getattr(self.lr_schedule, "value_schedule", None)
-        if isinstance(given, Real) and isinstance(schedule, ConstantSchedule) and schedule.val != given:
+        rate, schedule = self._lr_made
+        if self.learning_rate != rate and self.lr_schedule is schedule:
             warn(
-                f"learning_rate={given} was set after construction, and training takes lr_schedule, {schedule.val}: set that "
-                "one, or have load(path, learning_rate=...) make it"
+                f"learning_rate={self.learning_rate} was set after construction, and training takes lr_schedule, made of "
+                f"{rate}: set that one, or have load(path, learning_rate=...) make it"
             )
         for name, made_of in self._made_of.items():
             if getattr(self, name) != made_of:

@@ -20,13 +20,15 @@ from sb3_rlx2.fast.eligible import is_own
 from sb3_rlx2.files import saving
 from sb3_rlx2.patching import patched
 from sb3_rlx2.safe_pickle import UnsafePickleError
-from sb3_rlx2.saved_objects import add_plain, attribute_names, read_objects
+from sb3_rlx2.saved_objects import add_plain, plain_attributes, read_objects
 from sb3_rlx2.validation import check_arguments, known_arguments
 
 if TYPE_CHECKING:
     AlgorithmHost = OffPolicyAlgorithm
 else:
     AlgorithmHost = object
+
+AT_FIRST = {"hidden_bias", "weight_scale"}  # arguments that say nothing of an agent that has been trained
 
 
 class SavedSafely(AlgorithmHost):
@@ -114,11 +116,18 @@ class SavedSafely(AlgorithmHost):
         file = open_path(path, "r", suffix="zip")
         try:
             if not allow_pickle:
-                replaced = {*given, *kwargs} - {"policy_kwargs"}
+                replaced = {*given, *(kwargs.keys() - {"policy_kwargs"})}  # with which SB3 compares those of the file
                 replaced |= {"lr_schedule"} if "learning_rate" in replaced else set()  # which is made of it
                 given = read_objects(file, replaced) | given
+            saved = plain_attributes(file)
             if not kwargs.keys() <= known_arguments(cls._own()):
-                check_arguments(cls._own(), kwargs.keys() - attribute_names(file))
+                check_arguments(cls._own(), kwargs.keys() - saved.keys())
+            for name in kwargs.keys() & AT_FIRST:
+                if kwargs[name] != saved.get(name, kwargs[name]):
+                    raise ValueError(
+                        f"{name}={kwargs[name]!r} is of the first weights, and these have been trained, with {saved[name]!r}: "
+                        "make a new agent"
+                    )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         finally:

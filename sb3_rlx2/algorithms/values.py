@@ -62,7 +62,7 @@ def _seed(name: str, value: Any) -> Any:
 
 
 def _folder(name: str, value: Any) -> Any:
-    return _require(name, value, isinstance(value, str | Path), "the path of a folder")
+    return str(_require(name, value, isinstance(value, str | Path), "the path of a folder"))  # a path is not read back
 
 
 def _learning_rate(name: str, value: Any) -> Any:

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_rlx2.checkpoint import attributes
 from sb3_rlx2.checkpoint.attributes import OtherObjectError
+from sb3_rlx2.environment_guard import innermost
 from sb3_rlx2.packing import is_plain
 from sb3_rlx2.warning import warn
 
@@ -127,10 +128,10 @@ def capture_envs(env: VecEnv) -> dict[str, Any]:
         held, unknown = attributes.capture(wrapper, NO_STATE_VEC)
         wrappers.append([type(wrapper).__name__, held])
         missing += [f"{type(wrapper).__name__}.{each}" for each in unknown]
-    base = env.unwrapped
+    base = innermost(env)
     if isinstance(base, DummyVecEnv):
         envs = [capture_env(each) for each in base.envs]
-    elif base.has_attr("capture_state"):
+    elif not isinstance(base, VecEnvWrapper) and base.has_attr("capture_state"):  # a wrapper asks what another library made
         envs = base.env_method("capture_state")
     else:
         envs = []
@@ -153,7 +154,7 @@ def restore_envs(env: VecEnv, state: dict[str, Any]) -> bool:
         raise ValueError(f"env is wrapped in {own or 'nothing'}, the checkpoint's in {saved or 'nothing'}")
     for wrapper, (_, held) in zip(_wrappers(env), state["wrappers"], strict=True):
         attributes.restore(wrapper, held)
-    base = env.unwrapped
+    base = innermost(env)
     vars(base).update(state["pending"])
     is_there = True
     for number, each in enumerate(state["envs"]):
@@ -176,7 +177,7 @@ def parts_of_envs(env: VecEnv) -> list[Any]:
 
     :param env: the environments
     """
-    base = env.unwrapped
+    base = innermost(env)
     return [*_wrappers(env), *(_layers(base.envs[0]) if isinstance(base, DummyVecEnv) else ())]
 
 

@@ -193,6 +193,8 @@ class RLx2TD3BC(RLx2TD3):
                 losses["actor_loss"].append(self._update_actor(data))
                 for network, target in ((self.critic, self.critic_target), (self.actor, self.actor_target)):
                     polyak_update(network.parameters(), target.parameters(), self.tau)
+                polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)  # as TD3
+                polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, values in losses.items():
             if values:
