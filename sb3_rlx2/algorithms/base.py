@@ -34,14 +34,6 @@ from sb3_rlx2.progress_log import ARRAYS
 from sb3_rlx2.validation import check_arguments, check_integer, check_number, known_arguments, lookup
 from sb3_rlx2.warning import warn
 
-# Arguments of which SB3 makes something at once that it does not look at again, and what that is.
-MADE_ONCE = {
-    "buffer_size": "the buffer",
-    "exploration_initial_eps": "exploration_schedule",
-    "exploration_final_eps": "exploration_schedule",
-    "exploration_fraction": "exploration_schedule",
-}
-
 
 class _Callbacks(CallbackList):
     """Callbacks of which one that forgets to answer does not end training without a word, as with SB3."""
@@ -68,6 +60,8 @@ class RLx2Algorithm(SavedSafely):
 
     sparse_policy_class: ClassVar[type[SparsePolicy]]
     own_defaults: ClassVar[Mapping[str, Any]] = {}  # RLx2's keyword arguments whose defaults are the algorithm's own
+    # Arguments of which SB3 makes something at once that it does not look at again, and what that is.
+    made_once: ClassVar[Mapping[str, str]] = {"buffer_size": "the buffer"}
 
     planned_timesteps: int | None
     backend: str
@@ -91,7 +85,8 @@ class RLx2Algorithm(SavedSafely):
     @classmethod
     def rlx2_defaults(cls) -> dict[str, Any]:
         """Give the keyword arguments that are RLx2's, with their defaults."""
-        return defaults() | dict(cls.own_defaults)
+        threshold = {"policy_distance_threshold": cls.sparse_policy_class.distance_threshold}
+        return defaults() | threshold | dict(cls.own_defaults)
 
     @classmethod
     def rlx2_keywords(cls) -> set[str]:
@@ -182,7 +177,7 @@ class RLx2Algorithm(SavedSafely):
             merged["policy_kwargs"]["init"] = NetworkOptions.init
         with patched(self, n_steps=1, **merged):  # SB3's argument of this name would only warn next to a buffer class
             super()._setup_model()
-        self._made_of = {name: getattr(self, name) for name in MADE_ONCE if hasattr(self, name)}
+        self._made_of = {name: getattr(self, name) for name in self.made_once if hasattr(self, name)}
         self._lr_made = self.learning_rate, self.lr_schedule
         if self.arrays is True:
             self._choose_steps()  # says now, and not at the first `train`, what is in the way
@@ -409,8 +404,8 @@ class RLx2Algorithm(SavedSafely):
         for name, made_of in self._made_of.items():
             if getattr(self, name) != made_of:
                 warn(
-                    f"{name}={getattr(self, name)} was set after construction, and training goes on with {MADE_ONCE[name]} "
-                    f"that is there, made of {made_of}: have load(path, {name}=...) make it"
+                    f"{name}={getattr(self, name)} was set after construction, and training goes on with "
+                    f"{self.made_once[name]} that is there, made of {made_of}: have load(path, {name}=...) make it"
                 )
 
     def _setup_learn(self, total_timesteps: int, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:

@@ -1,6 +1,7 @@
 """What algorithms share that weigh the entropy of their policy, by a coefficient that is given or learned."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
@@ -12,6 +13,8 @@ from sb3_rlx2.updater import check_gradients
 
 class EntropyAlgorithm(RLx2Algorithm):
     """Goes before SB3's SAC, or an algorithm like it."""
+
+    own_defaults: ClassVar[Mapping[str, Any]] = {"soft_n_step": True}
 
     ent_coef: str | float
     target_entropy: str | float

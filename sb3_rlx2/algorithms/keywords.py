@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypedDict
 
 from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.type_aliases import TrainFreq
 
 from sb3_rlx2.backends import BACKENDS
@@ -178,6 +179,18 @@ class TargetKeywords(OffPolicyKeywords, total=False):
     """Those of the algorithms that have target networks."""
 
     tau: float
+
+
+class EntropyKeywords(OffPolicyKeywords, total=False):
+    """Those of the algorithms that weigh the entropy of their policy."""
+
+    soft_n_step: bool
+    action_noise: ActionNoise | float | None
+    ent_coef: str | float
+    target_entropy: str | float
+    use_sde: bool
+    sde_sample_freq: int
+    use_sde_at_warmup: bool
 
 
 def names(group: type) -> tuple[str, ...]:

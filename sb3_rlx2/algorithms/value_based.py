@@ -13,6 +13,9 @@ from sb3_rlx2.algorithms.networks import Sparsity, sparsify
 from sb3_rlx2.algorithms.policies import SparsePolicy
 from sb3_rlx2.sparse_mlp import SparseMLP
 
+EXPLORATION = ("exploration_initial_eps", "exploration_final_eps", "exploration_fraction")
+MADE_ONCE = {"buffer_size": "the buffer", **dict.fromkeys(EXPLORATION, "exploration_schedule")}  # by the host's algorithms
+
 if TYPE_CHECKING:
     ValueNetworkHost = QNetwork
 else:

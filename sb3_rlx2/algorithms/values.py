@@ -232,18 +232,11 @@ def check_values(given: Mapping[str, Any]) -> dict[str, Any]:
     :return: those that were checked
     :raises ValueError: if one is nothing to train with
     """
-    checked = {
+    return {
         name: given[name] if given[name] is None and name in OPTIONAL else check(name, given[name])
         for name, check in CHECKS.items()
         if name in given
     }
-    if "top_quantiles_to_drop_per_net" in checked:
-        quantiles = check_integer(
-            "n_quantiles", (given.get("policy_kwargs") or {}).get("n_quantiles", 25), 1
-        )  # contrib's default
-        drop = checked["top_quantiles_to_drop_per_net"]
-        _require("top_quantiles_to_drop_per_net", drop, drop < quantiles, f"below n_quantiles={quantiles}")
-    return checked
 
 
 def warn_of_idle(given: Mapping[str, Any]) -> None:

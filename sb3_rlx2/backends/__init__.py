@@ -6,6 +6,7 @@ touch live weights only, on CPU, for the activations that it has.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -82,27 +83,10 @@ def uses_csr(network: SparseNetwork) -> bool:
     :param network: the network; its values decide on the device
     :return: True for ``csr``, False for ``masked``
     """
-    if network.backend == "masked":
-        return False
-    # Asked at every step, and torch's own attribute access is slow.
-    values, modules = network._parameters["values"], network._modules
-    if (
-        values.is_cpu  # type: ignore[union-attr]
-        and values.dtype in CSR_DTYPES  # type: ignore[union-attr]
-        and type(modules["hidden_activation"]) in CSR_HIDDEN
-        and type(modules["output_activation"]) in CSR_OUTPUT
-        and not (has_hooks(modules["hidden_activation"]) or has_hooks(modules["output_activation"]))  # type: ignore[arg-type]
-        and (modules["norms"] is None or _why_not_norms(network) is None)
-        and (
-            values.numel() <= max(MASKED_FROM * network.size, MASKED_FROM_WEIGHTS)  # type: ignore[union-attr]
-            or network.backend == "csr"
-        )
-    ):
-        return True
     reason = why_masked(network)
     if reason is None:
         return True
-    if reason not in _warned:
+    if network.backend != "masked" and reason not in _warned:
         _warned.add(reason)
         warn(f"backend='auto' takes 'masked' (dense arithmetic) because {reason}")
     return False
@@ -125,17 +109,21 @@ def why_not_csr(network: SparseNetwork) -> str | None:
     :param network: the network
     :return: the reason, or None if it can
     """
-    if network.values.device.type != "cpu":
-        return f"'csr' has kernels for the CPU, not for device {network.values.device.type!r}"
-    if network.values.dtype not in CSR_DTYPES:
-        return f"'csr' has kernels for float32 and float64, not for {network.values.dtype}"
-    if len(network.layers) > 1 and type(network.hidden_activation) not in CSR_HIDDEN:
-        return f"'csr' has kernels for ReLU hidden layers, not for {network.hidden_activation}"
-    if type(network.output_activation) not in CSR_OUTPUT:
-        return f"'csr' has kernels for identity, ReLU and tanh outputs, not for {network.output_activation}"
-    if has_hooks(network.hidden_activation) or has_hooks(network.output_activation):
+    # Asked at every step, and torch's own attribute access is slow.
+    values: Any = network._parameters["values"]
+    modules: dict[str, Any] = network._modules
+    hidden, output = modules["hidden_activation"], modules["output_activation"]
+    if not values.is_cpu:
+        return f"'csr' has kernels for the CPU, not for device {values.device.type!r}"
+    if values.dtype not in CSR_DTYPES:
+        return f"'csr' has kernels for float32 and float64, not for {values.dtype}"
+    if type(hidden) not in CSR_HIDDEN and len(network.layers) > 1:
+        return f"'csr' has kernels for ReLU hidden layers, not for {hidden}"
+    if type(output) not in CSR_OUTPUT:
+        return f"'csr' has kernels for identity, ReLU and tanh outputs, not for {output}"
+    if has_hooks(hidden) or has_hooks(output):
         return "an activation has a hook, which only dense arithmetic calls"
-    return None if network.norms is None else _why_not_norms(network)
+    return None if modules["norms"] is None else _why_not_norms(network)
 
 
 def _why_not_norms(network: SparseNetwork) -> str | None:
@@ -150,7 +138,8 @@ def _why_not_norms(network: SparseNetwork) -> str | None:
 
 
 def _why_not_worth_it(network: SparseNetwork) -> str | None:
-    if network.backend == "csr" or network.nnz <= max(MASKED_FROM * network.size, MASKED_FROM_WEIGHTS):
+    values: Any = network._parameters["values"]
+    if network.backend == "csr" or values.numel() <= max(MASKED_FROM * network.size, MASKED_FROM_WEIGHTS):
         return None
     return (
         f"{network.nnz / network.size:.0%} of a network's {network.size:,} weights are live, and above "

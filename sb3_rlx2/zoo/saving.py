@@ -8,6 +8,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import EvalCallback
 
 from sb3_rlx2 import safe_pickle
+from sb3_rlx2.algorithms.save_load import SavedSafely
 from sb3_rlx2.files import filling, saving
 from sb3_rlx2.patching import patched
 from sb3_rlx2.warning import warn
@@ -22,7 +23,7 @@ def whole(save: Callable[..., None], _: argparse.Namespace) -> Callable[..., Non
     """
 
     def save_whole(model: Any, path: Any, *given: Any, **kwargs: Any) -> None:
-        if not isinstance(path, str | Path):
+        if not isinstance(path, str | Path) or isinstance(model, SavedSafely):  # which sees to it
             save(model, path, *given, **kwargs)
             return
         with saving(path, ".zip") as unfinished:
@@ -40,7 +41,7 @@ def sealed(save: Callable[..., None], _: argparse.Namespace) -> Callable[..., No
     """
 
     def save_sealed(thing: Any, path: Any) -> None:
-        if not isinstance(path, str | Path):
+        if not isinstance(path, str | Path) or isinstance(thing, SavedSafely):  # which sees to it
             save(thing, path)
             return
         with saving(path, ".pkl") as unfinished:

@@ -1,31 +1,23 @@
 """RLx2CrossQ: sb3-contrib's CrossQ put together with the sparse parts."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sb3_contrib import CrossQ
 from sb3_contrib.crossq.policies import CrossQPolicy
-from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from typing_extensions import Unpack
 
 from sb3_rlx2.algorithms.crossq.policies import SparseCrossQActor, SparseCrossQCritic, SparseCrossQPolicy
 from sb3_rlx2.algorithms.entropy_coefficient import EntropyAlgorithm
-from sb3_rlx2.algorithms.keywords import OffPolicyKeywords
+from sb3_rlx2.algorithms.keywords import EntropyKeywords
 from sb3_rlx2.plan import LEARNING_STARTS
 
 
-class CrossQKeywords(OffPolicyKeywords, total=False):
+class CrossQKeywords(EntropyKeywords, total=False):
     """The types of the keyword arguments that ``RLx2CrossQ`` takes besides those in its signature."""
 
-    soft_n_step: bool
-    action_noise: ActionNoise | float | None
-    ent_coef: str | float
-    target_entropy: str | float
     policy_delay: int
-    use_sde: bool
-    sde_sample_freq: int
-    use_sde_at_warmup: bool
 
 
 class RLx2CrossQ(EntropyAlgorithm, CrossQ):
@@ -52,7 +44,6 @@ class RLx2CrossQ(EntropyAlgorithm, CrossQ):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": SparseCrossQPolicy}
     sparse_policy_class = SparseCrossQPolicy
-    own_defaults: ClassVar[dict[str, Any]] = {"soft_n_step": True}
 
     actor: SparseCrossQActor
     critic: SparseCrossQCritic

@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.dqn.policies import SparseDQNCnnPolicy, SparseDQNMultiInputPolicy, SparseDQNPolicy, SparseQNetwork
 from sb3_rlx2.algorithms.keywords import TargetKeywords
+from sb3_rlx2.algorithms.value_based import MADE_ONCE
 from sb3_rlx2.plan import LEARNING_STARTS
 from sb3_rlx2.validation import check_number
 
@@ -55,7 +56,7 @@ class RLx2DQN(RLx2Algorithm, DQN):
         "MultiInputPolicy": SparseDQNMultiInputPolicy,
     }
     sparse_policy_class = SparseDQNPolicy
-    own_defaults: ClassVar[dict[str, Any]] = {"policy_distance_threshold": SparseDQNPolicy.distance_threshold}
+    made_once = MADE_ONCE
 
     q_net: SparseQNetwork
     q_net_target: SparseQNetwork

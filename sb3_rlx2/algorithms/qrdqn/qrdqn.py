@@ -16,6 +16,7 @@ from sb3_rlx2.algorithms.qrdqn.policies import (
     SparseQRDQNPolicy,
     SparseQuantileNetwork,
 )
+from sb3_rlx2.algorithms.value_based import MADE_ONCE
 from sb3_rlx2.algorithms.values import check_values
 from sb3_rlx2.plan import LEARNING_STARTS
 
@@ -59,7 +60,7 @@ class RLx2QRDQN(RLx2Algorithm, QRDQN):
         "MultiInputPolicy": SparseQRDQNMultiInputPolicy,
     }
     sparse_policy_class = SparseQRDQNPolicy
-    own_defaults: ClassVar[dict[str, Any]] = {"policy_distance_threshold": SparseQRDQNPolicy.distance_threshold}
+    made_once = MADE_ONCE
 
     quantile_net: SparseQuantileNetwork
     quantile_net_target: SparseQuantileNetwork

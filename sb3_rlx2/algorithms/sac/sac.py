@@ -3,30 +3,22 @@
 from typing import Any, ClassVar
 
 from stable_baselines3 import SAC
-from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.sac.policies import SACPolicy
 from typing_extensions import Unpack
 
 from sb3_rlx2.algorithms.entropy_coefficient import EntropyAlgorithm
-from sb3_rlx2.algorithms.keywords import TargetKeywords
+from sb3_rlx2.algorithms.keywords import EntropyKeywords, TargetKeywords
 from sb3_rlx2.algorithms.networks import SparseCritic
 from sb3_rlx2.algorithms.sac.policies import SparseSACActor, SparseSACCnnPolicy, SparseSACMultiInputPolicy, SparseSACPolicy
 from sb3_rlx2.plan import LEARNING_STARTS
 
 
-class SACKeywords(TargetKeywords, total=False):
+class SACKeywords(TargetKeywords, EntropyKeywords, total=False):
     """The types of the keyword arguments that ``RLx2SAC`` takes besides those in its signature."""
 
-    soft_n_step: bool
-    action_noise: ActionNoise | float | None
-    ent_coef: str | float
     target_update_interval: int
-    target_entropy: str | float
-    use_sde: bool
-    sde_sample_freq: int
-    use_sde_at_warmup: bool
 
 
 class RLx2SAC(EntropyAlgorithm, SAC):
@@ -58,7 +50,6 @@ class RLx2SAC(EntropyAlgorithm, SAC):
         "MultiInputPolicy": SparseSACMultiInputPolicy,
     }
     sparse_policy_class = SparseSACPolicy
-    own_defaults: ClassVar[dict[str, Any]] = {"soft_n_step": True}
 
     actor: SparseSACActor
     critic: SparseCritic

@@ -4,13 +4,12 @@ from typing import Any, ClassVar
 
 from sb3_contrib import TQC
 from sb3_contrib.tqc.policies import TQCPolicy
-from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from typing_extensions import Unpack
 
 from sb3_rlx2.algorithms.entropy_coefficient import EntropyAlgorithm
-from sb3_rlx2.algorithms.keywords import TargetKeywords
+from sb3_rlx2.algorithms.keywords import EntropyKeywords, TargetKeywords
 from sb3_rlx2.algorithms.tqc.policies import (
     SparseTQCActor,
     SparseTQCCnnPolicy,
@@ -19,21 +18,13 @@ from sb3_rlx2.algorithms.tqc.policies import (
     SparseTQCPolicy,
 )
 from sb3_rlx2.plan import LEARNING_STARTS
-from sb3_rlx2.validation import check_integer
 
 
-class TQCKeywords(TargetKeywords, total=False):
+class TQCKeywords(TargetKeywords, EntropyKeywords, total=False):
     """The types of the keyword arguments that ``RLx2TQC`` takes besides those in its signature."""
 
-    soft_n_step: bool
-    action_noise: ActionNoise | float | None
-    ent_coef: str | float
     target_update_interval: int
-    target_entropy: str | float
     top_quantiles_to_drop_per_net: int
-    use_sde: bool
-    sde_sample_freq: int
-    use_sde_at_warmup: bool
 
 
 class RLx2TQC(EntropyAlgorithm, TQC):
@@ -63,7 +54,6 @@ class RLx2TQC(EntropyAlgorithm, TQC):
         "MultiInputPolicy": SparseTQCMultiInputPolicy,
     }
     sparse_policy_class = SparseTQCPolicy
-    own_defaults: ClassVar[dict[str, Any]] = {"soft_n_step": True}
 
     actor: SparseTQCActor
     critic: SparseTQCCritic
@@ -102,7 +92,13 @@ class RLx2TQC(EntropyAlgorithm, TQC):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        check_integer("top_quantiles_to_drop_per_net", self.top_quantiles_to_drop_per_net, 0)
+        self._check_quantiles()
+
+    def _check_training(self, log_interval: int | None, progress_bar: bool) -> None:
+        super()._check_training(log_interval, progress_bar)
+        self._check_quantiles()
+
+    def _check_quantiles(self) -> None:
         if self.top_quantiles_to_drop_per_net >= self.critic.n_quantiles:
             raise ValueError(
                 f"top_quantiles_to_drop_per_net={self.top_quantiles_to_drop_per_net} must be below "
