@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch as th
 
-from sb3_rlx2.saved_objects import why_no_agent
+from sb3_rlx2.saved_objects import why_no_agent_zip
 from sb3_rlx2.validation import lookup
 
 Shape = tuple[int, int]  # (out_features, in_features)
@@ -185,7 +185,7 @@ class SavedLinks:
 
     def _read(self, network: str) -> tuple[th.Tensor, th.Tensor, int]:
         """Give the positions of all links of a network, their values, and the number of its units."""
-        reason = why_no_agent(Path(self.path))
+        reason = why_no_agent_zip(Path(self.path))
         if reason is not None:
             raise ValueError(f"init={self.path} {reason}")
         with zipfile.ZipFile(self.path) as archive:

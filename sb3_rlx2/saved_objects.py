@@ -159,7 +159,7 @@ def check_members(archive: zipfile.ZipFile) -> None:
             raise ValueError(f"it holds {each.filename!r}, which leads out of its folder")
 
 
-def why_no_agent(path: Path) -> str | None:
+def why_no_agent_zip(path: Path) -> str | None:
     """
     Tell whether a file is a whole agent, as Stable-Baselines3 saves one.
 

@@ -1,5 +1,6 @@
 """What RL Zoo's files say of a run, ``config.yml`` and ``args.yml``, without making Python objects of it."""
 
+import ast
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -83,3 +84,31 @@ def _read(path: Path, kind: Any) -> tuple[dict[str, Any], bool]:
         return dict(loader.get_single_data()), getattr(loader, "objects", False)
     except (yaml.YAMLError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def plain_dict(text: str) -> dict[str, Any]:
+    """
+    Read a dict of plain values as the zoo's settings have it, which evaluates it: ``dict(norm_obs=True)``, or in braces.
+
+    :param text: the settings' text
+    :raises ValueError: if it is anything else
+    """
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+            return {_name_of(keyword): value(keyword.value) for keyword in node.keywords}
+        return ast.literal_eval(node)
+
+    try:
+        found = value(ast.parse(text.strip(), mode="eval").body)
+    except SyntaxError as error:
+        raise ValueError(f"{text!r} is no dict: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{text!r} is no dict")
+    return found
+
+
+def _name_of(keyword: ast.keyword) -> str:
+    if keyword.arg is None:
+        raise ValueError("** has no name")
+    return keyword.arg

@@ -25,10 +25,10 @@ from torch._utils import _rebuild_parameter
 
 from sb3_rlx2 import RLx2DQN, RLx2SAC, RLx2TD3, safe_pickle
 from sb3_rlx2.checkpoint.archive import check_agent
+from sb3_rlx2.commands.trust import PACKAGES, check_settings
 from sb3_rlx2.safe_pickle import UnsafePickleError
 from sb3_rlx2.saved_objects import PLAIN, read_objects
 from sb3_rlx2.settings import read_settings
-from sb3_rlx2.zoo.agents import PACKAGES, check_settings
 from tests.command import TINY_PARAMETERS
 from tests.envs import GoalEnv
 from tests.golden import make

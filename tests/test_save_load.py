@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_rlx2 import RLx2Callback, RLx2DQN, RLx2ReplayBuffer, RLx2TD3, SparseMLP
-from sb3_rlx2.saved_objects import why_no_agent
+from sb3_rlx2.saved_objects import why_no_agent_zip
 from tests.checks import assert_equal, assert_sound, learned, sparse_mlps
 from tests.compilers import needs
 from tests.envs import DriftDictEnv, DriftEnv
@@ -515,7 +515,7 @@ def test_a_flipped_bit_in_the_directory_of_a_zip_is_damage(offset, bit, tmp_path
         begin = archive.start_dir
     content[begin + offset] ^= bit
     path.write_bytes(content)
-    assert "damaged" in why_no_agent(path)
+    assert "damaged" in why_no_agent_zip(path)
     with pytest.raises(ValueError, match=r"agent.zip: no agent that Stable-Baselines3 saved, or damaged"):
         RLx2TD3.load(path)
 

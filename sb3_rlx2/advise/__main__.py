@@ -1,7 +1,6 @@
 """The command ``rlx2 advise``."""
 
 import argparse
-import ast
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -16,6 +15,7 @@ from sb3_rlx2.algorithms.policies import SparsePolicy
 from sb3_rlx2.algorithms.table import ALGORITHMS
 from sb3_rlx2.backends.network import LayerSpec
 from sb3_rlx2.patching import patched
+from sb3_rlx2.settings import plain_dict
 from sb3_rlx2.sparse_mlp import sparse_mlps
 from sb3_rlx2.validation import check_integer
 from sb3_rlx2.zoo import agents, hyperparams_file
@@ -61,16 +61,10 @@ def policy_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     :param settings: hyper-parameters
     :raises ValueError: if some are no plain values
     """
-
-    def value(node: ast.expr) -> Any:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
-            return {str(keyword.arg): value(keyword.value) for keyword in node.keywords}
-        return ast.literal_eval(node)
-
     text: str = settings.get("policy_kwargs", "dict()")
     try:
-        return dict(value(ast.parse(text, mode="eval").body))
-    except (SyntaxError, ValueError) as error:
+        return plain_dict(text)
+    except ValueError as error:
         raise ValueError(f"policy_kwargs={text!r} must be a dict of plain values to be advised on") from error
 
 

@@ -1,4 +1,4 @@
-"""All algorithms: a new one gets a line here, and a folder beside this file."""
+"""All algorithms that RL Zoo trains: a new one gets a line here, and a folder beside this file."""
 
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.crossq.crossq import RLx2CrossQ

@@ -59,7 +59,7 @@ def why_no_agent(path: Path) -> str | None:
             return "is a folder, and no checkpoint of a run"
         found = generations.check(path, rows=False)
         return f"is damaged: {found}" if isinstance(found, DamagedError) else None
-    return saved_objects.why_no_agent(path)
+    return saved_objects.why_no_agent_zip(path)
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Continued training: checkpoints that hold all it takes, and what must fit when one is picked up."""
+"""Training that goes on from a saved agent: what must fit, and what is not done twice."""
 
 from collections.abc import Collection
 from pathlib import Path

@@ -25,12 +25,13 @@ from stable_baselines3.her import HerReplayBuffer
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.buffers.replay import cut_last
 from sb3_rlx2.checkpoint import attributes, environments, tensorboard, transitions
+from sb3_rlx2.deploy import ATTRIBUTE as DEPLOYED
 from sb3_rlx2.packing import Arrays, is_plain, pack
 
 # Attributes of SB3's algorithms that change while they train. The planned end (`_total_timesteps`) is the new call's.
 COUNTERS = (
     *("num_timesteps", "_episode_num", "_n_updates", "_n_calls", "exploration_rate", "_current_progress_remaining"),
-    *("_last_obs", "_last_original_obs", "ep_info_buffer", "ep_success_buffer", "deployed_actor"),
+    *("_last_obs", "_last_original_obs", "ep_info_buffer", "ep_success_buffer", DEPLOYED),
 )
 FILES = {"file", "events"}  # of the state of a logger's output that writes into files
 PARTS_OF_NOISE = {"_base_noise", "_noises"}  # of `VectorizedActionNoise`

@@ -46,11 +46,11 @@ PATCHES = (
     Patch("rl_zoo3.plots.plot_from_file.pickle", ("plot_from_file",), "sb3_rlx2.commands.trust:reads_values"),
     Patch("yaml.UnsafeLoader", READERS, "sb3_rlx2.commands.trust:reads_plain"),
     # The zoo evaluates, and imports, what the settings of an agent say.
-    Patch("rl_zoo3.enjoy.get_saved_hyperparams", ("enjoy",), "sb3_rlx2.zoo.agents:with_checked_settings"),
+    Patch("rl_zoo3.enjoy.get_saved_hyperparams", ("enjoy",), "sb3_rlx2.commands.trust:with_checked_settings"),
     Patch(
         "rl_zoo3.utils.get_saved_hyperparams",
         ("record_video", "push_to_hub", "export"),
-        "sb3_rlx2.zoo.agents:with_checked_settings",
+        "sb3_rlx2.commands.trust:with_checked_settings",
     ),
     # SB3 opens the old file and writes over it: a full disk, or a kill, destroys it. Pickles have no checksum.
     Patch("stable_baselines3.common.base_class.BaseAlgorithm.save", ("train",), "sb3_rlx2.zoo.saving:whole"),

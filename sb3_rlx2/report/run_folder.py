@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sb3_rlx2.checkpoint.archive import CHECKPOINT, newer_checkpoint, why_no_agent
-from sb3_rlx2.progress_log import BUFFER_SIZE, N_STEPS, POLICY_DISTANCE, STEP, layer_of, progress_files
+from sb3_rlx2.progress_log import BUFFER_SIZE, N_STEPS, POLICY_DISTANCE, STEP, layer_of, progress_files, read_evaluations
 from sb3_rlx2.report.agent_file import Agent, read_agent
 from sb3_rlx2.settings import read_settings
 
@@ -222,8 +222,7 @@ def _read(reader: Callable[..., T], *arguments: Any) -> T:
 
 
 def _read_evaluations(path: Path) -> Evaluations | None:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # closed also if damaged
-        evaluations = Evaluations(stored["timesteps"], stored["results"])
+    evaluations = Evaluations(*read_evaluations(path))
     return evaluations if len(evaluations.steps) else None
 
 

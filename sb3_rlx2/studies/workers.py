@@ -1,4 +1,4 @@
-"""Studies that outlive their workers: their storages, and the loop that runs their trials."""
+"""Studies that outlive their workers: the loop that runs their trials."""
 
 import copy
 import itertools

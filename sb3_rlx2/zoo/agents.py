@@ -1,7 +1,6 @@
 """Trained agents in a log folder: where they are, whether they are whole, and what it takes to play them."""
 
 import argparse
-import ast
 import contextlib
 import difflib
 import importlib
@@ -10,7 +9,7 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,15 +21,12 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_rlx2 import minatar, safe_pickle
+from sb3_rlx2 import minatar
 from sb3_rlx2.checkpoint.agent import normalizer_of
 from sb3_rlx2.checkpoint.archive import CHECKPOINT, is_checkpoint, newer_checkpoint, opened, read_pickled
 from sb3_rlx2.deploy import deployed_policy
 from sb3_rlx2.extras import require
 from sb3_rlx2.settings import read_settings
-
-# Packages whose wrappers an agent's settings may name.
-PACKAGES = ("gymnasium", "rl_zoo3", "sb3_contrib", "sb3_rlx2", "stable_baselines3")
 
 
 def check_env(env_id: str, packages: list[str]) -> None:
@@ -218,70 +214,6 @@ def load_to_play(algorithm: type[BaseAlgorithm], path: str | Path, deployed: boo
     if deployed:
         model.policy = deployed_policy(model)
     return model
-
-
-def with_checked_settings(get_saved_hyperparams: Any, args: argparse.Namespace) -> Callable[..., Any]:
-    """
-    Read an agent's settings only where what the zoo evaluates and imports of them is harmless.
-
-    :param get_saved_hyperparams: the zoo's
-    :param args: of the command
-    :return: what takes its place
-    """
-
-    def get(stats_path: str, *given: Any, **kwargs: Any) -> Any:
-        path = Path(stats_path, "config.yml")
-        if path.is_file() and not safe_pickle.trusts:
-            check_settings(path, {*PACKAGES, *(getattr(args, "gym_packages", None) or ())})
-        return get_saved_hyperparams(stats_path, *given, **kwargs)
-
-    return get
-
-
-def check_settings(path: Path, packages: Collection[str]) -> None:
-    """
-    Check that what the zoo evaluates of an agent's settings is a dict, and what it imports comes from known packages.
-
-    :param path: its ``config.yml``
-    :param packages: their names
-    :raises ValueError: if it does not
-    """
-    settings = read_settings(path)
-    normalize = settings.get("normalize")
-    if isinstance(normalize, str) and not _is_dict(normalize):
-        raise ValueError(f"{path} has normalize={normalize!r}, which would be run: rlx2 --trust does that")
-    for setting in ("env_wrapper", "vec_env_wrapper"):
-        for name in _names(settings.get(setting)):
-            if name.partition(".")[0] not in packages:
-                raise ValueError(
-                    f"{path} has {setting}={name}, which would be run: rlx2 --trust, or --gym-packages, does that"
-                )
-
-
-def _is_dict(text: str) -> bool:
-    """Tell whether a text is a dict of plain values, as ``dict(norm_obs=True)`` is."""
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-        if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "dict" and not tree.args:
-            return all(each.arg is not None and _is_plain(each.value) for each in tree.keywords)
-    except SyntaxError:
-        return False
-    return _is_plain(tree)
-
-
-def _is_plain(tree: ast.expr) -> bool:
-    try:
-        ast.literal_eval(tree)
-    except ValueError:
-        return False
-    return True
-
-
-def _names(wrappers: Any) -> Iterator[str]:
-    """Give the names of wrappers, as the zoo has them: one, or a list, of names or of dicts from a name to arguments."""
-    for each in wrappers if isinstance(wrappers, list) else [wrappers]:
-        if each is not None:
-            yield from [each] if isinstance(each, str) else each
 
 
 def with_own_statistics(create_test_env: Any, args: argparse.Namespace) -> Callable[..., VecEnv]:
