@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any, NamedTuple
 
 import torch as th
@@ -11,8 +10,9 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 from sb3_rlx2.backends.network import LayerSpec
-from sb3_rlx2.paths import architecture
 from sb3_rlx2.sparse_mlp import SparseMLP, is_normalisation, sparse_mlps
+from sb3_rlx2.summary import LayerRow as LayerRow
+from sb3_rlx2.summary import Total, as_html, as_text
 
 # FLOPs of training in Table 2 of the paper are those of the actor and of both critics, weighted like this. The paper does
 # not say so: it is what gives TD3's four figures from the sparsities. SAC's figures follow no weighting of the two.
@@ -236,6 +236,36 @@ def value_step_flops(network: nn.Module, dense: bool = False) -> float:
     return _sum(counted, "forward") + _sum(counted, "training") + back
 
 
+class StepSettings(NamedTuple):
+    """
+    What the FLOPs of a gradient step depend on beside the networks.
+
+    :param policy_delay: critic updates per actor update, where there is one
+    :param entropy_states: states on the way whose entropy the soft n-step return asks for, ``n_steps - 1``
+    :param discards: whether the actor's loss also computes the gradient by the critic's weights and throws it away, as SB3
+    """
+
+    policy_delay: float = 1
+    entropy_states: float = 0
+    discards: bool = True
+
+    @classmethod
+    def of(cls, model: Any) -> "StepSettings":
+        """
+        Take them from a model as it stands.
+
+        :param model: one of SB3's algorithms, sparse or not
+        """
+        buffer: Any = getattr(model, "replay_buffer", None)
+        entropy_states = buffer.n_steps - 1 if getattr(buffer, "uses_entropy_bonus", False) else 0
+        discards = getattr(model, "_steps", None) is None  # gradient steps in arrays do not
+        return cls(getattr(model, "policy_delay", 1), entropy_states, discards)
+
+
+# FLOPs of a gradient step, of a policy in training with these settings; whether it is counted as dense.
+StepFormula = Callable[[Any, StepSettings, bool], float]
+
+
 def step_flops(model: Any, dense: bool = False) -> float:
     """
     FLOPs of one gradient step, per sample, of a model as it stands (its n in force included).
@@ -244,46 +274,43 @@ def step_flops(model: Any, dense: bool = False) -> float:
     :param dense: count it as if all heads were dense
     :raises ValueError: if it is another one
     """
-    discards = dense or getattr(model, "_steps", None) is None  # gradient steps in arrays do not
     formula = step_formula(model)
     if formula is None:
         raise ValueError(f"the gradient step of {type(model).__name__} is not known, only those of {', '.join(STEP_FLOPS)}")
-    return formula(model, dense, discards)
+    return formula(model.policy, StepSettings.of(model), dense)
 
 
-def step_formula(model: Any) -> Callable[[Any, bool, bool], float] | None:
+def step_formula(model: Any) -> StepFormula | None:
     """
     Find how a model's gradient step is counted.
 
-    :param model: the algorithm
-    :return: a function of the model, of whether to count it as dense, and of whether it throws gradients away as SB3 does;
-        None if there is none
+    :param model: the algorithm; or its policy, whose class SB3 names after it
+    :return: a function of the policy, of :class:`StepSettings` and of whether to count it as dense; None if there is none
     """
-    return next((STEP_FLOPS[cls.__name__] for cls in type(model).__mro__ if cls.__name__ in STEP_FLOPS), None)
+    names = [cls.__name__.removesuffix("Policy") for cls in type(model).__mro__]
+    return next((STEP_FLOPS[name] for name in names if name in STEP_FLOPS), None)
 
 
-def _td3(model: Any, dense: bool, discards: bool) -> float:
-    return td3_step_flops(model.actor, model.critic, model.policy_delay, dense, discards)
+def _td3(policy: Any, settings: StepSettings, dense: bool) -> float:
+    discards = dense or settings.discards
+    return td3_step_flops(policy.actor, policy.critic, settings.policy_delay, dense, discards)
 
 
-def _sac(model: Any, dense: bool, discards: bool) -> float:
-    return sac_step_flops(model.actor, model.critic, _entropy_states(model), dense, discards)
+def _sac(policy: Any, settings: StepSettings, dense: bool) -> float:
+    discards = dense or settings.discards
+    return sac_step_flops(policy.actor, policy.critic, settings.entropy_states, dense, discards)
 
 
-def _crossq(model: Any, dense: bool, discards: bool) -> float:
-    return crossq_step_flops(model.actor, model.critic, model.policy_delay, _entropy_states(model), dense)
+def _crossq(policy: Any, settings: StepSettings, dense: bool) -> float:
+    return crossq_step_flops(policy.actor, policy.critic, settings.policy_delay, settings.entropy_states, dense)
 
 
-def _entropy_states(model: Any) -> int:
-    return model.replay_buffer.n_steps - 1 if getattr(model.replay_buffer, "uses_entropy_bonus", False) else 0
-
-
-def _value_based(model: Any, dense: bool, discards: bool) -> float:
-    return value_step_flops(acting_network(model.policy), dense)
+def _value_based(policy: Any, settings: StepSettings, dense: bool) -> float:
+    return value_step_flops(acting_network(policy), dense)
 
 
 # A gradient step of each of SB3's algorithms, by the name of its class.
-STEP_FLOPS: dict[str, Callable[[Any, bool, bool], float]] = {
+STEP_FLOPS: dict[str, StepFormula] = {
     "TD3": _td3,
     "SAC": _sac,
     "TQC": _sac,
@@ -361,31 +388,13 @@ def _weights(module: nn.Module) -> int:
     return sum(layer.nnz for head in heads(module) for layer in head.layers)
 
 
-class LayerRow(NamedTuple):
-    """
-    A layer in a summary.
-
-    :param name: such as ``"actor.mu.0"``
-    :param shape: such as ``"256 x 11"``
-    :param nnz: number of live weights
-    :param sparsity: such as ``"87.4%"``
-    """
-
-    name: str
-    shape: str
-    nnz: str
-    sparsity: str
-
-
 def summary(model: Any) -> str:
     """
     Lay out a model's sparse networks as text: a row per layer, then size and FLOPs against dense.
 
     :param model: one of SB3's off-policy algorithms with a sparse policy
     """
-    rows = [LayerRow("layer", "shape", "nnz", "sparsity"), *_layer_rows(model)]
-    lines = [f"{row.name:<28}{row.shape:>12}{row.nnz:>10}{row.sparsity:>10}" for row in rows]
-    return "\n".join([*lines, *_totals(model)])
+    return as_text(_parts(model), _totals(model))
 
 
 def summary_html(model: Any) -> str:
@@ -394,40 +403,23 @@ def summary_html(model: Any) -> str:
 
     :param model: one of SB3's off-policy algorithms with a sparse policy
     """
-    head = "".join(f"<th>{name}</th>" for name in LayerRow._fields)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in _layer_rows(model))
-    totals = "".join(f"<li>{escape(line)}</li>" for line in _totals(model))
-    return f"<p><code>{escape(repr(model))}</code></p><table><tr>{head}</tr>{rows}</table><ul>{totals}</ul>"
+    return as_html(repr(model), _parts(model), _totals(model))
 
 
-def _parts(model: Any) -> list[tuple[str, SparseMLP]]:
-    """Give a model's sparse networks with their names."""
+def _parts(model: Any) -> dict[str, SparseMLP]:
+    """Give a model's sparse networks by their names."""
     networks = trained_networks(model.policy).items()
     named = [each for prefix, network in networks for each in network.named_modules(prefix=prefix)]
-    return [(name, part) for name, part in named if isinstance(part, SparseMLP)]
+    return {name: part for name, part in named if isinstance(part, SparseMLP)}
 
 
-def _layer_rows(model: Any) -> list[LayerRow]:
-    return [
-        LayerRow(
-            f"{name}.{number}",
-            f"{layer.out_features} x {layer.in_features}",
-            f"{layer.nnz:,}",
-            f"{1 - layer.nnz / layer.size:.1%}",
-        )
-        for name, mlp in _parts(model)
-        for number, layer in enumerate(mlp.layers)
-    ]
-
-
-def _totals(model: Any) -> list[str]:
-    acting, (size, dense_size) = acting_network(model.policy), parameter_bytes(model.policy)
-    totals = [("parameters, with targets", size / 1e3, dense_size / 1e3, "kB")]
-    totals += [("inference", inference_flops(acting) / 1e3, inference_flops(acting, dense=True) / 1e3, "kFLOP")]
+def _totals(model: Any) -> list[Total]:
+    acting = acting_network(model.policy)
+    totals = [Total("parameters, with targets", *parameter_bytes(model.policy), "kB")]
+    totals += [Total("inference", inference_flops(acting), inference_flops(acting, dense=True), "kFLOP")]
     if step_formula(model) is not None:  # else an algorithm of the user's own
-        totals += [("training, per sample", step_flops(model) / 1e3, step_flops(model, dense=True) / 1e3, "kFLOP")]
-    lines = [f"{name}: {own:,.1f} {unit}, {own / dense:.1%} of the dense {dense:,.1f}" for name, own, dense, unit in totals]
-    return [*(f"{name}: {architecture(mlp)}" for name, mlp in _parts(model)), *lines]
+        totals += [Total("training, per sample", step_flops(model), step_flops(model, dense=True), "kFLOP")]
+    return totals
 
 
 def _count(module: nn.Module, dense: bool) -> list[PassFlops]:

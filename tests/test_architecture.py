@@ -20,8 +20,8 @@ ORDER = [
     "distributions dead_units kernels plan",
     "buffers backends predictive inits",
     "sparse_mlp paths",
-    "topology metrics fast",
-    "updater evolving",
+    "topology summary fast",
+    "updater evolving metrics",
     "callbacks deploy distillation offline",
     "algorithms",
     "policies",
@@ -77,7 +77,7 @@ HOST_FREE = {  # rooms that know nothing of Stable-Baselines3
         "kernels",
         "backends",
     ),
-    *("sparse_mlp", "paths", "inits", "predictive", "topology", "updater", "evolving", "studies", "commands"),
+    *("sparse_mlp", "paths", "inits", "predictive", "topology", "summary", "updater", "evolving", "studies", "commands"),
 }
 ZOO_ROOMS = {"checkpoint", "tuning", "zoo", "compress", "export"}  # rooms that know RL Zoo
 

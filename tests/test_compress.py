@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_rlx2 import RLx2DQN, RLx2SAC, RLx2TD3, metrics, zoo
 from sb3_rlx2.algorithms.table import ALGORITHMS
-from sb3_rlx2.checkpoint import Checkpoints
+from sb3_rlx2.checkpoint import Checkpoints, Resumable
 from sb3_rlx2.compress import training
 from sb3_rlx2.compress.__main__ import dense_returns
 from sb3_rlx2.compress.options import NOTHING_WITHIN_TOLERANCE
@@ -242,18 +242,21 @@ def test_interrupted(folder, rlx2):
     assert all(attributes in [trial.user_attrs for trial in ended] for attributes in done)
 
 
-def test_a_training_that_is_cut_ends_as_if_it_had_not(folder, monkeypatch):
-    """To the last bit: its retry goes on from the checkpoint of the attempt before."""
+@pytest.mark.parametrize("vec_env", ["dummy", "subproc"])
+def test_a_training_that_is_cut_ends_as_if_it_had_not(vec_env, folder, monkeypatch):
+    """To the last bit: its retry goes on from the checkpoint of the attempt before. No folder of a run is left."""
     importlib.import_module("easy_envs")
+    monkeypatch.chdir(folder)
     hyperparams = {"learning_starts": 100, "batch_size": 32, "update_interval": 50, "policy_kwargs": "dict(net_arch=[16])"}
-    task = Task("rlx2td3", "Easy-v0", 400, 2, 4, str(zoo.hyperparams_file("rlx2td3")), hyperparams)
+    config = str(zoo.hyperparams_file("rlx2td3"))
+    task = Task("rlx2td3", "Easy-v0", 390, 2, 4, config, hyperparams, vec_env=vec_env)
     sparsities, found = Sparsities.from_densities("rlx2td3", [0.5, 0.5]), {}
     written = Checkpoints._write
 
     def write_and_stop(callback):
         written(callback)
-        if callback.model.num_timesteps == 200:
-            monkeypatch.undo()
+        if callback.model.num_timesteps == 194:  # in the middle of an episode
+            monkeypatch.setattr(Checkpoints, "_write", written)
             raise KeyboardInterrupt
 
     for name in ("whole", "cut"):
@@ -273,6 +276,16 @@ def test_a_training_that_is_cut_ends_as_if_it_had_not(folder, monkeypatch):
         learnt = learned(RLx2TD3.load(folder / f"{name}.zip"))
         found[name] = learnt, trial.value, list(trial.intermediate_values.values()), trial.user_attrs["size"]
     assert_equal(found["whole"], found["cut"])
+    assert {path.name.partition(".")[0] for path in folder.iterdir()} - {"__pycache__"} == {"easy_envs", *found}
+
+
+@pytest.mark.parametrize("sparsities", [None, Sparsities.from_densities("rlx2td3", [0.5, 0.5])])
+def test_environments_in_processes_give_their_state(sparsities, folder):
+    hyperparams = {"policy_kwargs": "dict(net_arch=[16])"}
+    config = str(zoo.hyperparams_file("rlx2td3"))
+    task = Task("rlx2td3", "Pendulum-v1", 400, 2, 4, config, hyperparams, vec_env="subproc")
+    with Experiment(task, 0, sparsities).model() as model:
+        assert model.get_env().env_is_wrapped(Resumable) == [True]
 
 
 def test_what_killed_searches_left_is_swept(folder, rlx2, monkeypatch):

@@ -23,7 +23,7 @@ from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 
-from sb3_rlx2 import RLx2DQN, RLx2QRDQN, RLx2TD3, metrics
+from sb3_rlx2 import RLx2DQN, RLx2QRDQN, RLx2SAC, RLx2TD3, metrics
 from sb3_rlx2.paths import find_paths
 from sb3_rlx2.report import __main__ as command
 from sb3_rlx2.report.agent_file import read_agent
@@ -36,8 +36,8 @@ from sb3_rlx2.report.sections import NO_AGENT, NO_EVALUATIONS, NO_PROGRESS
 from sb3_rlx2.report.training import training_returns
 from tests import apart
 from tests.chromium import chromium, require_chromium
-from tests.envs import DriftEnv
-from tests.every import ACTOR_CRITIC, STOCK
+from tests.envs import DriftDictEnv, DriftEnv
+from tests.every import ACTOR_CRITIC, MAXIMUM_ENTROPY, STOCK
 
 SMALL = {
     "learning_starts": 100,
@@ -380,6 +380,28 @@ def test_agent(algorithm, tmp_path):
         assert network.layers == [(layer.nnz, layer.size) for layer in mlp.layers]
         for weight, dense in zip(network.weights, mlp.dense_weights(), strict=True):
             np.testing.assert_array_equal(np.nan_to_num(weight), dense.detach().numpy())
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "own", "states"),
+    [
+        (RLx2TD3, {}, 0),
+        *((algorithm, {}, 2) for algorithm in MAXIMUM_ENTROPY),
+        *((algorithm, {"soft_n_step": False}, 0) for algorithm in MAXIMUM_ENTROPY),
+        (RLx2SAC, {"policy": "MultiInputPolicy", "env": DriftDictEnv()}, 0),  # without an RLx2ReplayBuffer
+    ],
+)
+@pytest.mark.filterwarnings("ignore:replay buffer DictReplayBuffer")
+def test_flops_are_those_of_the_agents_training(algorithm, own, states, tmp_path):
+    """With the entropy of the states on the way where, and only where, training adds it."""
+    arguments = {"policy": "MlpPolicy", "env": DriftEnv(), "buffer_size": 10, "n_steps": 3, "n_steps_delay": 0.0} | own
+    model = algorithm(actor_sparsity=0.5, critic_sparsity=0.5, policy_kwargs={"net_arch": [8, 5]}, **arguments)
+    before = metrics.step_flops(model, dense=True)
+    model.learn(0)  # lends the buffer what it needs
+    model.save(tmp_path / "agent")
+    counted = metrics.step_flops(model, dense=True)
+    assert counted == before + states * metrics.inference_flops(model.actor, dense=True)
+    assert read_agent(tmp_path / "agent.zip").dense_step_flops == counted
 
 
 @pytest.mark.parametrize("algorithm", [RLx2DQN, RLx2QRDQN, DQN, QRDQN])

@@ -69,35 +69,35 @@ def prepare(args: argparse.Namespace) -> Plan:
     if not Path(config).is_file():
         raise ValueError(f"--conf-file {config} does not exist")
     task = Task(
-        args.algo,
-        args.env,
-        args.n_timesteps,
-        args.eval_episodes,
-        args.n_evaluations,
-        config,
-        args.hyperparams,
-        args.env_kwargs,
-        args.vec_env,
-        args.device,
-        args.deployed,
-        args.objective,
+        algo=args.algo,
+        env=args.env,
+        n_timesteps=args.n_timesteps,
+        eval_episodes=args.eval_episodes,
+        n_evaluations=args.n_evaluations,
+        config=config,
+        hyperparams=args.hyperparams,
+        env_kwargs=args.env_kwargs,
+        vec_env=args.vec_env,
+        device=args.device,
+        deployed=args.deployed,
+        objective=args.objective,
     )
     sparsest = Sparsities.from_densities(args.algo, [args.min_density] * len(keywords(args.algo)))
     hyperparams, n_timesteps = probe(task, sparsest)
     task, densities = dataclasses.replace(task, n_timesteps=n_timesteps), (args.min_density, args.max_density)
     plan = Plan(
-        task,
-        hyperparams,
-        args.tolerance,
-        args.n_trials,
-        args.n_seeds,
-        args.n_finalists,
-        densities,
-        args.seed,
-        tuple(args.dense_return) if args.dense_logs is None else dense_returns(args.dense_logs, n_timesteps),
-        args.study_name or f"{args.algo}-{args.env}",
-        Results(args.log_folder, args.algo, args.env).folder / "finalists",
-        None if args.max_bytes is None else Budget.of(task, args.max_bytes, densities),
+        task=task,
+        hyperparams=hyperparams,
+        tolerance=args.tolerance,
+        n_trials=args.n_trials,
+        n_seeds=args.n_seeds,
+        n_finalists=args.n_finalists,
+        densities=densities,
+        seed=args.seed,
+        dense_returns=tuple(args.dense_return) if args.dense_logs is None else dense_returns(args.dense_logs, n_timesteps),
+        study_name=args.study_name or f"{args.algo}-{args.env}",
+        models=Results(args.log_folder, args.algo, args.env).folder / "finalists",
+        budget=None if args.max_bytes is None else Budget.of(task, args.max_bytes, densities),
     )
     check_plain(entry(plan, sparsest))
     return plan

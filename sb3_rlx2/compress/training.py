@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from rl_zoo3 import ALGOS, exp_manager
+from rl_zoo3 import ALGOS
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.utils import set_random_seed
@@ -29,9 +29,9 @@ from sb3_rlx2.deploy import ATTRIBUTE, deployed_policy
 from sb3_rlx2.files import replacing
 from sb3_rlx2.patching import patched
 from sb3_rlx2.plan import steps_of
-from sb3_rlx2.zoo.checks import check_actions, check_keywords, check_settings_file, check_zoo_settings
-from sb3_rlx2.zoo.dense_twin import dense_hyperparams, stock_name
-from sb3_rlx2.zoo.trials import TrialEvaluation, trial_checkpoints
+from sb3_rlx2.zoo.dense_twin import stock_name
+from sb3_rlx2.zoo.experiment import ExperimentManager
+from sb3_rlx2.zoo.trials import TrialEvaluation, trial_checkpoints, trial_evaluation
 
 RANDOM_EPISODES = 50
 FIRST, TIMED = 300, 500  # steps before the speed is measured, and while it is
@@ -195,10 +195,13 @@ class Experiment:
 
     def __init__(self, task: Task, seed: int, sparsities: Sparsities | None) -> None:
         own = {} if sparsities is None else dict(sparsities.arguments)
-        self.algo, self.seed = task.algo, seed
-        self.zoo = zoo = exp_manager.ExperimentManager(
-            argparse.Namespace(),
-            task.algo,
+        algo, args = task.algo, argparse.Namespace()
+        if sparsities is None:
+            algo, args = stock_name(algo), argparse.Namespace(dense_twin=algo)
+        self.seed = seed
+        self.zoo = zoo = ExperimentManager(
+            args,
+            algo,
             task.env,
             log_folder=os.devnull,  # nothing is written there
             n_timesteps=task.n_timesteps,
@@ -213,25 +216,16 @@ class Experiment:
             config=task.config,
         )
         set_random_seed(seed)
-        check_settings_file(task.config)
         with _quiet():
             hyperparams, written = zoo.read_hyperparameters()
-            check_zoo_settings(hyperparams, task.n_timesteps)
             self.written = deepcopy(written)  # preprocessing changes nested ones
-            hyperparams, zoo.env_wrapper, zoo.callbacks, zoo.vec_env_wrapper = zoo._preprocess_hyperparams(hyperparams)
-        zoo.eval_env_kwargs = zoo.env_kwargs  # those of the file, too, which the zoo gives to training only
-        check_keywords(ALGOS[task.algo], hyperparams)
-        if sparsities is None:
-            zoo.algo = stock_name(task.algo)
-            hyperparams = dense_hyperparams(task.algo, hyperparams, zoo.n_timesteps)
-        self.hyperparams = hyperparams
+            self.hyperparams, zoo.env_wrapper, zoo.callbacks, zoo.vec_env_wrapper = zoo._preprocess_hyperparams(hyperparams)
 
     @contextlib.contextmanager
     def model(self) -> Iterator[Any]:
         """Give the untrained model, and close its environments after use."""
         zoo = self.zoo
         with contextlib.closing(zoo.create_envs(zoo.n_envs, no_log=True)) as env:
-            check_actions(self.algo, env)
             with _quiet():
                 hyperparams = zoo._preprocess_action_noise(self.hyperparams, self.written, env)
             # An agent without a path breaks down when it is to learn, as a candidate that has a size.
@@ -239,17 +233,13 @@ class Experiment:
                 model = ALGOS[zoo.algo](env=env, seed=self.seed, verbose=0, device=zoo.device, **hyperparams)
             yield model
 
-    @contextlib.contextmanager
-    def evaluation(self, trial: optuna.Trial) -> Iterator[TrialEvaluation]:
+    def evaluation(self, trial: optuna.Trial) -> contextlib.AbstractContextManager[TrialEvaluation]:
         """
         Give what evaluates a training as the zoo's tuning does, and close its environments after use.
 
         :param trial: gets the evaluations and may end the training
         """
-        zoo = self.zoo
-        with contextlib.closing(zoo.create_envs(zoo.n_eval_envs, eval_env=True)) as env:
-            frequency = max(zoo.n_timesteps // zoo.n_evaluations // zoo.n_envs, 1)
-            yield TrialEvaluation(env, trial, zoo.n_eval_episodes, frequency, zoo.deterministic_eval)
+        return trial_evaluation(self.zoo, trial)
 
 
 def train(

@@ -14,6 +14,7 @@ from torch import nn
 
 from sb3_rlx2 import metrics
 from sb3_rlx2.algorithms.policies import SparsePolicy
+from sb3_rlx2.buffers.replay import RLx2ReplayBuffer
 from sb3_rlx2.checkpoint.archive import CHECKPOINT, opened, read_pickled, why_no_agent
 from sb3_rlx2.paths import find_paths
 from sb3_rlx2.plan import LEAST, gradient_steps_per_step, is_share, steps_of
@@ -165,15 +166,15 @@ def _index_bytes(mlps: Sequence[SparseMLP]) -> int:
 
 def _dense_step_flops(policy: Any, data: dict[str, Any]) -> float | None:
     """Count as the algorithm does, which is not built."""
-    names = (each.__name__.removesuffix("Policy") for each in type(policy).__mro__)
-    formula = next((metrics.STEP_FLOPS[name] for name in names if name in metrics.STEP_FLOPS), None)
-    if formula is None:
-        return None
-    buffer = SimpleNamespace(n_steps=data.get("n_steps", 1), uses_entropy_bonus=hasattr(policy, "entropy_bonus"))
-    parts = {name: getattr(policy, name, None) for name in ("actor", "critic")}
-    return formula(
-        SimpleNamespace(policy=policy, replay_buffer=buffer, policy_delay=data.get("policy_delay"), **parts), True, True
-    )
+    formula = metrics.step_formula(policy)
+    return None if formula is None else formula(policy, _step_settings(policy, data), True)
+
+
+def _step_settings(policy: Any, data: dict[str, Any]) -> metrics.StepSettings:
+    """Give what a gradient step depends on in training, with the n that is in force at its end."""
+    buffer = data.get("replay_buffer_class") or RLx2ReplayBuffer
+    lends = issubclass(buffer, RLx2ReplayBuffer) and hasattr(policy, "entropy_bonus") and data.get("soft_n_step", True)
+    return metrics.StepSettings(data.get("policy_delay", 1), data.get("n_steps", 1) - 1 if lends else 0)
 
 
 def _setting(name: str, data: dict[str, Any]) -> Any:

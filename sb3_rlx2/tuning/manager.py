@@ -28,7 +28,7 @@ from sb3_rlx2.studies.storage import join_study, open_storage
 from sb3_rlx2.studies.workers import given_up, run_trials
 from sb3_rlx2.zoo.experiment import ExperimentManager
 from sb3_rlx2.zoo.search_space import SAMPLERS
-from sb3_rlx2.zoo.trials import TrialEvaluation, forget, trial_checkpoints, trial_folder
+from sb3_rlx2.zoo.trials import forget, trial_checkpoints, trial_evaluation, trial_folder
 
 NESTED = ("policy_kwargs", "replay_buffer_kwargs")
 NOISE = {"noise_type", "noise_std"}  # in the zoo's terms; SB3's is `action_noise`
@@ -207,17 +207,8 @@ class TuningManager(ExperimentManager):
         folder = self._checkpoints(trial.study, trial)
         with (
             closing(self.create_envs(self.n_envs, no_log=True)) as env,
-            closing(self.create_envs(self.n_eval_envs, eval_env=True)) as eval_env,
+            trial_evaluation(self, trial, log) as evaluation,
         ):
-            evaluation = TrialEvaluation(
-                eval_env,
-                trial,
-                n_eval_episodes=self.n_eval_episodes,
-                eval_freq=max(self.n_timesteps // self.n_evaluations // self.n_envs, 1),
-                deterministic=self.deterministic_eval,
-                best_model_save_path=log,
-                log_path=log,
-            )
             common: dict[str, Any] = {"env": env, "device": self.device, "verbose": self.verbose if self.verbose >= 2 else 0}
             model = ALGOS[self.algo](**hyperparams, **common)
             checkpoints = trial_checkpoints(folder, trial, model, every=evaluation.eval_freq * self.n_envs)

@@ -6,12 +6,14 @@ Each attempt has a folder of its own in that of the trial, so a worker that was 
 
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, Trial
 from rl_zoo3.callbacks import TrialEvalCallback
+from rl_zoo3.exp_manager import ExperimentManager
 
 from sb3_rlx2.checkpoint import Checkpoints, generations, run_state
 from sb3_rlx2.files import move
@@ -99,3 +101,24 @@ class TrialEvaluation(TrialEvalCallback):
         for step, value in enumerate(self.reported, start=1):
             if step not in known:
                 self.trial.report(value, step)
+
+
+@contextmanager
+def trial_evaluation(manager: ExperimentManager, trial: Trial, folder: str | None = None) -> Iterator[TrialEvaluation]:
+    """
+    Give what evaluates a training, as often as the manager says, and close its environments after use.
+
+    :param manager: has read the hyper-parameters
+    :param trial: gets the evaluations and may end the training
+    :param folder: for the best model and the returns of the evaluations, None for none
+    """
+    with closing(manager.create_envs(manager.n_eval_envs, eval_env=True)) as env:
+        yield TrialEvaluation(
+            env,
+            trial,
+            n_eval_episodes=manager.n_eval_episodes,
+            eval_freq=max(manager.n_timesteps // manager.n_evaluations // manager.n_envs, 1),
+            deterministic=manager.deterministic_eval,
+            best_model_save_path=folder,
+            log_path=folder,
+        )
