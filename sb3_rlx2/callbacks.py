@@ -136,7 +136,7 @@ class RLx2Callback(BaseCallback):
         self.updater.configure(
             self.topology,
             self.drop_fraction,
-            steps_of("update_interval", self.update_interval, self._total * gradient_steps_per_step(self.model)),
+            steps_of("update_interval", self.update_interval, self._total * self._gradient_steps_per_step),
             self.drop_dead_links,
             self.prune_begin,
             self.prune_end,
@@ -166,6 +166,10 @@ class RLx2Callback(BaseCallback):
         """Environment steps that are planned."""
         return max(self.model._total_timesteps, self.planned_timesteps or 0)
 
+    @property
+    def _gradient_steps_per_step(self) -> float:
+        return gradient_steps_per_step(self.model, episode_steps(self.training_env))
+
     def _tell_plan(self) -> None:
         plan = self._make_plan()
         if self.verbose > 0:
@@ -177,7 +181,7 @@ class RLx2Callback(BaseCallback):
     def _make_plan(self) -> Plan:
         total, starts, now = self._total, int(self.model.learning_starts), self.model.num_timesteps
         trains_from = max(starts, now)
-        gradient_steps = round(max(total - trains_from, 0) * gradient_steps_per_step(self.model))
+        gradient_steps = round(max(total - trains_from, 0) * self._gradient_steps_per_step)
         begin = max(starts, self.updater.begin)
         ended = self.updater.progress == 1.0
         evolves = self.updater.method is not None and self.updater.method.evolves and not ended

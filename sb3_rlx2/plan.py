@@ -69,16 +69,15 @@ def steps_of(argument: str, value: int | float, planned: float) -> int:
     return max(round(value * min(planned, FULL_LENGTH)), LEAST[argument]) if is_share(value) else int(value)
 
 
-def gradient_steps_per_step(model: OffPolicyAlgorithm) -> float:
+def gradient_steps_per_step(model: OffPolicyAlgorithm, episode: int | None) -> float:
     """
     Give the gradient steps that a model does for each environment step.
 
-    :param model: the model
+    :param model: the model, or what holds its arguments
+    :param episode: environment steps of an episode at most, None if nobody knows
     """
     frequency: Any = model.train_freq
-    env = model.get_env()
-    assert env is not None
-    steps = episode_steps(env) if frequency.unit is TrainFrequencyUnit.EPISODE else 1
+    steps = episode if frequency.unit is TrainFrequencyUnit.EPISODE else 1
     if model.gradient_steps < 0 or steps is None:  # of a length that nobody knows
         return 1.0
     return float(model.gradient_steps / (frequency.frequency * steps * model.n_envs))

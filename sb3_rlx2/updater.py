@@ -129,9 +129,13 @@ class TopologyUpdater(nn.Module):
         """
         network = EvolvingNetwork(name, tuple(mlps), tuple(targets), optimizer)
         self.networks[name] = network
-        for mlp, target in zip(mlps, targets, strict=False):  # SAC has no target actor
-            target.share_index(mlp)
+        self._share(network)
         self._hang_on(network)
+
+    @staticmethod
+    def _share(network: EvolvingNetwork) -> None:
+        for mlp, target in zip(network.mlps, network.targets, strict=False):  # SAC has no target actor
+            target.share_index(mlp)
 
     def follow(self, name: str, optimizer: th.optim.Optimizer) -> None:
         """
@@ -152,7 +156,8 @@ class TopologyUpdater(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        for network in self.networks.values():  # copies of optimizers come without their hooks
+        for network in self.networks.values():  # copies come without hooks of optimizers, and do not know their targets
+            self._share(network)
             self._hang_on(network)
 
     def configure(

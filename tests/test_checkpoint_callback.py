@@ -1,6 +1,8 @@
 """What `Checkpoints` does where all is not as it should be."""
 
+import math
 import os
+import re
 import signal
 import time
 import warnings
@@ -296,13 +298,50 @@ def test_a_script_that_calls_learn_in_a_loop(tmp_path):
     whole = script(tmp_path / "whole")
     with pytest.raises(Cut):
         script(tmp_path / "cut", 66)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "the run in")  # which would say that something is not as it was
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
         again, finished = script(tmp_path / "cut"), script(tmp_path / "cut")
+    lines = [str(each.message) for each in said]
+    assert not [line for line in lines if "the run in" in line]  # which would say that something is not as it was
+    passed = re.findall(r"learn\(\) for (\d+) steps passes by: the model is that of step (\d+)", "".join(lines))
+    assert passed == [("25", "60"), ("50", "60"), ("25", "100"), ("50", "100"), ("75", "100")]
     assert [each.num_timesteps for each in (whole, again, finished)] == [100] * 3
     assert [each._n_updates for each in (whole, again, finished)] == [whole._n_updates] * 3
     assert runs.digest(again.get_parameters()) == runs.digest(whole.get_parameters())
     assert runs.digest(finished.get_parameters()) == runs.digest(whole.get_parameters())
+
+
+def test_calls_that_end_behind_their_steps_are_counted_so(tmp_path):
+    def script(folder, calls, cut=None):
+        trained = model(DummyVecEnv([DriftEnv]), train_freq=16, planned_timesteps=100)
+        for number in range(calls):
+            callbacks = [Checkpoints(folder, 10), *([] if cut is None else [CutAt(cut)])]
+            trained.learn(40, callback=callbacks, reset_num_timesteps=number == 0)
+        return trained.num_timesteps
+
+    assert [script(tmp_path / "whole", calls) for calls in (1, 1, 2)] == [48, 48, 96]
+    with pytest.raises(Cut):
+        script(tmp_path / "cut", 2, 70)
+    with pytest.warns(UserWarning, match=r"learn\(\) for 40 steps passes by"):
+        assert script(tmp_path / "cut", 2) == 96
+
+
+def test_arguments_of_environments_may_be_anything(tmp_path):
+    class Walled(DriftEnv):
+        def __init__(self, walls, tags):
+            super().__init__()
+            self.walls, self.tags = walls, tags
+
+    def train(steps, walls):
+        model(DummyVecEnv([lambda: Walled(walls, {"b", "a"})])).learn(steps, callback=Checkpoints(tmp_path, 10))
+
+    train(30, {(0, 1): math.nan, np.int64(3): np.zeros(300)})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "the run in .* begun with")
+        with pytest.warns(UserWarning, match="total_timesteps"):
+            train(40, {(0, 1): math.nan, np.int64(3): np.zeros(300)})
+    with pytest.warns(UserWarning, match=r"begun with, and not .*: Walled\.walls"):
+        train(40, {})
 
 
 def test_a_clock_tells_for_how_long_the_run_has_been_trained(tmp_path, monkeypatch):

@@ -203,6 +203,13 @@ def test_other_networks_are_refused(parameter, message, rlx2, dense_and_sparse):
     assert not Path("logs").exists() or not list(Path("logs").rglob("Pendulum-v1_*"))
 
 
+def test_what_the_agent_has_by_default_may_be_asked_for(rlx2, dense_and_sparse):
+    arguments = ["--algo", "rlx2td3", "--env", "Pendulum-v1", *TINY, "-i", dense_and_sparse / "rlx2td3.zip", "-n", "60"]
+    rlx2("train", *arguments, "-params", *TINY_PARAMETERS[1:], "policy_kwargs:dict(n_critics=2)")
+    message = rlx2.error("train", *arguments, "-params", "policy_kwargs:dict(n_critics=3)")
+    assert "n_critics=3 differs from the 2 of" in message
+
+
 def test_another_sparsity_of_a_q_network_is_refused(tmp_path):
     RLx2DQN("MlpPolicy", "CartPole-v1", buffer_size=10, sparsity=0.8).save(tmp_path / "agent.zip")
     resume.check_networks(str(tmp_path / "agent.zip"), {"sparsity": 0.8})

@@ -83,6 +83,37 @@ def test_what_is_shared_stays_shared():
     assert other.world.sensor.world is other.world
 
 
+class Rooms(DriftEnv):
+    """One of its parts is also at another place, and at which changes."""
+
+    def __init__(self, here_first):
+        super().__init__()
+        first, second = World(), World()
+        second.time = 1
+        if here_first:
+            self.here = first
+        else:
+            first.sensor, second.sensor = second, first
+        self.rooms = {"first": first, "second": second}
+        self.here = first
+
+
+def test_objects_that_are_at_several_places():
+    one, other = Rooms(here_first=False), Rooms(here_first=False)
+    one.here = one.rooms["second"]
+    one.here.time = 7
+    restore_env(other, packed(capture_env(one)))
+    assert other.here is other.rooms["second"] is other.rooms["first"].sensor
+    assert [room.time for room in other.rooms.values()] == [0, 7]
+
+
+def test_objects_that_were_two_and_are_one():
+    one, other = Rooms(here_first=True), Rooms(here_first=True)
+    one.here = one.rooms["second"]
+    with pytest.raises(ValueError, match="is the same object as another, which it was not"):
+        restore_env(other, packed(capture_env(one)))
+
+
 class Holding(DriftEnv):
     """Holds something under a name."""
 

@@ -71,6 +71,11 @@ def test_zip(rlx2, trained, tmp_path):
     assert lines(rlx2("export", "alone.zip"))["normaliser"] == ["none"]
 
 
+def test_statistics_of_another_run_are_left_alone(rlx2, trained, tmp_path):
+    TD3("MlpPolicy", "Pendulum-v1", buffer_size=10).save(tmp_path / trained / "another")
+    assert lines(rlx2("export", f"{trained}/another.zip"))["normaliser"] == ["none"]
+
+
 @pytest.mark.parametrize("given", [("--load-best",), ("--load-checkpoint", 7), ("--exp-id", 9), ("-f", "others")])
 def test_an_agent_is_a_file_or_in_a_log_folder(given, rlx2, trained):
     message = rlx2.error("export", f"{trained}/Pendulum-v1.zip", *given)

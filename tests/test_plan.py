@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from sb3_rlx2 import RLx2Callback, RLx2DQN, RLx2ReplayBuffer, RLx2SAC, RLx2TD3, SparseTD3Policy
 from sb3_rlx2.checkpoint import Checkpoints, generations
 from sb3_rlx2.checkpoint.agent import as_zip
-from sb3_rlx2.plan import check_amount, gradient_steps_per_step, steps_of
+from sb3_rlx2.plan import check_amount, episode_steps, gradient_steps_per_step, steps_of
 from tests.envs import DriftEnv
 
 TINY = {"policy_kwargs": {"net_arch": [16, 16]}, "batch_size": 4, "buffer_size": 4_000, "seed": 0}
@@ -61,7 +61,8 @@ def test_amounts():
     ],
 )
 def test_gradient_steps_for_each_step(given, expected):
-    assert gradient_steps_per_step(make(**given)) == expected
+    model = make(**given)
+    assert gradient_steps_per_step(model, episode_steps(model.get_env())) == expected
 
 
 def told(model, steps, **learn):

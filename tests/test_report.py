@@ -700,3 +700,11 @@ def test_error_on_the_command_line(tmp_path):
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert done.stderr == "rlx2 report: error: nowhere does not exist\n"
+
+
+def test_shares_of_the_planned_steps_are_read(tmp_path):
+    model = RLx2TD3("MlpPolicy", "Pendulum-v1", buffer_size=2000, policy_kwargs={"net_arch": [8]})
+    model._total_timesteps = 1000
+    model.save(tmp_path / "agent")
+    settings = read_agent(tmp_path / "agent.zip").settings
+    assert settings["update_interval"] == 500  # the least

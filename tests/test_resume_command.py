@@ -183,6 +183,21 @@ def test_what_a_run_that_goes_on_would_not_take_is_refused(arguments, message, r
     assert (RUN / "checkpoints").exists()
 
 
+def test_what_a_run_that_goes_on_takes_anew(rlx2):
+    train(rlx2, *STEPS)
+    output = rlx2("train", "--resume", RUN, "-n", "320", "--verbose", "0", "--num-threads", "1", "--device", "cpu", "-P")
+    assert RLx2TD3.load(RUN / "Pendulum-v1.zip").num_timesteps == 320
+    assert "Overwriting n_timesteps" not in output
+
+
+def test_a_run_ends_where_it_was_to_end(rlx2):
+    """With planned steps behind its own, and where a rollout goes further."""
+    train(rlx2, *STEPS, parameters=["planned_timesteps:600", "train_freq:64"])
+    for again in ((), ("-n", "300")):
+        rlx2("train", "--resume", RUN, *again)
+        assert RLx2TD3.load(RUN / "Pendulum-v1.zip").num_timesteps == 320
+
+
 def test_the_same_line_with_resume_goes_on(rlx2):
     with at_step(150, lambda: os.kill(os.getpid(), signal.SIGINT)):
         train(rlx2, *STEPS)

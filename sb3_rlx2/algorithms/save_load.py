@@ -119,9 +119,9 @@ class SavedSafely(AlgorithmHost):
                 replaced = {*given, *(kwargs.keys() - {"policy_kwargs"})}  # with which SB3 compares those of the file
                 replaced |= {"lr_schedule"} if "learning_rate" in replaced else set()  # which is made of it
                 given = read_objects(file, replaced) | given
-            saved = plain_attributes(file)
-            if not kwargs.keys() <= known_arguments(cls._own()):
-                check_arguments(cls._own(), kwargs.keys() - saved.keys())
+            own = known_arguments(cls._own())
+            saved = {} if kwargs.keys() <= own - AT_FIRST else plain_attributes(file)
+            check_arguments(cls._own(), kwargs.keys() - saved.keys())
             for name in kwargs.keys() & AT_FIRST:
                 if kwargs[name] != saved.get(name, kwargs[name]):
                     raise ValueError(

@@ -27,6 +27,8 @@ OTHERS = (gym.Env, VecEnv, BaseAlgorithm, BaseCallback, th.nn.Module)
 STATELESS = (EnvSpec, type, ModuleType, th.device, np.dtype, io.IOBase, type(csv.DictWriter(io.StringIO(), ())))
 
 
+Path = tuple[str, ...]  # names of attributes, and keys, from what is captured to an object in it
+Seen = dict[int, Path]  # where objects were seen first, by id
 SEEN = "seen"  # kind of what another attribute holds, too
 CLASS = "class"  # among the attributes of an object, of which none can have this name: what it is
 
@@ -55,16 +57,16 @@ def capture(thing: Any, leave_out: Collection[str] = ()) -> tuple[dict[str, Any]
     :param leave_out: attributes to leave out
     :return: kind and content of each attribute by name, and the names of those that hold state which cannot be taken
     """
-    return _capture(thing, leave_out, {id(thing)})
+    return _capture(thing, leave_out, {id(thing): ()}, ())
 
 
-def _capture(thing: Any, leave_out: Collection[str], seen: set[int]) -> tuple[dict[str, Any], list[str]]:
+def _capture(thing: Any, leave_out: Collection[str], seen: Seen, path: Path) -> tuple[dict[str, Any], list[str]]:
     state, missing = {}, []
     for name, value in vars(thing).items():
         if name in leave_out or isinstance(value, OTHERS) or _is_stateless(value):
             continue
         try:
-            state[name] = freeze(value, seen)
+            state[name] = _freeze(value, seen, (*path, name))
         except (NotPlainError, RecursionError):
             missing.append(name)
     return state, missing
@@ -79,7 +81,7 @@ def restore(thing: Any, state: dict[str, Any]) -> None:
     :raises OtherObjectError: if one holds another object now
     """
     try:
-        _restore(thing, state, _Putting(state))
+        _restore(thing, state, _Putting(thing, state))
     except OtherObjectError as error:
         raise OtherObjectError(f"{type(thing).__name__}{error}") from None
 
@@ -88,6 +90,9 @@ def _restore(thing: Any, state: dict[str, Any], putting: "_Putting") -> None:
     for name, (kind, content) in state.items():
         if kind == "value":
             putting.put(thing, name, content)
+            continue
+        if kind == SEEN:
+            setattr(thing, name, putting.at(content))
             continue
         if vars(thing).get(name) is None and kind in _GENERATORS:  # it is made when it is first asked for
             setattr(thing, name, _GENERATORS[kind]())
@@ -108,29 +113,31 @@ def generators(thing: Any) -> dict[str, Any]:
     return {name: freeze(value) for name, value in vars(thing).items() if isinstance(value, kinds)}
 
 
-def freeze(value: Any, seen: set[int] | None = None) -> tuple[str, Any]:
+def freeze(value: Any) -> tuple[str, Any]:
     """
     Take the state of one object.
 
     :param value: a plain value, a random generator, a space (for its generator), a text file, or an object that holds these
-    :param seen: ids of the objects whose state is taken already, or being taken: they may point at each other
     :return: what it is, and its state
     :raises NotPlainError: if it is anything else
     """
-    seen = set() if seen is None else seen
+    return _freeze(value, {}, ())
+
+
+def _freeze(value: Any, seen: Seen, path: Path) -> tuple[str, Any]:
     if is_plain(value):
         return "value", value
     for name, (types, kind) in _KINDS.items():
         if isinstance(value, types):
             return name, kind.get(value)
-    if id(value) in seen:
-        return SEEN, None
-    seen.add(id(value))
+    if id(value) in seen:  # objects may point at each other
+        return SEEN, seen[id(value)]
+    seen[id(value)] = path
     if type(value) is dict and all(type(key) is str for key in value):
-        return "each", {key: freeze(each, seen) for key, each in value.items()}
+        return "each", {key: _freeze(each, seen, (*path, key)) for key, each in value.items()}
     if isinstance(value, OTHERS) or callable(value) or not _is_all_in_attributes(value):
         raise NotPlainError(f"a {type(value).__name__} cannot be saved")
-    state, missing = _capture(value, (), seen)
+    state, missing = _capture(value, (), seen, path)
     if missing:
         raise NotPlainError(f"a {type(value).__name__} cannot be saved")
     return "object", state | {CLASS: ("value", _full_name(value))}
@@ -144,11 +151,13 @@ def thaw(thing: Any, frozen: tuple[str, Any]) -> None:
     :param frozen: what it is, and its state
     :raises OtherObjectError: if there is no such object
     """
-    _thaw(thing, frozen, _Putting({"": frozen}))
+    _thaw(thing, frozen, _Putting(thing, {"": frozen}))
 
 
 def _thaw(thing: Any, frozen: tuple[str, Any], putting: "_Putting") -> None:
     kind, content = frozen
+    if kind in ("each", "object"):
+        putting.enter(thing)
     if kind == "each":
         if not isinstance(thing, dict) or thing.keys() != content.keys():
             raise OtherObjectError(f" has no {', '.join(content)} and nothing else")
@@ -158,7 +167,7 @@ def _thaw(thing: Any, frozen: tuple[str, Any], putting: "_Putting") -> None:
         if _full_name(thing) != name:
             raise OtherObjectError(f" is a {_full_name(thing)} and no {name}")
         _restore(thing, {each: value for each, value in content.items() if each != CLASS}, putting)
-    elif kind != SEEN:
+    else:
         _KINDS[kind][1].put(thing, content)
 
 
@@ -199,12 +208,15 @@ def _is_written(file: io.TextIOWrapper) -> bool:
 
 class _Putting:
     """
-    Gives attributes values, so that what was one list or array is one again, and what was two is two.
+    Gives attributes values, so that what was one object, list or array is one again, and what was two is two.
 
-    :param state: all that is given back
+    :param root: what gets its state back
+    :param state: all of that
     """
 
-    def __init__(self, state: dict[str, Any]) -> None:
+    def __init__(self, root: Any, state: dict[str, Any]) -> None:
+        self._root = root
+        self._entered: list[Any] = []
         self._inside = set(_arrays_inside(state))  # of arrays that lists and the like hold, too
         self._put: dict[int, Any] = {}  # what is in the place of a value, by its id
         self._filled: list[np.ndarray] = []
@@ -221,6 +233,19 @@ class _Putting:
             setattr(thing, name, content)
             if type(content) not in PLAIN:
                 self._put[id(content)] = content
+
+    def enter(self, thing: Any) -> None:
+        """Note an object that gets its state in place, of which there must have been no other."""
+        if any(thing is each for each in self._entered):
+            raise OtherObjectError(" is the same object as another, which it was not")
+        self._entered.append(thing)
+
+    def at(self, path: Path) -> Any:
+        """Give the object that is where one was first seen."""
+        found = self._root
+        for name in path:
+            found = found[name] if isinstance(found, dict) else vars(found)[name]
+        return found
 
     def _can_fill(self, held: Any, content: Any) -> bool:
         if not (isinstance(held, np.ndarray) and isinstance(content, np.ndarray) and held.flags.writeable):

@@ -67,7 +67,8 @@ class Checkpoints(Interruptible):
         self._step: int | None = None  # of the newest checkpoint, once this callback has written or read it
         self._found: generations.Generation | None = None  # what to go on from
         self._begun: dict[str, Any] = {}
-        self._kept: dict[str, Any] = {}  # arguments whose effect a checkpoint holds
+        self._kept: dict[str, Any] | None = None  # arguments whose effect a checkpoint holds
+        self._ends: list[int] = []  # steps at which the calls of `learn` have ended that came before
         self._is_whole = False
         self._warned = False
 
@@ -84,7 +85,7 @@ class Checkpoints(Interruptible):
         self._is_whole, self._added, self._seen = True, 0, self._buffer.pos
         self._begun = {name: deepcopy(run_state.plain_attributes(each)) for name, each in self._others()}
         self._next = (self.model.num_timesteps // self.every + 1) * self.every
-        self._kept = kept_arguments(self.model)
+        self._kept = kept_arguments(self.model) if self._kept is None else self._kept
         self._find()
         super()._on_training_start()
 
@@ -95,11 +96,23 @@ class Checkpoints(Interruptible):
         self._found = generations.newest(self.folder)
         if self._found is None or self._found.step == self._step == self.model.num_timesteps:  # this process has been there
             self._found = None
+        elif (self._found.planned or planned) > planned and self._found.step >= planned:
+            self._pass_by(planned)
         elif self._found.step >= planned:
-            self._go_on(planned)
-            self._step = self.model.num_timesteps = planned  # the next call of `learn` counts from here, as it did before
+            self._go_on()
         elif self._found.step < self.model.learning_starts:
             self._end_warm_up(self._found)
+
+    def _pass_by(self, planned: int) -> None:
+        """
+        Leave a call of ``learn`` to its end at once, which a checkpoint of a later one is behind: that one counts from where
+        this one ended.
+        """
+        assert self._found is not None
+        step = self._found.step
+        self._go_on(passes_by=True)
+        self._step = self.model.num_timesteps = next((end for end in self._ends if end >= planned), planned)
+        warn(f"a call of learn() for {planned} steps passes by: the model is that of step {step}, from {self.folder}")
 
     def _end_warm_up(self, found: generations.Generation) -> None:
         """Have a warm-up that was over be over, where it is a share of a run that has become longer since."""
@@ -136,6 +149,7 @@ class Checkpoints(Interruptible):
     def _on_training_end(self) -> None:
         # A rollout that a callback has broken off has lost a transition, and an error may have come within a gradient step.
         if self._is_whole and sys.exc_info()[0] is None and self._step != self.model.num_timesteps:
+            self._ends.append(self.model.num_timesteps)
             self._write()
         unguard(self.training_env)
         super()._on_training_end()
@@ -169,6 +183,8 @@ class Checkpoints(Interruptible):
             "algorithm": type(self.model).__name__,
             "arguments": arguments(self.model),
             "kept": self._kept,
+            "planned": self.locals["total_timesteps"],
+            "ends": self._ends,
             "context": context(),
             "rows": self._rows.total,
             "seconds": self.seconds,
@@ -179,12 +195,12 @@ class Checkpoints(Interruptible):
         self._step = self.model.num_timesteps
         generations.keep(self.folder, self.keep)
 
-    def _go_on(self, planned: int | None = None) -> None:
+    def _go_on(self, passes_by: bool = False) -> None:
         found, self._found = self._found, None
         assert found is not None
         manifest = found.manifest
-        self._check_same(manifest, passes_by=planned is not None and planned < found.step)
-        self._kept = manifest.get("kept", self._kept)
+        self._check_same(manifest, passes_by)
+        self._kept, self._ends = manifest.get("kept", self._kept), [*manifest.get("ends", ())]
         state = found.read()
         run = self._run()
         self._say_what_is_missing(run, state)
@@ -205,19 +221,19 @@ class Checkpoints(Interruptible):
             print(f"Training goes on from step {found.step:,}: {found.path}")
 
     def _check_same(self, manifest: Mapping[str, Any], passes_by: bool) -> None:
-        """Refuse another run's checkpoint, and say what is not as it was; to a call that is past the end may be another."""
+        """Refuse another run's checkpoint, and say what is not as it was when this call of ``learn`` began."""
         if manifest["algorithm"] != type(self.model).__name__:
             raise ValueError(f"{self.folder} holds checkpoints of {manifest['algorithm']}, not of {type(self.model).__name__}")
         kept, before, now = manifest.get("kept", {}), manifest["arguments"], arguments(self.model)
-        held, wanted = before | kept, now | self._kept
+        held, wanted = before | kept, now | (self._kept or {})
         for name in ("buffer_size", "n_envs", "policy_kwargs.optimizer_class"):
-            if name in held and held[name] != wanted[name]:
+            if name in held and name in wanted and held[name] != wanted[name]:
                 raise ValueError(f"{name}={wanted[name]} must be {held[name]}, as in the run in {self.folder} that goes on")
         if passes_by:
-            before = {**before, "total_timesteps": now["total_timesteps"]}
+            return
         for changed in filter(None, (difference(manifest["context"], context()), difference(before, now))):
             warn(f"the run in {self.folder} goes on, but not to the last bit: {changed}")
-        changed = difference(kept, self._kept)
+        changed = difference(kept, self._kept or {})
         if changed:
             warn(f"the run in {self.folder} goes on with what it was begun with, and not with what is given now: {changed}")
 

@@ -1,7 +1,8 @@
 """Where a run takes place: what must be the same for it to go on to the last bit."""
 
+import hashlib
 import inspect
-import json
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -17,6 +18,8 @@ from sb3_rlx2.packing import is_plain
 from sb3_rlx2.validation import known_arguments
 
 PACKAGES = ("torch", "numpy", "stable-baselines3", "sb3-contrib", "gymnasium", "mujoco", "numba")
+
+LONG = 200  # letters
 
 
 def context() -> dict[str, Any]:
@@ -44,13 +47,14 @@ def arguments(model: OffPolicyAlgorithm) -> dict[str, Any]:
 def kept_arguments(model: OffPolicyAlgorithm) -> dict[str, Any]:
     """
     Give the arguments whose effect a checkpoint holds, so that others have none in a run that goes on: of the policy, of
-    environments and what they are wrapped in, and of noise, as far as these keep them under their names.
+    environments and what they are wrapped in, and of noise, as far as these keep them under their names. Without a seed
+    environments may have drawn what stands there.
 
     :param model: the algorithm, with its environments
     """
     env, noise = model.get_env(), model.action_noise
     assert env is not None
-    things = [*parts_of_envs(env), *([] if noise is None else [noise])]
+    things = [*(parts_of_envs(env) if model.seed is not None else ()), *([] if noise is None else [noise])]
     found = {f"{type(each).__name__}.{name}": value for each in things for name, value in _kept(each).items()}
     given = {**(model.policy_kwargs or {}), "optimizer_class": model.policy.optimizer_class}
     return _as_json({f"policy_kwargs.{name}": value for name, value in given.items()} | found)
@@ -71,10 +75,19 @@ def _parameters(kind: type) -> Iterable[str]:
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what is plain, or a class, as it is when it has been JSON."""
-    named = {name: f"{value.__module__}.{value.__qualname__}" for name, value in values.items() if isinstance(value, type)}
-    plain = {name: value for name, value in values.items() if is_plain(value)} | named
-    return {name: json.loads(json.dumps(plain[name], default=str)) for name in values if name in plain}
+    """Give numbers and words as they are, what else is plain, and classes, in words; long ones by a checksum."""
+    return {name: _said(value) for name, value in values.items() if isinstance(value, type) or is_plain(value)}
+
+
+def _said(value: Any) -> Any:
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    if type(value) in (type(None), bool, int, str) or (type(value) is float and math.isfinite(value)):
+        return value
+    text = (
+        str(sorted(map(str, value))) if isinstance(value, set) else str(value.tolist() if hasattr(value, "tolist") else value)
+    )
+    return text if len(text) <= LONG else f"{text[:20]}... ({hashlib.sha256(text.encode()).hexdigest()[:8]})"
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

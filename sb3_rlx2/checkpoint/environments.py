@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecMonitor
 
 from sb3_rlx2.checkpoint import attributes
 from sb3_rlx2.checkpoint.attributes import OtherObjectError
@@ -105,7 +105,7 @@ def restore_env(env: gym.Env[Any, Any], state: dict[str, Any]) -> None:
     saved = [name.removeprefix("Patched") for name, _ in state["layers"]]
     if own != saved:
         raise ValueError(f"the environment is made of {', '.join(own)}, the checkpoint's of {', '.join(saved)}")
-    pause = time.time() - state.get("time", time.time())
+    pause = _pause(state)
     for layer, (_, held) in zip(_layers(env), state["layers"], strict=True):
         attributes.restore(layer, held["held"])
         if isinstance(layer, Monitor):
@@ -137,7 +137,8 @@ def capture_envs(env: VecEnv) -> dict[str, Any]:
         envs = []
         missing.append(f"{type(base).__name__}, whose environments are not wrapped in sb3_rlx2.checkpoint.Resumable")
     pending = {name: getattr(base, name) for name in PENDING}
-    return {"wrappers": wrappers, "envs": envs, "pending": pending, "missing": [*missing, *_unique(envs)]}
+    missing += _unique(envs)
+    return {"wrappers": wrappers, "envs": envs, "pending": pending, "missing": missing, "time": time.time()}
 
 
 def restore_envs(env: VecEnv, state: dict[str, Any]) -> bool:
@@ -152,8 +153,11 @@ def restore_envs(env: VecEnv, state: dict[str, Any]) -> bool:
     own, saved = [type(wrapper).__name__ for wrapper in _wrappers(env)], [name for name, _ in state["wrappers"]]
     if own != saved:
         raise ValueError(f"env is wrapped in {own or 'nothing'}, the checkpoint's in {saved or 'nothing'}")
+    pause = _pause(state)
     for wrapper, (_, held) in zip(_wrappers(env), state["wrappers"], strict=True):
         attributes.restore(wrapper, held)
+        if isinstance(wrapper, VecMonitor):
+            wrapper.t_start += pause
     base = innermost(env)
     vars(base).update(state["pending"])
     is_there = True
@@ -179,6 +183,12 @@ def parts_of_envs(env: VecEnv) -> list[Any]:
     """
     base = innermost(env)
     return [*_wrappers(env), *(_layers(base.envs[0]) if isinstance(base, DummyVecEnv) else ())]
+
+
+def _pause(state: dict[str, Any]) -> float:
+    """Give the seconds since a state was taken, which earlier versions did not note."""
+    now = time.time()
+    return float(now - state.get("time", now))
 
 
 def _unique(envs: list[dict[str, Any]]) -> list[str]:

@@ -51,8 +51,8 @@ class Generation(NamedTuple):
 
     @property
     def planned(self) -> int | None:
-        """Environment steps that the run was to have at its end, None if it does not say."""
-        planned = self.manifest["arguments"].get("total_timesteps")
+        """Environment steps at which the call of ``learn`` was to end, None if it does not say, as of earlier versions."""
+        planned = self.manifest.get("planned")
         return None if planned is None else int(planned)
 
     @property

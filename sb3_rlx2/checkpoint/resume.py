@@ -1,6 +1,7 @@
 """Training that goes on from a saved agent: what must fit, and what is not done twice."""
 
-from collections.abc import Collection
+import inspect
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,26 @@ def check_networks(path: str, hyperparams: dict[str, Any], asked: Collection[str
     for name, value in given:
         if name not in {*NETWORK_KEYWORDS, *asked} or _same(value, saved.get(name)):
             continue
+        if name not in saved and name not in NETWORK_KEYWORDS:
+            default = _default(data or {}, name)
+            if _same(value, default):
+                continue
+            saved[name] = default
         if name not in saved:
             raise ValueError(f"{name}={value!r} cannot hold for {path}, which is a dense agent: train from scratch")
         raise ValueError(
             f"{name}={value!r} differs from the {saved[name]!r} of {path}, whose networks a continued run keeps: "
             f"set {name} to {saved[name]!r}, or train from scratch"
         )
+
+
+def _default(data: Mapping[str, Any], name: str) -> Any:
+    """Give the default of an argument of a saved agent's policy."""
+    for cls in data["policy_class"].__mro__:
+        parameters = inspect.signature(vars(cls)["__init__"]).parameters if "__init__" in vars(cls) else {}
+        if name in parameters:
+            return parameters[name].default
+    return None
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -15,8 +15,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_rlx2 import safe_pickle, zoo
 from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.checkpoint.agent import normalizer_of
-from sb3_rlx2.checkpoint.archive import check_agent, is_checkpoint, opened, read_pickled
+from sb3_rlx2.checkpoint.archive import CHECKPOINT, check_agent, opened, read_pickled
 from sb3_rlx2.files import with_suffix
+from sb3_rlx2.settings import read_settings
 from sb3_rlx2.validation import lookup
 from sb3_rlx2.zoo import agents
 from sb3_rlx2.zoo.checks import option
@@ -61,9 +62,7 @@ def find(args: argparse.Namespace) -> Agent:
             if getattr(args, name) != unsaid:
                 raise ValueError(f"{option(name)} {getattr(args, name)} beside {args.agent}: an agent is one or the other")
         check_agent(path)
-        # What lies in a run's folder is the run's.
-        of_run = None if is_checkpoint(path) else next(iter(sorted(path.parent.glob("*/vecnormalize.pkl"))), None)
-        beside = agents.beside_checkpoint(path, "vecnormalize") or of_run
+        beside = agents.beside_checkpoint(path, "vecnormalize") or _of_run(path)
         return Agent(path, args.vecnormalize or beside, args.env_kwargs or {})
     if args.algo is None or args.env is None:
         raise ValueError("the agent must be given, as the path of a zip, or by --algo and --env")
@@ -73,6 +72,15 @@ def find(args: argparse.Namespace) -> Agent:
     beside = folder / "vecnormalize.pkl" if hyperparams.get("normalize") else None
     statistics = args.vecnormalize or agents.beside_checkpoint(path, "vecnormalize") or beside
     return Agent(path, statistics, agents.env_kwargs(run, str(args.env), args.env_kwargs), hyperparams)
+
+
+def _of_run(path: Path) -> Path | None:
+    """Find the statistics of the run that an agent's zip is of, if it is one that ``rlx2 train`` writes."""
+    for config in sorted(path.parent.glob("*/config.yml")):
+        is_of_run = path.stem in (config.parent.name, "best_model") or CHECKPOINT.fullmatch(path.stem) is not None
+        if is_of_run and read_settings(config).get("normalize"):
+            return config.with_name("vecnormalize.pkl")
+    return None
 
 
 def load(agent: Agent, algo: str | None, deployed: bool = False) -> tuple[BaseAlgorithm, VecNormalize | None]:

@@ -182,7 +182,7 @@ def _setting(name: str, data: dict[str, Any]) -> Any:
     value, total = data[name], data.get("_total_timesteps")
     if name not in LEAST or not is_share(value) or not total:
         return value
-    per_step = gradient_steps_per_step(SimpleNamespace(**data)) if name == "update_interval" else 1.0  # type: ignore[arg-type]
+    per_step = gradient_steps_per_step(SimpleNamespace(**data), None) if name == "update_interval" else 1.0  # type: ignore[arg-type]
     steps = steps_of(name, value, total * per_step)
     return min(steps, data["buffer_size"]) if name == "buffer_min_size" else steps
 

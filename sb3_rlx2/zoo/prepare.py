@@ -27,6 +27,7 @@ from sb3_rlx2.zoo import agents, checks, hub, videos
 from sb3_rlx2.zoo.dense_twin import stock_name
 from sb3_rlx2.zoo.experiment import BEGUN_FROM, CHECKPOINT_EVERY, ExperimentManager
 
+TAKEN_ANEW = {"device", "num_threads", "progress", "verbose"}  # options that a run which goes on may be given
 SHORT = {  # the zoo's short options
     "-P": "progress",
     "-conf": "conf_file",
@@ -184,7 +185,7 @@ def recall(args: argparse.Namespace) -> None:
     given: dict[str, Any] = {"resume": str(folder), "trial_id": None}  # what a trial gave is in the run's config.yml
     if args.n_timesteps != -1:
         given["n_timesteps"] = check_integer("--n-timesteps", args.n_timesteps, 1)
-        if args.n_timesteps < newest.step:
+        if args.n_timesteps < min(newest.step, newest.planned or newest.step):
             raise ValueError(f"--n-timesteps {args.n_timesteps} is behind step {newest.step}, where {folder} goes on")
     elif (planned := newest.planned) is not None:  # a run that was lengthened before it was cut off is as long as then
         given["n_timesteps"] = planned
@@ -192,13 +193,14 @@ def recall(args: argparse.Namespace) -> None:
         given["checkpoint_every"] = check_integer("--checkpoint-every", args.checkpoint_every, 1)
     if (begun_from := files[0].with_name(BEGUN_FROM)).exists():
         given["trained_agent"] = str(begun_from)
+    given |= {name: getattr(args, name) for name in _said(args) & TAKEN_ANEW}
     vars(args).update(own | given)
 
 
 def _check_same(args: argparse.Namespace, own: Mapping[str, Any]) -> None:
     """Refuse what a run that goes on would not take."""
     own = {**own, "algo": own["dense_twin"] or own.get("algo"), "dense_twin": bool(own["dense_twin"]) or None}
-    for name in sorted(_said(args) - {"resume", "n_timesteps", "checkpoint_every"}):
+    for name in sorted(_said(args) - {"resume", "n_timesteps", "checkpoint_every"} - TAKEN_ANEW):
         if getattr(args, name) != own.get(name):
             raise ValueError(
                 f"{checks.option(name)} {getattr(args, name)} beside --resume {args.resume}, which goes on with its own "
