@@ -24,7 +24,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from torch import nn
 from torch.nn import functional
 
-from sb3_rlx2.evolving import evolving
+from sb3_rlx2.evolving import evolving, take_step
 from sb3_rlx2.validation import check_integer, check_number
 
 ACTING = ("actor", "q_net", "quantile_net")
@@ -75,17 +75,10 @@ def distill(
             with th.no_grad():
                 right = says(teacher.policy, _read(teacher, seen))
             with step(done):
-                losses[done] = _step(optimizer, compare(says(student.policy, _read(student, seen)), right))
+                losses[done] = take_step(optimizer, compare(says(student.policy, _read(student, seen)), right))
     student.policy.set_training_mode(False)
     _copy_to_target(student, network)
     return losses
-
-
-def _step(optimizer: th.optim.Optimizer, loss: th.Tensor) -> float:
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.item()
 
 
 def _acting(model: Any) -> tuple[nn.Module, th.optim.Optimizer]:

@@ -1,8 +1,10 @@
-"""Moves the links of an agent that learns from what is there, without an environment whose steps would say how far it is."""
+"""What agents need that learn from what is there, without an environment: gradient steps, and links that move by them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+
+import torch as th
 
 from sb3_rlx2.plan import steps_of
 from sb3_rlx2.topology import TOPOLOGIES, warm_up_links
@@ -46,3 +48,17 @@ def evolving(model: Any, gradient_steps: int) -> Iterator[Callable[[int], Abstra
         updater.rest()
         updater.restart(updater.begin)
         updater.latest_updates = []  # of steps that the next log does not know
+
+
+def take_step(optimizer: th.optim.Optimizer, loss: th.Tensor) -> float:
+    """
+    Move what an optimizer trains.
+
+    :param optimizer: the optimizer
+    :param loss: what to lessen
+    :return: the loss
+    """
+    optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return loss.item()

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -235,7 +235,9 @@ class RLx2Algorithm(SavedSafely):
         self.policy.set_training_mode(True)
         optimizers = [*self._watch.optimizers, getattr(self, "ent_coef_optimizer", None)]
         self._update_learning_rate([optimizer for optimizer in optimizers if optimizer is not None])
-        losses = steps.train(gradient_steps, batch_size)
+        self._log_losses(steps.train(gradient_steps, batch_size))
+
+    def _log_losses(self, losses: Mapping[str, Sequence[float]]) -> None:
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, values in losses.items():
             if values:

@@ -17,7 +17,7 @@ from sb3_rlx2.algorithms.base import RLx2Algorithm
 from sb3_rlx2.algorithms.td3.td3 import RLx2TD3, TD3Keywords
 from sb3_rlx2.callbacks import RLx2Callback, all_callbacks, write_updates
 from sb3_rlx2.deploy import DeployCheckpointCallback
-from sb3_rlx2.evolving import evolving
+from sb3_rlx2.evolving import evolving, take_step
 from sb3_rlx2.validation import check_integer
 
 # What only an environment that is stepped could make something of, and what it must be.
@@ -195,10 +195,7 @@ class RLx2TD3BC(RLx2TD3):
                     polyak_update(network.parameters(), target.parameters(), self.tau)
                 polyak_update(self.critic_batch_norm_stats, self.critic_batch_norm_stats_target, 1.0)  # as TD3
                 polyak_update(self.actor_batch_norm_stats, self.actor_batch_norm_stats_target, 1.0)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        for name, values in losses.items():
-            if values:
-                self.logger.record(f"train/{name}", sum(values) / len(values))
+        self._log_losses(losses)
 
     def _update_critics(self, data: Any) -> float:
         """Do a step of the critics, towards the smaller value of the target policy's action with clipped noise."""
@@ -210,25 +207,17 @@ class RLx2TD3BC(RLx2TD3):
             values = th.cat(self.critic_target(data.next_observations, actions), dim=1).min(dim=1, keepdim=True).values
             target = data.rewards + (1 - data.dones) * discounts * values
         errors = [functional.mse_loss(value, target) for value in self.critic(data.observations, data.actions)]
-        return _step(self.critic.optimizer, th.stack(errors).sum())
+        return take_step(self.critic.optimizer, th.stack(errors).sum())
 
     def _update_actor(self, data: Any) -> float:
         """Do a step of the actor, to higher values, in units of their size, and to the data's actions."""
         actions = self.actor(data.observations)
         values = self.critic.q1_forward(data.observations, actions)
         weight = self.behaviour_cloning / values.abs().mean().detach()
-        return _step(self.actor.optimizer, functional.mse_loss(actions, data.actions) - weight * values.mean())
+        return take_step(self.actor.optimizer, functional.mse_loss(actions, data.actions) - weight * values.mean())
 
 
 def _check_fixed(given: Mapping[str, Any]) -> None:
     for name, value in FIXED.items():
         if given.get(name, value) != value:
             raise ValueError(f"{name}={given[name]!r} must be {value}: the data are fixed")
-
-
-def _step(optimizer: th.optim.Optimizer, loss: th.Tensor) -> float:
-    """Move what an optimizer trains, and give the loss."""
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.item()
