@@ -38,7 +38,11 @@ PATCHES = (
         "sb3_rlx2.zoo.prepare:store_or_explain",
     ),
     # The zoo finds no runs in a folder with brackets in its name, and counts them from 1 again.
-    Patch("rl_zoo3.utils.glob", (*READERS, "record_training", "load_from_hub"), "sb3_rlx2.zoo.agents:in_any_folder"),
+    Patch(
+        "rl_zoo3.utils.glob",
+        ("train", "enjoy", "record_video", "record_training", "push_to_hub", "load_from_hub", "export"),
+        "sb3_rlx2.zoo.agents:in_any_folder",
+    ),
     # Reading an agent, a buffer, statistics or settings runs whatever code they name.
     Patch("stable_baselines3.common.save_util.cloudpickle", READERS, "sb3_rlx2.commands.trust:reads_values"),
     Patch("stable_baselines3.common.save_util.pickle", READERS, "sb3_rlx2.commands.trust:reads_values"),
