@@ -131,6 +131,10 @@ def test_not_while_links_are_to_leave():
         ({"actor.mu": [0, 2, 3]}, "distribution of actor.mu=0 must be an integer >= 1"),
         ({"actor.nu": [1, 2, 3]}, "distribution names 'actor.nu', and must have links for 'actor.mu', too"),
         (
+            {"actor.mu": [4, 4, 2], "critic.qf0": [9, 9, 2], "critic.qf1": [9, 9, 2], "critic.qf2": [9, 9, 2]},
+            "distribution names 'critic.qf2', which must be one of actor.mu, critic.qf0, critic.qf1",
+        ),
+        (
             {"actor.mu": [4, 4, 2], "critic.qf0": [9, 9, 2], "critic.qf1": [9, 9, 2]},
             r"distribution gives the actor 10 links of 36, so actor_sparsity=0.5 must be 0.72",
         ),

@@ -22,7 +22,7 @@ from sb3_rlx2.fast.adam import KernelAdam
 from sb3_rlx2.fast.eligible import Watch, is_own, why_not_act
 from sb3_rlx2.patching import patched
 from sb3_rlx2.paths import find_paths
-from sb3_rlx2.sparse_mlp import is_normalisation, sparse_mlps, spawn_generator
+from sb3_rlx2.sparse_mlp import SparseMLP, is_normalisation, sparse_mlps, spawn_generator
 from sb3_rlx2.updater import TopologyUpdater
 from sb3_rlx2.validation import check_arguments, check_number
 
@@ -141,7 +141,12 @@ class SparsePolicy(PolicyHost):
                 )
 
     def _check_links(self) -> None:
-        """Check that given numbers of links are as many as the sparsities say."""
+        """Check that given numbers of links are of networks that there are, and as many as the sparsities say."""
+        parts = (each for name in self.networks for each in getattr(self, name).named_modules(prefix=name))
+        known = [name for name, part in parts if isinstance(part, SparseMLP)]
+        for name in self.options.distribution:
+            if name not in known:
+                raise ValueError(f"distribution names {name!r}, which must be one of {', '.join(known)}")
         for name, (live, size) in metrics.live_weights(self).items():
             share, keyword = self.sparsities[name].share, self.networks[name]
             if abs(live - (1 - share) * size) >= 1:
