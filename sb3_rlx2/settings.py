@@ -101,7 +101,7 @@ def plain_dict(text: str) -> dict[str, Any]:
 
     try:
         found = value(ast.parse(text.strip(), mode="eval").body)
-    except SyntaxError as error:
+    except (SyntaxError, TypeError) as error:  # also of keys that cannot be
         raise ValueError(f"{text!r} is no dict: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{text!r} is no dict")

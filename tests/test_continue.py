@@ -195,6 +195,7 @@ def test_a_full_disk_does_not_end_the_run(rlx2, monkeypatch):
         ("policy_kwargs:dict(net_arch=[16], critic_sparsity=0.1)", "critic_sparsity=0.1 differs from the 0.8 of"),
         ("distribution:'uniform'", "distribution='uniform' differs from the 'erdos_renyi' of"),
         ("policy_kwargs:dict(net_arch=[64])", r"net_arch=[64] differs from the [16] of"),
+        ("policy_kwargs:'dict(net_arch=[64])'", r"net_arch=[64] differs from the [16] of"),
     ],
 )
 def test_other_networks_are_refused(parameter, message, rlx2, dense_and_sparse):

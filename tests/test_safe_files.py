@@ -312,6 +312,7 @@ SETTINGS = [
     ("normalize: __import__('os').mkdir('made')", "normalize=.* would be run: rlx2 --trust does that"),
     ("normalize: dict(norm_obs=open('made', 'w'))", "normalize="),
     ("normalize: dict(**vars())", "normalize="),
+    ("normalize: '{[]: 1}'", "normalize="),
     ("env_wrapper: os.mkdir", "env_wrapper=os.mkdir, which would be run"),
     ("env_wrapper: [{subprocess.run: {args: ls}}]", "env_wrapper=subprocess.run"),
     ("vec_env_wrapper: os.mkdir", "vec_env_wrapper=os.mkdir"),

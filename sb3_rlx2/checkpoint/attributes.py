@@ -27,8 +27,8 @@ OTHERS = (gym.Env, VecEnv, BaseAlgorithm, BaseCallback, th.nn.Module)
 STATELESS = (EnvSpec, type, ModuleType, th.device, np.dtype, io.IOBase, type(csv.DictWriter(io.StringIO(), ())))
 
 
-Path = tuple[str, ...]  # names of attributes, and keys, from what is captured to an object in it
-Seen = dict[int, Path]  # where objects were seen first, by id
+Place = tuple[str, ...]  # names of attributes, and keys, from what is captured to an object in it
+Seen = dict[int, Place]  # where objects were seen first, by id
 SEEN = "seen"  # kind of what another attribute holds, too
 CLASS = "class"  # among the attributes of an object, of which none can have this name: what it is
 
@@ -60,7 +60,7 @@ def capture(thing: Any, leave_out: Collection[str] = ()) -> tuple[dict[str, Any]
     return _capture(thing, leave_out, {id(thing): ()}, ())
 
 
-def _capture(thing: Any, leave_out: Collection[str], seen: Seen, path: Path) -> tuple[dict[str, Any], list[str]]:
+def _capture(thing: Any, leave_out: Collection[str], seen: Seen, path: Place) -> tuple[dict[str, Any], list[str]]:
     state, missing = {}, []
     for name, value in vars(thing).items():
         if name in leave_out or isinstance(value, OTHERS) or _is_stateless(value):
@@ -124,7 +124,7 @@ def freeze(value: Any) -> tuple[str, Any]:
     return _freeze(value, {}, ())
 
 
-def _freeze(value: Any, seen: Seen, path: Path) -> tuple[str, Any]:
+def _freeze(value: Any, seen: Seen, path: Place) -> tuple[str, Any]:
     if is_plain(value):
         return "value", value
     for name, (types, kind) in _KINDS.items():
@@ -240,7 +240,7 @@ class _Putting:
             raise OtherObjectError(" is the same object as another, which it was not")
         self._entered.append(thing)
 
-    def at(self, path: Path) -> Any:
+    def at(self, path: Place) -> Any:
         """Give the object that is where one was first seen."""
         found = self._root
         for name in path:

@@ -18,7 +18,6 @@ from sb3_rlx2.packing import is_plain
 from sb3_rlx2.validation import known_arguments
 
 PACKAGES = ("torch", "numpy", "stable-baselines3", "sb3-contrib", "gymnasium", "mujoco", "numba")
-
 LONG = 200  # letters
 
 
@@ -76,10 +75,10 @@ def _parameters(kind: type) -> Iterable[str]:
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     """Give numbers and words as they are, what else is plain, and classes, in words; long ones by a checksum."""
-    return {name: _said(value) for name, value in values.items() if isinstance(value, type) or is_plain(value)}
+    return {name: _in_words(value) for name, value in values.items() if isinstance(value, type) or is_plain(value)}
 
 
-def _said(value: Any) -> Any:
+def _in_words(value: Any) -> Any:
     if isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
     if type(value) in (type(None), bool, int, str) or (type(value) is float and math.isfinite(value)):

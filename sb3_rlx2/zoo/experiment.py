@@ -221,7 +221,8 @@ class ExperimentManager(exp_manager.ExperimentManager):
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         agent = Path(self.trained_agent)
         check_agent(agent)
-        asked = {} if self.resumes else (self.custom_hyperparams or {}).get("policy_kwargs", {})
+        is_asked = not self.resumes and "policy_kwargs" in (self.custom_hyperparams or {})
+        asked = hyperparams["policy_kwargs"] if is_asked else {}
         resume.check_networks(self.trained_agent, hyperparams, asked)
         buffer = agents.beside_checkpoint(agent, "replay_buffer")
         try:
